@@ -1,0 +1,1 @@
+"""Radiographs and masks: reading, run-length masks, the dataset folder, folds, sampling, augmentation, phantoms."""

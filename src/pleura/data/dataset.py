@@ -1,0 +1,162 @@
+"""The dataset folder: cases.csv, images.npy and card.json, readable with nothing but pandas and numpy."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura.data import rle
+from pleura.errors import InputError, RLEError, writing
+
+FORMAT = 1
+CASES, IMAGES, CARD = "cases.csv", "images.npy", "card.json"
+Split = Literal["train", "val", "all"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One radiograph of a dataset; None where its source did not say."""
+
+    image_id: str
+    fold: int
+    patient: str | None
+    has_pneumothorax: bool
+    mask_rle: str
+    """On the dataset's square grid."""
+    view: str | None
+    sex: str | None
+    age: float | None
+    """In years."""
+    pixel_spacing_mm: tuple[float, float] | None
+    """(row, column), of the original image."""
+    source: str
+    """The file, relative to the folder of images that was prepared."""
+    rows: int
+    columns: int
+    """Of the original image, in px; with the dataset's size they are the geometry (`SquareGeometry`)."""
+    label_source: str
+    """The csv or folder that the mask came from."""
+
+
+class Dataset:
+    """An opened dataset folder; images stay on disk until they are asked for.
+
+    images: (N, size_px, size_px) uint8, memory-mapped. cases: N `Case`s in the same order. card: card.json.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: InputError if the folder holds no finished dataset, or its files do not belong together."""
+        self.folder = folder
+        if not (folder / CARD).is_file():
+            raise InputError(f"{folder}: holds no dataset (no {CARD}); make one with pleura prepare --out {folder}")
+        try:
+            self.card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            self.images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+            self.cases = _read_cases(folder / CASES)
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise InputError(f"{folder}: the dataset is damaged ({error}); prepare it again") from error
+        if self.card.get("format") != FORMAT:
+            raise InputError(f"{folder}: was made by another version of pleura; prepare it again")
+        if len(self.cases) != len(self.images):
+            raise InputError(
+                f"{folder}: {CASES} lists {len(self.cases)} cases, {IMAGES} holds {len(self.images)}; prepare it again"
+            )
+        self.size_px = int(self.images.shape[1])
+        self.positive = np.array([case.has_pneumothorax for case in self.cases], dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def data_hash(self) -> str:
+        """sha256 over images and cases, as the card gives it."""
+        return str(self.card["sha256"])
+
+    def positions(self, split: Split, fold: int) -> NDArray[np.int64]:
+        """Positions of the cases of a split: val is the fold, train all others.
+
+        Raises: InputError if the split holds no case.
+        """
+        folds = np.array([case.fold for case in self.cases])
+        chosen = {"val": folds == fold, "train": folds != fold, "all": folds >= 0}[split]
+        if not chosen.any():
+            there = ", ".join(map(str, np.unique(folds).tolist()))
+            raise InputError(f"{self.folder}: no case is in the {split} split of fold {fold}; its folds are {there}")
+        return np.flatnonzero(chosen)
+
+    def masks(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The masks of some cases, (n, size_px, size_px) uint8 in {0, 1}. Raises: InputError for a damaged mask."""
+        shape = (self.size_px, self.size_px)
+        masks = np.zeros((len(positions), *shape), dtype=np.uint8)
+        for row, position in enumerate(positions):
+            case = self.cases[int(position)]
+            try:
+                masks[row] = rle.decode(case.mask_rle, shape)
+            except RLEError as error:
+                raise InputError(f"{self.folder / CASES}: the mask of {case.image_id}: {error}") from error
+        return masks
+
+
+def write_cases(path: Path, cases: Sequence[Case]) -> None:
+    """Write cases.csv. Raises: OutputError."""
+    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        names = [field.name for field in fields(Case)]
+        writer.writerow(names)
+        writer.writerows([_to_text(getattr(case, name)) for name in names] for case in cases)
+
+
+def _to_text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        return " ".join(map(repr, value))
+    return str(value)
+
+
+def _read_cases(path: Path) -> list[Case]:
+    csv.field_size_limit(2**24)  # see rle.read_csv
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_case(row) for row in csv.DictReader(file)]
+
+
+def _case(row: dict[str, str]) -> Case:
+    spacing = [float(number) for number in row["pixel_spacing_mm"].split()]
+    return Case(
+        image_id=row["image_id"],
+        fold=int(row["fold"]),
+        patient=row["patient"] or None,
+        has_pneumothorax=row["has_pneumothorax"] == "1",
+        mask_rle=row["mask_rle"],
+        view=row["view"] or None,
+        sex=row["sex"] or None,
+        age=float(row["age"]) if row["age"] else None,
+        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        source=row["source"],
+        rows=int(row["rows"]),
+        columns=int(row["columns"]),
+        label_source=row["label_source"],
+    )
+
+
+def hash_files(*paths: Path) -> str:
+    """sha256 over the bytes of some files, in order. Raises: InputError."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()

@@ -1,0 +1,258 @@
+"""Radiographs on disk: find them, read them whatever their format, and place them on the square grid of a dataset."""
+
+from __future__ import annotations
+
+import glob
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pleura.dicom.read import (
+    MAX_PIXELS,
+    MAX_SIDE_PX,
+    RADIOGRAPH_SUFFIXES,
+    Radiograph,
+    collect_warnings,
+    image_id_of,
+    read_dicom,
+)
+from pleura.errors import InputError
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_GREY_MODES, _COLOUR_MODES = ("L", "I;16", "I"), ("LA", "P", "PA", "RGB", "RGBA")
+_DEPTHS_BITS = (8, 10, 12, 14, 16)
+# What Pillow raises on damaged files; any other exception is a bug and stays visible.
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, SyntaxError, TypeError, ValueError),
+    *(struct.error, zlib.error),
+)
+# Grey that went through a JPEG in colour comes back with channels a few of 255 levels apart.
+_CHANNEL_TOLERANCE = 4
+# Half of a pixel's area, less the rounding of a float32 average.
+_HALF = 0.5 - 1e-6
+
+
+def read_radiograph(path: Path | str) -> Radiograph:
+    """Read a radiograph from DICOM, PNG or JPEG, told apart by content.
+
+    PNG and JPEG carry pixels only. 8 bits become value / 255. 16-bit PNG is divided by the full range of the least
+    depth of 8, 10, 12, 14 or 16 bits that holds its highest value, because PNG does not record how many of the 16
+    bits a detector used. Colour whose channels agree is read as grey; the orientation in EXIF is applied.
+
+    Raises: InputError, one line with the file, the reason and the way out.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError:
+        head = b""  # read_dicom says what is wrong with the path
+    if head[128:] == b"DICM" or not head.startswith((_PNG, _JPEG)):
+        return read_dicom(path)
+    try:
+        with collect_warnings():
+            return Radiograph(image=_read_picture(path), image_id=image_id_of(path))
+    except InputError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"cannot read {path}: it has far more pixels than a radiograph; export it again") from error
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"cannot read {path}: truncated or damaged ({reason}); copy or export it again") from error
+
+
+def _read_picture(path: Path) -> NDArray[np.float32]:
+    """Return the pixels of a PNG or JPEG: float32 (rows, columns) in [0, 1].
+
+    Raises: InputError; what Pillow raises on damaged files.
+    """
+    with Image.open(path, formats=("PNG", "JPEG")) as picture:
+        columns, rows = picture.size
+        if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
+            raise InputError(f"{rows} x {columns} pixels is no radiograph's size; export it again")
+        if picture.mode not in _GREY_MODES + _COLOUR_MODES:
+            raise InputError(f"not a greyscale radiograph (mode {picture.mode}); save it as 8- or 16-bit grey")
+        upright = ImageOps.exif_transpose(picture)
+    values = np.asarray(upright) if upright.mode in _GREY_MODES else _grey(upright)
+    highest = int(values.max())
+    if highest == int(values.min()):
+        raise InputError("all pixels are equal: it shows nothing; export it again")
+    bits = 8 if values.dtype == np.uint8 else next((bits for bits in _DEPTHS_BITS if highest < 2**bits), 16)
+    return values.astype(np.float32) / np.float32(2**bits - 1)
+
+
+def _grey(picture: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture in colour whose channels agree as uint8 (rows, columns).
+
+    Raises: InputError where they do not, or where it is partly transparent.
+    """
+    channels = np.asarray(picture.convert("RGBA"))
+    if channels[..., 3].min() < 255:
+        raise InputError("it has transparent pixels; save it as 8- or 16-bit grey")
+    red, green, blue = (channels[..., channel].astype(np.int16) for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    if spread.max() > _CHANNEL_TOLERANCE:
+        raise InputError("it is in colour; give the greyscale radiograph")
+    return channels[..., 1].copy()
+
+
+def find_radiographs(inputs: Iterable[Path | str]) -> list[Path]:
+    """Return the radiographs that files, folders and glob patterns name: sorted, each once.
+
+    A file named outright is taken as it is. Folders are searched to any depth for .dcm, .dicom, .png, .jpg, .jpeg and
+    for DICOM files without extension (a UID as name counts as none); patterns are filtered in the same way. Hidden
+    files and DICOMDIR are skipped.
+
+    Raises: InputError where an input names nothing.
+    """
+    found: dict[Path, Path] = {}
+    for name in inputs:
+        paths = sorted(_matches(name))
+        if not paths:
+            raise InputError(f"no radiograph found in {name}; give DICOM, PNG or JPEG files, folders or patterns")
+        for path in paths:
+            found.setdefault(path.resolve(), path)
+    return sorted(found.values())
+
+
+def _matches(name: Path | str) -> Iterator[Path]:
+    """Yield the radiographs that one input names."""
+    path = Path(name)
+    if path.is_dir():
+        yield from _in_folder(path)
+    elif path.exists():
+        yield path
+    elif glob.has_magic(str(name)):
+        for match in map(Path, glob.iglob(str(name), recursive=True)):
+            if match.is_dir():
+                yield from _in_folder(match)
+            elif _is_candidate(match):
+                yield match
+
+
+def _in_folder(folder: Path) -> Iterator[Path]:
+    """Yield the radiographs below a folder."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (path for path in (Path(parent, name) for name in names) if _is_candidate(path))
+
+
+def _is_candidate(path: Path) -> bool:
+    """Tell whether a file looks like a radiograph: by extension, or by DICOM's magic where it has none."""
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
+        return False
+    suffix = path.suffix.lower()
+    if suffix and not suffix[1:].isdigit():
+        return suffix in RADIOGRAPH_SUFFIXES
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class SquareGeometry:
+    """How an image of `rows` x `columns` sits on a square grid of `size_px`.
+
+    The aspect is kept: the longer side is scaled to `size_px`, and the other is centred between black borders, the
+    odd pixel at the bottom or right. Both grids cover the same area: pixel edges are aligned, not pixel centres.
+
+    Raises: InputError unless all three are at least 1.
+    """
+
+    rows: int
+    columns: int
+    size_px: int
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.columns, self.size_px) < 1:
+            raise InputError(f"no image has {self.rows} x {self.columns} pixels, on a grid of {self.size_px}")
+
+    @property
+    def inner_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the image on the square grid, in pixels."""
+        longer = max(self.rows, self.columns)
+        return max(1, round(self.rows * self.size_px / longer)), max(1, round(self.columns * self.size_px / longer))
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Where on the square grid the image is."""
+        rows, columns = self.inner_shape
+        top, left = (self.size_px - rows) // 2, (self.size_px - columns) // 2
+        return slice(top, top + rows), slice(left, left + columns)
+
+    def image_to_square(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return an image, float32 (rows, columns) in [0, 1], as uint8 (size_px, size_px), in steps of 1 / 255.
+
+        Reduction averages over the area of a pixel and never overshoots; the same size is passed through exactly.
+
+        Raises: InputError where the shape differs.
+        """
+        self._check("image", image.shape, (self.rows, self.columns))
+        square = np.zeros((self.size_px, self.size_px), dtype=np.uint8)
+        resized = _resize(image, self.inner_shape, Image.Resampling.BILINEAR)
+        square[self.inner] = np.rint(np.clip(resized, 0.0, 1.0) * 255.0).astype(np.uint8)
+        return square
+
+    def mask_to_square(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a mask, {0, 1} (rows, columns), as uint8 {0, 1} (size_px, size_px).
+
+        A pixel is set where at least half of its area is. A mask that has any pixel keeps at least the one it covers
+        most, so that a positive case stays positive.
+
+        Raises: InputError where the shape differs.
+        """
+        self._check("mask", mask.shape, (self.rows, self.columns))
+        square = np.zeros((self.size_px, self.size_px), dtype=np.uint8)
+        square[self.inner] = _resize_mask(mask, self.inner_shape)
+        return square
+
+    def probabilities_to_original(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities, float32 (size_px, size_px), as float32 (rows, columns), resized bilinearly.
+
+        Raises: InputError where the shape differs.
+        """
+        self._check("probabilities", probabilities.shape, (self.size_px, self.size_px))
+        inner = np.ascontiguousarray(probabilities[self.inner], dtype=np.float32)
+        return np.clip(_resize(inner, (self.rows, self.columns), Image.Resampling.BILINEAR), inner.min(), inner.max())
+
+    def mask_to_original(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a mask, {0, 1} (size_px, size_px), as uint8 {0, 1} (rows, columns), by the rule of `mask_to_square`.
+
+        Raises: InputError where the shape differs.
+        """
+        self._check("mask", mask.shape, (self.size_px, self.size_px))
+        return _resize_mask(mask[self.inner], (self.rows, self.columns))
+
+    def _check(self, what: str, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
+        if shape != expected:
+            is_now = " x ".join(map(str, shape))
+            raise InputError(f"the {what} is {is_now} pixels where {expected[0]} x {expected[1]} are expected")
+
+
+def _resize(image: NDArray[np.float32], shape: tuple[int, int], method: Image.Resampling) -> NDArray[np.float32]:
+    """Return `image`, float32 (rows, columns), with `shape`; Pillow widens the filter when it reduces."""
+    if image.shape == shape:
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(picture.resize((shape[1], shape[0]), method), dtype=np.float32)
+
+
+def _resize_mask(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return `mask`, {0, 1}, with `shape` as uint8 {0, 1}; BOX averages to reduce, and takes the nearest to enlarge."""
+    binary = (np.asarray(mask) > 0).astype(np.uint8)
+    if binary.shape == shape or not binary.any():
+        return binary if binary.shape == shape else np.zeros(shape, dtype=np.uint8)
+    coverage = _resize(binary.astype(np.float32), shape, Image.Resampling.BOX)
+    resized = (coverage >= _HALF).astype(np.uint8)
+    if not resized.any():
+        resized[np.unravel_index(int(coverage.argmax()), shape)] = 1
+    return resized

@@ -1,0 +1,110 @@
+"""What a DICOM header says, as plain Python values; None where it says nothing or nothing possible."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
+from pydicom.multival import MultiValue
+
+from pleura.errors import InputError
+
+_UNREADABLE: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError),
+    *(BytesLengthException, struct.error),
+)
+_UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
+
+
+def text(dataset: Dataset, keyword: str) -> str | None:
+    """Return a text attribute without its padding, or None where it is missing, empty or has several values."""
+    try:
+        value = dataset.get(keyword)
+    except _UNREADABLE:
+        return None
+    return (str(value).strip(" \0") or None) if isinstance(value, str) else None
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """Return the first value of a numeric attribute, or None where it is missing or empty.
+
+    For what the pixels depend on: a value that is there and makes no sense must not pass as missing.
+
+    Raises: InputError.
+    """
+    try:
+        value = dataset.get(keyword)
+        if isinstance(value, list | MultiValue):
+            value = value[0] if len(value) else None
+        if value is None or value == "":
+            return None
+        first = float(value)
+    except _UNREADABLE as error:
+        raise InputError(f"its {keyword} is not a number; export it again") from error
+    if not math.isfinite(first):
+        raise InputError(f"its {keyword} is {first}; export it again")
+    return first
+
+
+def integer(dataset: Dataset, keyword: str, default: int) -> int:
+    """Return a whole-number attribute, or `default` where it is missing. Raises: InputError."""
+    value = number(dataset, keyword)
+    return default if value is None else int(value)
+
+
+def sex(dataset: Dataset) -> str | None:
+    """Return Patient's Sex where it is one of the defined "M", "F", "O". Source: DICOM PS3.3 C.7.1.1."""
+    value = text(dataset, "PatientSex")
+    return value if value in ("M", "F", "O") else None
+
+
+def age_years(dataset: Dataset) -> float | None:
+    """Return Patient's Age in years.
+
+    A bare number, which the standard does not allow, is years: so it is in every file of SIIM-ACR 2019.
+    Source: DICOM PS3.5 6.2 (AS), PS3.3 C.7.2.2.
+    """
+    match = re.fullmatch(r"(\d{1,3})([DWMY]?)", text(dataset, "PatientAge") or "")
+    return None if match is None else int(match[1]) / _UNITS_PER_YEAR[match[2]]
+
+
+def pixel_spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
+    """Return the distance between pixel centres in mm: (between rows, between columns).
+
+    Pixel Spacing is the calibrated one, or as good as is known. Imager Pixel Spacing is measured at the detector, and
+    the magnification takes it to the patient. A film scanner states Nominal Scanned Pixel Spacing.
+    Source: DICOM PS3.3 10.7.1.1 (calibration), 10.7.1.3 (order and valid values), C.8.11.4 (DX Detector),
+    C.8.7.5 and C.8.11.5 (magnification).
+    """
+    if spacing := _pair(dataset, "PixelSpacing"):
+        return spacing
+    if spacing := _pair(dataset, "ImagerPixelSpacing"):
+        # What lies between tube and detector is never shown smaller than it is: less than 1 is a filling error.
+        magnification = max(1.0, _positive(dataset.get("EstimatedRadiographicMagnificationFactor")) or 1.0)
+        return spacing[0] / magnification, spacing[1] / magnification
+    return _pair(dataset, "NominalScannedPixelSpacing")
+
+
+def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Return a spacing, or None unless it is exactly two positive numbers. Source: DICOM PS3.3 10.7.1.3."""
+    try:
+        value = dataset.get(keyword)
+    except _UNREADABLE:
+        return None
+    if not isinstance(value, list | MultiValue) or len(value) != 2:
+        return None
+    row, column = _positive(value[0]), _positive(value[1])
+    return None if row is None or column is None else (row, column)
+
+
+def _positive(value: Any) -> float | None:
+    """Return `value` as a float where it is a positive finite number, else None."""
+    try:
+        result = float(value)
+    except _UNREADABLE:
+        return None
+    return result if math.isfinite(result) and result > 0 else None

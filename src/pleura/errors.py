@@ -1,0 +1,63 @@
+"""The errors that pleura raises on purpose: one line that names the file or the setting, and the way out.
+
+The command line prints the message of a `PleuraError` and exits with 1; anything else is a bug in pleura.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class PleuraError(Exception):
+    """Something outside pleura's control is not as it should be; the message says what and the way out."""
+
+
+class InputError(PleuraError):
+    """A radiograph, mask, csv or dataset folder cannot be used."""
+
+
+class RLEError(InputError):
+    """A run-length string does not describe a mask of the given shape."""
+
+
+class ConfigError(PleuraError):
+    """A recipe or an override does not fit the schema; the message names each setting by its dotted path."""
+
+
+class CheckpointError(PleuraError):
+    """A checkpoint file is damaged, or belongs to another net."""
+
+
+class OutputError(PleuraError):
+    """A result could not be written: the disk is full, the folder is read-only, or it holds something else."""
+
+
+class NonFiniteLossError(PleuraError):
+    """The training loss became NaN or infinite; the message names the cases of the batch."""
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "permission denied; choose another --out or change its permissions",
+    errno.EPERM: "permission denied; choose another --out or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another --out",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another --out",
+    errno.EEXIST: "a file of that name is in the way; choose another --out",
+}
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into an `OutputError` with the way out.
+
+    Raises: OutputError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _WAYS_OUT.get(error.errno or 0, error.strerror or str(error))
+        raise OutputError(f"cannot write {path}: {reason}") from error

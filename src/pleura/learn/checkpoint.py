@@ -1,0 +1,136 @@
+"""One .safetensors file is one model: weights, and in its header all that is needed to use and to judge it.
+
+Nothing is unpickled on load. The header's values are JSON: `format`, `model`, `recipe`, `preprocessing`, `triplet`,
+`calibration`, `scores` (each with its split) and `provenance` (data hash, fold, stage, seed, code version).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pleura.config import ModelConfig, parse_model
+from pleura.errors import CheckpointError, ConfigError, writing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds. `preprocessing` and `triplet` are the fields of the classes of those names."""
+
+    model: ModelConfig
+    weights: dict[str, Tensor]
+    preprocessing: dict[str, Any]
+    triplet: dict[str, Any]
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a killed run, sees the old content or the new, never a part.
+
+    Raises: OutputError; the old file is then as it was.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, atomically. Raises: OutputError."""
+    header = {
+        "format": FORMAT,
+        # The encoder's weights are in the file: whoever loads it must not look for ImageNet's.
+        "model": checkpoint.model.model_copy(update={"pretrained": False}).model_dump(mode="json"),
+        **{
+            key: getattr(checkpoint, key)
+            for key in ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration")
+        },
+    }
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()}
+    write_atomically(path, save(tensors, {key: json.dumps(value) for key, value in header.items()}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. Raises: CheckpointError if it is missing, damaged, or not one of pleura's."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"{path}: is damaged or no safetensors file ({reason}); copy it again or use last.safetensors of its run"
+        ) from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is no checkpoint of this version of pleura (its header has no such format)")
+    try:
+        model = parse_model(header["model"])
+        return Checkpoint(
+            model=model,
+            weights=weights,
+            **{
+                key: header[key]
+                for key in ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration")
+            },
+        )
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(f"{path}: the header is incomplete or of another version ({error})") from error
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: Path | str) -> None:
+    """Put weights into a net. Raises: CheckpointError if they belong to another architecture."""
+    wanted = model.state_dict()
+    missing, extra = wanted.keys() - weights.keys(), weights.keys() - wanted.keys()
+    differing = [key for key in wanted.keys() & weights.keys() if wanted[key].shape != weights[key].shape]
+    if missing or extra or differing:
+        first = sorted([*missing, *extra, *differing])[0]
+        raise CheckpointError(
+            f"{origin}: the weights belong to another architecture ({len(missing)} tensors missing, {len(extra)} "
+            f"unknown, {len(differing)} of another shape; {first} first)"
+        )
+    model.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in weights.items()})
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what `--resume` needs (tensors, numbers, text), atomically. Raises: OutputError."""
+    buffer = BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote; nothing but tensors, numbers and text is unpickled. Raises: CheckpointError."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"{path}: the training state is damaged ({reason}); remove its folder to start anew"
+        ) from error
+    return state

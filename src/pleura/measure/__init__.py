@@ -1,0 +1,1 @@
+"""Measurement: metrics, the decision rule and its tuning, intervals, the report."""

@@ -1,0 +1,27 @@
+"""Nets: any timm encoder with a U-Net decoder, and AlbuNet. A net takes images (N, C, H, W) and returns logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from pleura.config import ModelConfig, parse_model
+from pleura.model.albunet import AlbuNet
+from pleura.model.encoders import Encoder
+from pleura.model.unet import UNet
+
+ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], nn.Module]] = {"unet": UNet, "albunet": AlbuNet}
+
+
+def build_model(config: ModelConfig | Mapping[str, Any]) -> nn.Module:
+    """Build a net of `config`; call it with (N, in_channels, H, W) float32, it returns (N, classes, H, W) logits.
+
+    Any H and W will do: sizes that do not fit the stride are padded and cropped inside.
+    Raises: ConfigError for settings that do not fit, InputError if pretrained weights cannot be had.
+    """
+    if not isinstance(config, ModelConfig):
+        config = parse_model(config)
+    encoder = Encoder(config.encoder, config.in_channels, config.pretrained)
+    return ARCHITECTURES[config.architecture](encoder, config)

@@ -1,0 +1,42 @@
+"""Weights that others published, as plain tensors. Nothing but tensors is ever unpickled."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pleura.errors import InputError
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from .safetensors, or from a .pth / .pt file that holds nothing but tensors.
+
+    Raises: InputError if the file is missing, damaged, or holds other objects.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: cannot be read as weights ({reason})") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise InputError(f"{path}: holds no state dict of tensors")
+    return {str(key): tensor for key, tensor in state.items()}
+
+
+def fold_to_one_channel(weight: Tensor) -> Tensor:
+    """Fold a stem convolution for three equal channels into one for one channel, with equal outputs.
+
+    (out, 3, h, w) -> (out, 1, h, w): the sum, because a convolution is linear and the three inputs are the same.
+    """
+    return weight.float().sum(dim=1, keepdim=True)
