@@ -150,6 +150,14 @@ class AugmentConfig(_Strict):
     strength: NotNegative = 1.0
     """Multiplies every magnitude above, but no probability."""
 
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> AugmentConfig:
+        ranges = (("gamma", self.gamma, 0.01, 100), ("blur_sigma_px", self.blur_sigma_px, 0, 100))
+        for name, (low, high), least, most in (*ranges, ("jpeg_quality", self.jpeg_quality, 1, 100)):
+            if not least <= low <= high <= most:
+                raise ValueError(f"{name} runs from low to high within {least} to {most}, not from {low} to {high}")
+        return self
+
 
 class TrainingConfig(_Strict):
     """How one stage trains. Every setting can stand in `training` (all stages) or in a stage (that one)."""

@@ -27,7 +27,7 @@ import numpy as np
 from pleura import __version__
 from pleura.data import rle
 from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, hash_files, write_cases
-from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_column, read_folds
+from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.labels import LabelSource, read_labels
 from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
 from pleura.dicom.read import image_id_of
@@ -279,7 +279,7 @@ def _finish(
 def _cases(settings: PrepareSettings, kept: Sequence[_Job], done: dict[int, dict[str, Any]]) -> list[Case]:
     entries = [done[job.row] for job in kept]
     ids = [image_id_of(job.path) for job in kept]
-    given = read_column(settings.patients, ("patient", "Patient", "PatientID")) if settings.patients else {}
+    given = read_patients(settings.patients) if settings.patients else {}
     patients = [given.get(image_id) or entry["patient"] for image_id, entry in zip(ids, entries, strict=True)]
     grouped = patients_or_own(ids, {i: patient for i, patient in zip(ids, patients, strict=True) if patient})
     if isinstance(settings.folds, Path):

@@ -6,6 +6,7 @@ The 12,047 radiographs of SIIM-ACR show 6,171 patients: a split by image lets a 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pleura.data.rle import strip_suffix
 from pleura.errors import InputError
 
 SIZE_QUARTILES = (0.25, 0.5, 0.75)
+ID_COLUMNS = ("ImageId", "image_id", "fname", "Kaggle_ID")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def leak_report(folds: Sequence[int], patients: Sequence[str], positive: Sequenc
 
 
 def read_column(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Read image_id -> value from a csv with a column ImageId (or image_id, fname) and one of the columns `names`.
+    """Read image_id -> value from a csv with a column of ids (see ID_COLUMNS) and one of the columns `names`.
 
     Raises: InputError for a missing file or column, or an id with two different values.
     """
@@ -99,7 +101,7 @@ def read_column(path: Path, names: Sequence[str]) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             header = reader.fieldnames or []
-            key = next((name for name in ("ImageId", "image_id", "fname") if name in header), None)
+            key = next((name for name in ID_COLUMNS if name in header), None)
             column = next((name for name in names if name in header), None)
             if key is None or column is None:
                 missing = "ImageId" if key is None else " or ".join(names)
@@ -111,6 +113,17 @@ def read_column(path: Path, names: Sequence[str]) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
     return values
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read image_id -> patient from a csv with a column `patient`, or the public map from SIIM to NIH ChestX-ray14.
+
+    In the latter (columns Kaggle_ID, NIH_ID) the digits before the underscore are the patient.
+    Raises: InputError as `read_column` does.
+    """
+    patients = read_column(path, ("patient", "Patient", "PatientID", "NIH_ID"))
+    nih = re.compile(r"(\d{8})_\d{3}(\.png)?")
+    return {image_id: (match[1] if (match := nih.fullmatch(who)) else who) for image_id, who in patients.items()}
 
 
 def read_folds(path: Path) -> dict[str, int]:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 LEVELS = 256
 REFERENCE_AREA_PX = 1024 * 1024
+SCORED_SHARE = 0.001
+"""The image score is the mean of this share of an image's highest probabilities: 1,049 px of 1024 x 1024."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Histograms:
         sizes = self.areas() + inside[:, :1]
         return np.where(sizes == 0, 1.0, 2.0 * inside / np.maximum(sizes, 1))
 
-    def scores(self, share: float = 0.001) -> NDArray[np.float64]:
+    def scores(self, share: float = SCORED_SHARE) -> NDArray[np.float64]:
         """(N,) image scores in [0, 1]: mean probability of the highest 0.1 % of pixels, to the width of a level."""
         wanted = max(1, round(self.area_px * share))
         above = np.minimum(self.areas(), wanted)

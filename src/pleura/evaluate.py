@@ -1,0 +1,224 @@
+"""checkpoint + dataset -> scores with their floor and intervals, and a report that can be read and believed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura import __version__
+from pleura.data.dataset import Dataset, Split
+from pleura.data.folds import assign_folds
+from pleura.data.radiograph import SquareGeometry
+from pleura.errors import InputError
+from pleura.learn.checkpoint import write_atomically
+from pleura.measure.bootstrap import Estimate, bootstrap
+from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
+from pleura.measure.overlay import as_data_uri, overlay
+from pleura.measure.report import Picture, Report, render
+from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
+from pleura.predict import Predictor, image_score
+from pleura.progress import track
+
+GALLERY = 12
+CROSS_FITS = 5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one model on one split."""
+
+    split: str
+    """In words."""
+    triplet: Triplet
+    estimates: dict[str, Estimate]
+    """By the checkpoint's triplet."""
+    floor: float
+    """SIIM mean Dice of the empty predictor on these cases."""
+    positives: int
+    negatives: int
+    tuned: dict[str, Any]
+    """The best triplet for these very cases, its score on them, and the honest estimate of tuning by cross-fitting."""
+    in_sample: bool
+    """Whether the checkpoint's triplet was tuned on these very cases."""
+    verdict: str
+    """One sentence for a person."""
+    report: Path
+
+
+def evaluate(
+    model: Path, data: Path, split: Split | None = None, tta: str = "none", resamples: int = 1000
+) -> Evaluation:
+    """Score a checkpoint, or a run, on a dataset; write report.html and report.json beside it.
+
+    split: val (the checkpoint's fold), train or all; by default val on the dataset it was trained on, all on others.
+    Raises: CheckpointError, InputError, OutputError.
+    """
+    predictor, dataset = Predictor.load(model, tta), Dataset(data)
+    trained_on = predictor.checkpoints[0].provenance
+    same_data = trained_on.get("data_sha256") == dataset.data_hash
+    if len(predictor.checkpoints) > 1 and same_data:
+        raise InputError(
+            f"{model}: holds {len(predictor.checkpoints)} folds, and each case of this dataset was training data "
+            "of all but one; evaluate the folds one at a time, fold-K/best.safetensors"
+        )
+    split = split or ("val" if same_data else "all")
+    fold = int(trained_on.get("fold", 0))
+    positions = dataset.positions(split, fold)
+    histograms, scores = _measure(predictor, dataset, positions)
+    patients = _patients(dataset, positions)
+    outcomes = _outcomes(histograms, scores, predictor.triplet)
+    estimates = bootstrap(outcomes.summary, patients, resamples)
+    in_sample = same_data and split == "val"
+    floor = empty_floor(outcomes.positive)
+    evaluation = Evaluation(
+        split=_in_words(split, fold, len(positions), same_data),
+        triplet=predictor.triplet,
+        estimates=estimates,
+        floor=floor,
+        positives=int(outcomes.positive.sum()),
+        negatives=int((~outcomes.positive).sum()),
+        tuned=_tuned(histograms, scores, patients),
+        in_sample=in_sample,
+        verdict=verdict(outcomes, estimates["siim_dice"], floor),
+        report=_report_path(model),
+    )
+    _write(evaluation, predictor, dataset, positions, outcomes)
+    return evaluation
+
+
+def _measure(
+    predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], batch_size: int = 8
+) -> tuple[Histograms, NDArray[np.float64]]:
+    """Histograms on the dataset's grid, and image scores; one pass, memory does not grow with the cases."""
+    parts, scores = [], []
+    groups = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    for group in track(groups, "evaluate"):
+        squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
+        geometry = SquareGeometry(dataset.size_px, dataset.size_px, squares.shape[-1])
+        full = np.stack([geometry.probabilities_to_original(square) for square in squares])
+        parts.append(Histograms.of(full, dataset.masks(group)))
+        scores += [image_score(square) for square in squares]
+    return Histograms.join(parts), np.array(scores)
+
+
+def _outcomes(histograms: Histograms, scores: NDArray[np.float64], triplet: Triplet) -> Outcomes:
+    called, dice = histograms.decided(triplet)
+    return Outcomes(histograms.positive, called, dice, scores)
+
+
+def _patients(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    names = [dataset.cases[position].patient or dataset.cases[position].image_id for position in positions]
+    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+
+
+def _tuned(histograms: Histograms, scores: NDArray[np.float64], patients: NDArray[np.int64]) -> dict[str, Any]:
+    """What tuning the triplet on these cases promises, and what it keeps: tuned on four parts, scored on the fifth."""
+    weights = prevalence_weights(histograms.positive, SIIM_PREVALENCE)
+    best = search(histograms, weights)
+    found: dict[str, Any] = {"triplet": asdict(best.triplet), "in_sample": best.score, "cross_fitted": None}
+    if len(np.unique(patients)) < 2 * CROSS_FITS:
+        return found
+    areas = histograms.counts[:, :, 1].sum(axis=1).tolist()
+    folds = assign_folds([str(patient) for patient in patients], areas, CROSS_FITS, seed=0)
+    dice = np.zeros(len(histograms))
+    for fold in range(CROSS_FITS):
+        inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        chosen = search(histograms.take(outside), weights[outside]).triplet
+        dice[inside] = histograms.take(inside).decided(chosen)[1]
+    found["cross_fitted"] = float(dice @ weights)
+    return found
+
+
+def verdict(outcomes: Outcomes, dice: Estimate, floor: float) -> str:
+    """Say in words whether a model is, or cannot be told from, the empty predictor."""
+    if not outcomes.called.any():
+        return (
+            "This is the empty predictor: it finds nothing on any image, and its SIIM Dice is the share of negatives."
+        )
+    gain = outcomes.dice - np.where(outcomes.positive, 0.0, 1.0)
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float("inf")
+    if gain.mean() - 1.96 * error <= 0:
+        return (
+            f"Its SIIM Dice of {dice.value:.4f} cannot be told from the empty predictor's {floor:.4f} "
+            f"(difference {gain.mean():+.4f}, standard error {error:.4f})."
+        )
+    return f"It beats the empty predictor: SIIM Dice {dice.value:.4f}, the empty predictor has {floor:.4f}."
+
+
+def _in_words(split: str, fold: int, count: int, same_data: bool) -> str:
+    named = {"val": f"validation cases (fold {fold})", "train": f"training cases (all but fold {fold})", "all": "cases"}
+    other = "" if same_data else " of a dataset that this model was not trained on"
+    learned = split == "train" and same_data
+    warning = ", which the model has learned from: this estimates nothing" if learned else ""
+    return f"{count} {named[split]}{other}{warning}"
+
+
+def _report_path(model: Path) -> Path:
+    folder = model if model.is_dir() else model.parent
+    return folder / "report.html"
+
+
+def _write(
+    evaluation: Evaluation, predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], outcomes: Outcomes
+) -> None:
+    document = {
+        "pleura": __version__,
+        "split": evaluation.split,
+        "positives": evaluation.positives,
+        "negatives": evaluation.negatives,
+        "floor": evaluation.floor,
+        "verdict": evaluation.verdict,
+        "triplet": asdict(evaluation.triplet),
+        "triplet_tuned_on_these_cases": evaluation.in_sample,
+        "tuned": evaluation.tuned,
+        "tta": "flip" if predictor.flip else "none",
+        "metrics": {name: asdict(estimate) for name, estimate in evaluation.estimates.items()},
+        "data_sha256": dataset.data_hash,
+        "checkpoint": predictor.checkpoints[0].provenance,
+        "cases": [
+            {
+                "image_id": dataset.cases[position].image_id,
+                "positive": bool(outcomes.positive[row]),
+                "called": bool(outcomes.called[row]),
+                "siim_dice": round(float(outcomes.dice[row]), 6),
+                "score": round(float(outcomes.scores[row]), 6),
+            }
+            for row, position in enumerate(positions)
+        ],
+    }
+    text = json.dumps(document, indent=1, default=float).replace("NaN", "null")
+    write_atomically(evaluation.report.with_suffix(".json"), text.encode())
+    pictures = _gallery(predictor, dataset, positions, outcomes)
+    write_atomically(evaluation.report, render(Report(document, pictures)).encode())
+
+
+def _gallery(
+    predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], outcomes: Outcomes
+) -> dict[str, list[Picture]]:
+    """The worst cases, and typical ones: positives around the median."""
+    order = np.lexsort((outcomes.scores, outcomes.dice))
+    worst = order[:GALLERY]
+    found = [row for row in order if outcomes.positive[row] and row not in set(worst.tolist())]
+    middle = max(0, len(found) // 2 - GALLERY // 2)
+    chosen = {"The worst": worst.tolist(), "Typical positives": found[middle : middle + GALLERY]}
+    return {
+        title: [_picture(predictor, dataset, int(positions[row]), outcomes, row) for row in rows]
+        for title, rows in chosen.items()
+    }
+
+
+def _picture(predictor: Predictor, dataset: Dataset, position: int, outcomes: Outcomes, row: int) -> Picture:
+    square = predictor.probabilities(dataset.images[position][None])[0]
+    full = SquareGeometry(dataset.size_px, dataset.size_px, square.shape[0]).probabilities_to_original(square)
+    image = dataset.images[position].astype(np.float32) / np.float32(255)
+    mask = dataset.masks([position])[0]
+    drawn = overlay(image, predictor.triplet.apply(full, dataset.size_px**2), mask, longest_px=512)
+    positive, called = bool(outcomes.positive[row]), bool(outcomes.called[row])
+    outcome = ("found" if called else "missed") if positive else ("false alarm" if called else "rightly empty")
+    caption = f"{outcome}, Dice {outcomes.dice[row]:.2f}, score {outcomes.scores[row]:.2f}"
+    return Picture(as_data_uri(drawn), caption, dataset.cases[position].image_id)

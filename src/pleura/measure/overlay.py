@@ -1,0 +1,63 @@
+"""Pictures of radiographs with their masks outlined."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+PREDICTED_RGB, TRUTH_RGB = (255, 64, 64), (64, 220, 120)
+DISCLAIMER = "research software, not a medical device"
+FILL = 0.18
+"""How much of the predicted mask's colour covers the lung: enough to see, not to hide the pleural line."""
+
+
+def overlay(
+    image: NDArray[np.float32],
+    predicted_mask: NDArray[np.uint8],
+    mask: NDArray[np.uint8] | None = None,
+    caption: str = "",
+    longest_px: int = 1024,
+) -> Image.Image:
+    """Draw a radiograph with the predicted mask in red and, if given, the true one outlined in green.
+
+    image: (H, W) float32 in [0, 1]. Masks: (H, W) in {0, 1}. Returns an RGB picture with a line of text below, at
+    most `longest_px` on its longer side.
+    """
+    rows, columns = image.shape
+    scale = min(1.0, longest_px / max(rows, columns))
+    height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
+    grey = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.repeat(np.asarray(grey)[:, :, None], 3, axis=2) * 255.0
+    line_px = max(1, round(max(height, width) / 400))
+    for area, colour, fill in ((predicted_mask, PREDICTED_RGB, FILL), (mask, TRUTH_RGB, 0.0)):
+        if area is None or not area.any():
+            continue
+        inside = np.asarray(Image.fromarray(area.astype(np.uint8)).resize((width, height))) > 0
+        pixels[inside] += fill * (np.array(colour) - pixels[inside])
+        pixels[inside & ~ndimage.binary_erosion(inside, iterations=line_px)] = colour
+    return _captioned(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), caption)
+
+
+def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+    size = max(10, picture.width // 45)
+    font = ImageFont.load_default(size)
+    lines = [line for line in (caption, DISCLAIMER) if line]
+    framed = Image.new("RGB", (picture.width, picture.height + round(len(lines) * size * 1.4) + size // 2))
+    framed.paste(picture)
+    draw = ImageDraw.Draw(framed)
+    for number, line in enumerate(lines):
+        at = (size // 2, picture.height + size // 4 + round(number * size * 1.4))
+        draw.text(at, line, font=font, fill=(235, 235, 235) if number < len(lines) - 1 else (150, 150, 150))
+    return framed
+
+
+def as_data_uri(picture: Image.Image) -> str:
+    """The picture as a JPEG inside a data: URI, for a page that stands alone."""
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,133 @@
+"""The report as one HTML file that needs no network and no script."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from pleura.measure.metrics import SIIM_PREVALENCE
+from pleura.measure.overlay import DISCLAIMER
+
+NAMES = {
+    "siim_dice": ("SIIM mean Dice", "1 where both masks are empty, 0 where exactly one is"),
+    "siim_dice_at_siim_prevalence": (
+        "SIIM mean Dice at 22.15 % positives",
+        "re-weighted to the share of SIIM-ACR 2019",
+    ),
+    "dice_on_positives": ("Dice on positives", "mean over the cases that have a pneumothorax"),
+    "sensitivity": ("Sensitivity", "positives on which anything is found"),
+    "specificity": ("Specificity", "negatives on which nothing is found"),
+    "auroc": ("AUROC of the image score", "does not depend on the thresholds"),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One case of a gallery."""
+
+    data_uri: str
+    caption: str
+    image_id: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows: report.json's content, and pictures by the title of their gallery."""
+
+    document: Mapping[str, Any]
+    galleries: Mapping[str, list[Picture]]
+
+
+def page(title: str, body: str) -> str:
+    """A page of HTML that stands alone: pleura's style inside, no script, no network."""
+    style = importlib.resources.files("pleura").joinpath("web/page.css").read_text(encoding="utf-8")
+    viewport = "<meta name=viewport content='width=device-width,initial-scale=1'>"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8>{viewport}<title>{escape(title)}</title>"
+    return f"{head}\n<style>\n{style}</style>\n{body}\n<p class=soft>{DISCLAIMER.capitalize()}.</p></html>\n"
+
+
+def render(report: Report) -> str:
+    """The report as a page of HTML."""
+    document = report.document
+    good = document["verdict"].startswith("It beats")
+    positives, total = document["positives"], document["positives"] + document["negatives"]
+    parts = [
+        f"<h1>How good is this model?</h1><p class=soft>pleura {escape(document['pleura'])} on "
+        f"{escape(document['split'])}.</p>",
+        f"<p class='verdict{' good' if good else ''}'>{escape(document['verdict'])}</p>",
+        f"<p>{positives} of {total} cases have a pneumothorax ({100 * positives / max(total, 1):.1f} %; SIIM-ACR has "
+        f"22.15 %). Answering “empty” every time would score {document['floor']:.4f} here: that is the floor.</p>",
+        _metrics(document),
+        _decision(document),
+        *(gallery(title, pictures) for title, pictures in report.galleries.items() if pictures),
+        _origin(document),
+    ]
+    return page("pleura report", "\n".join(parts))
+
+
+def gallery(title: str, pictures: Sequence[Picture]) -> str:
+    """A heading and a grid of pictures that open in full size."""
+    figures = (
+        f"<figure><a href='{picture.data_uri}'><img loading=lazy alt='{escape(picture.caption)}' "
+        f"src='{picture.data_uri}'></a><figcaption>{escape(picture.caption)}<br><span>{escape(picture.image_id)}</span>"
+        "</figcaption></figure>"
+        for picture in pictures
+    )
+    legend = "<p class=soft>Red: predicted. Green: truth.</p>"
+    return f"<h2>{escape(title)}</h2>{legend}<div class=gallery>{''.join(figures)}</div>"
+
+
+def _origin(document: Mapping[str, Any]) -> str:
+    facts = ", ".join(f"{key} {value}" for key, value in document["checkpoint"].items())
+    return (
+        f"<h2>Where this comes from</h2><p class=soft>Checkpoint: <code>{escape(facts)}</code><br>"
+        f"Data: sha256 <code>{escape(document['data_sha256'])}</code></p>"
+    )
+
+
+def _metrics(document: Mapping[str, Any]) -> str:
+    rows = []
+    for key, (name, meaning) in NAMES.items():
+        estimate = document["metrics"][key]
+        if estimate["value"] != estimate["value"]:
+            rows.append(f"<tr><td>{name}<div class=soft>{meaning}</div><td class=n colspan=3>no such cases")
+            continue
+        low, high = estimate["low"], estimate["high"]
+        floor = {"siim_dice": document["floor"], "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE}.get(key)
+        against = "" if floor is None else f"<div class=soft>floor {floor:.4f}</div>"
+        rows.append(
+            f"<tr><td>{name}<div class=soft>{meaning}</div>"
+            f"<td class=n><strong>{estimate['value']:.4f}</strong>{against}"
+            f"<td class=n>{low:.4f} to {high:.4f}<td><div class=bar><i style='left:{100 * low:.1f}%;"
+            f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * estimate['value']:.1f}%'></b></div>"
+        )
+    return (
+        "<div class=scroll><table><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1" + "".join(rows) + "</table></div>"
+        "<p class=soft>Intervals: bootstrap over patients, 1,000 resamples unless said otherwise.</p>"
+    )
+
+
+def _decision(document: Mapping[str, Any]) -> str:
+    triplet, tuned = document["triplet"], document["tuned"]
+    in_sample = (
+        " It was tuned on these very cases, so that the scores above that depend on it are too good."
+        if document["triplet_tuned_on_these_cases"]
+        else ""
+    )
+    honest = "too few patients to say what tuning would keep"
+    if tuned["cross_fitted"] is not None:
+        optimism = tuned["in_sample"] - tuned["cross_fitted"]
+        honest = (
+            f"tuned on four fifths of the patients and scored on the fifth, {tuned['cross_fitted']:.4f}: "
+            f"an optimism of {optimism:+.4f}"
+        )
+    return (
+        "<h2>The decision rule</h2>"
+        f"<p>An image is empty unless {triplet['min_pixels']} of 1024 × 1024 pixels reach "
+        f"{triplet['top_threshold']:.3f}; then the mask is all above {triplet['bottom_threshold']:.3f}.{in_sample} "
+        "The best rule for these cases would "
+        f"score {tuned['in_sample']:.4f} (at 22.15 % positives); {honest}.</p>"
+    )

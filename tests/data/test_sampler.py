@@ -1,0 +1,98 @@
+"""The sampler: all positives each epoch, the share asked for, and negatives that take turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pleura.data.sampler import epoch_order
+
+presences = hnp.arrays(np.bool_, st.integers(1, 40))
+rates = st.floats(0.05, 1.0)
+seeds = st.integers(0, 2**31)
+epochs = st.integers(0, 50)
+
+
+def mixture(n_positives: int, n_negatives: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation([True] * n_positives + [False] * n_negatives)
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, rates, seeds, epochs)
+def test_every_positive_comes_once_in_each_epoch(positive: np.ndarray, rate: float, seed: int, epoch: int):
+    order = epoch_order(positive, rate, seed, epoch)
+    assert sorted(order[positive[order]]) == np.flatnonzero(positive).tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, rates, seeds, epochs)
+def test_no_case_comes_twice_in_an_epoch(positive: np.ndarray, rate: float, seed: int, epoch: int):
+    order = epoch_order(positive, rate, seed, epoch)
+    assert len(set(order.tolist())) == len(order)
+
+
+@pytest.mark.parametrize(("rate", "negatives"), [(0.8, 5), (0.5, 20), (0.4, 30), (0.25, 60), (1.0, 0)])
+def test_the_share_of_positives_is_the_one_asked_for(rate: float, negatives: int):
+    positive = mixture(20, 100)
+    order = epoch_order(positive, rate, 0, 3)
+    assert len(order) == 20 + negatives
+    assert positive[order].mean() == pytest.approx(rate)
+
+
+def test_too_few_negatives_all_come():
+    assert sorted(epoch_order(mixture(20, 3), 0.2, 0, 0)) == list(range(23))
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, rates, seeds, st.integers(1, 12))
+def test_no_negative_comes_again_before_all_others_came(positive: np.ndarray, rate: float, seed: int, n_epochs: int):
+    negatives = np.flatnonzero(~positive)
+    assume(positive.any() and negatives.size)
+    shown = Counter(dict.fromkeys(negatives.tolist(), 0))
+    for epoch in range(n_epochs):
+        order = epoch_order(positive, rate, seed, epoch)
+        shown.update(order[~positive[order]].tolist())
+        assert max(shown.values()) - min(shown.values()) <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, st.none() | rates, seeds, epochs)
+def test_an_epoch_is_a_pure_function_of_its_arguments(
+    positive: np.ndarray, rate: float | None, seed: int, epoch: int
+):
+    np.random.seed(epoch)  # noqa: NPY002  (the global state must not matter)
+    before = positive.copy()
+    first = epoch_order(positive, rate, seed, epoch)
+    assert first.tolist() == epoch_order(positive, rate, seed, epoch).tolist()
+    assert positive.tolist() == before.tolist()
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_negatives():
+    positive = mixture(20, 100)
+    first, later, other = (set(epoch_order(positive, 0.5, *key).tolist()) for key in ((0, 0), (0, 1), (1, 0)))
+    assert len({frozenset(first), frozenset(later), frozenset(other)}) == 3
+    assert epoch_order(positive, None, 0, 0).tolist() != epoch_order(positive, None, 0, 1).tolist()
+
+
+def test_positives_and_negatives_are_mixed():
+    positive = np.arange(200) < 100
+    assert 30 <= positive[epoch_order(positive, 0.5, 0, 0)][:100].sum() <= 70
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, seeds, epochs)
+def test_without_a_rate_every_case_comes_once(positive: np.ndarray, seed: int, epoch: int):
+    assert sorted(epoch_order(positive, None, seed, epoch)) == list(range(len(positive)))
+
+
+def test_without_positives_every_negative_comes_once():
+    assert sorted(epoch_order(np.zeros(7, dtype=bool), 0.5, 0, 0)) == list(range(7))
+
+
+def test_without_negatives_every_positive_comes_once():
+    assert sorted(epoch_order(np.ones(7, dtype=bool), 0.5, 0, 0)) == list(range(7))

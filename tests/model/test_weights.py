@@ -1,0 +1,145 @@
+"""Weights of others: read as plain tensors or refused in one line; nothing else is ever unpickled."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from pleura.errors import InputError
+from pleura.model.weights import fold_to_one_channel, read_weights
+
+REAL = Path(__file__).parents[2].parent / "shared/data/weights"
+STATE = {"stem.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "stem.bias": torch.tensor([1.5, -2.0])}
+
+
+class Attack:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_weights(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_safetensors_are_read_as_they_were_written(tmp_path: Path):
+    save_file(STATE, tmp_path / "w.safetensors")
+    assert same(read_weights(tmp_path / "w.safetensors"), STATE)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "bin"])
+def test_a_torch_file_of_tensors_is_read(tmp_path: Path, suffix: str):
+    torch.save(STATE, tmp_path / f"w.{suffix}")
+    assert same(read_weights(tmp_path / f"w.{suffix}"), STATE)
+
+
+def test_a_state_dict_inside_a_training_checkpoint_is_found(tmp_path: Path):
+    torch.save({"epoch": 3, "state_dict": STATE}, tmp_path / "w.pth")
+    assert same(read_weights(tmp_path / "w.pth"), STATE)
+
+
+def test_a_torch_file_of_the_old_format_is_read(tmp_path: Path):
+    torch.save(STATE, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    assert same(read_weights(tmp_path / "w.pth"), STATE)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
+    assert "there is no such file of weights" in refusal(tmp_path / "nowhere.safetensors")
+    assert "there is no such file of weights" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_a_file_cut_in_half_is_refused(tmp_path: Path, name: str):
+    path = tmp_path / name
+    save_file(STATE, path) if path.suffix == ".safetensors" else torch.save(STATE, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cannot be read as weights" in refusal(path)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x00" * 64])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    assert "cannot be read as weights" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool):
+    torch.save({"w": Attack(tmp_path / "pwned")}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    assert "cannot be read as weights" in refusal(tmp_path / "w.pth")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path: Path):
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(Attack(tmp_path / "pwned"), protocol=2))
+    refusal(tmp_path / "w.pt")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(2), {"state_dict": {"a": 1}}])
+def test_tensors_of_no_net_are_refused(tmp_path: Path, content: object):
+    torch.save(content, tmp_path / "w.pth")
+    assert "holds no state dict of tensors" in refusal(tmp_path / "w.pth")
+
+
+@pytest.mark.xfail(strict=True, reason="bug: torch.load raises IndexError, KeyError and struct.error on damage, too")
+@pytest.mark.parametrize("content", [b"hello, this is text\n", b"a", b"\x80\x02}q\x00X\x01"])
+def test_any_bytes_are_weights_or_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "w.pth").write_bytes(content)
+    refusal(tmp_path / "w.pth")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=64))
+def test_any_bytes_in_a_safetensors_file_are_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes):
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    path.write_bytes(content)
+    refusal(path)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 4), st.sampled_from([1, 3, 7]))
+def test_a_folded_stem_gives_the_same_output_on_a_grey_image(seed: int, widths: int, kernel: int):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(widths, 3, kernel, kernel, generator=generator)
+    grey = torch.rand(2, 1, 9, 9, generator=generator)
+    colour = functional.conv2d(grey.expand(-1, 3, -1, -1), weight)
+    torch.testing.assert_close(functional.conv2d(grey, fold_to_one_channel(weight)), colour, atol=1e-5, rtol=1e-4)
+
+
+def test_half_precision_is_folded_in_single_precision():
+    folded = fold_to_one_channel(torch.full((1, 3, 1, 1), 2049.0, dtype=torch.bfloat16) + 0)
+    assert folded.dtype == torch.float32
+    assert folded.item() == 3 * 2048.0
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv2_100"])
+def test_real_weights_are_read(name: str):
+    path = REAL / f"{name}.timm.safetensors"
+    if not path.is_file():
+        pytest.skip(f"the ImageNet weights are not here ({path})")
+    weights = read_weights(path)
+    assert weights["conv_stem.weight"].shape == (32, 3, 3, 3)
+    assert all(tensor.isfinite().all() for tensor in weights.values())
