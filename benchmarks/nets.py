@@ -3,13 +3,16 @@
 Against: segmentation_models_pytorch `Unet("densenet121", encoder_weights=None)` in a plain loop (NCHW), and the same
 in channels_last. The two nets are not the same: our decoder has the published widths (256 256 128 64, last 64, no
 normalisation), theirs narrower ones (256 128 64 32 16, batch normalisation, two convolutions on the concatenation).
-So the third side is ours with their widths. All: fp32, 512 x 512, batch 2, one channel, BCE + Dice, Adam, and the memory
-format that `pleura train` uses for ours.
+So a third side is ours with their widths. All: fp32, 512 x 512, batch 2, one channel, BCE + Dice, Adam; ours in the
+memory format that `pleura train` uses. Processor time on one thread: with two, a shared machine makes each wait for
+the other, and the ratios swing by a third.
 
 Run: python benchmarks/nets.py
 """
 
 from __future__ import annotations
+
+import time
 
 import torch
 from paired import in_turn, machine, milliseconds, ratio, table
@@ -21,7 +24,7 @@ from pleura.model import build_model  # declares two operators of torchvision: b
 
 import segmentation_models_pytorch as smp  # isort: skip
 
-SIZE_PX, BATCH, ROUNDS = 512, 2, 4
+SIZE_PX, BATCH, ROUNDS = 512, 2, 2
 THEIR_WIDTHS = {"decoder_widths": [256, 128, 64, 32], "last_width": 16}
 
 
@@ -61,6 +64,7 @@ class Side:
 
 def main() -> None:
     """Step and predict with each net in turn, and print the ratios to ours."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     images, masks = torch.randn(BATCH, 1, SIZE_PX, SIZE_PX), (torch.rand(BATCH, 1, SIZE_PX, SIZE_PX) > 0.97).float()
     last = torch.channels_last
@@ -70,8 +74,9 @@ def main() -> None:
         "smp, NCHW": Side(theirs(), torch.contiguous_format, images, masks),
         "smp, channels_last": Side(theirs(), last, images, masks),
     }
-    steps = in_turn({name: side.step for name, side in sides.items()}, ROUNDS)
-    predictions = in_turn({name: side.predict for name, side in sides.items()}, ROUNDS)
+    # Predictions first: they warm up what the steps need as well.
+    predictions = in_turn({name: side.predict for name, side in sides.items()}, ROUNDS, clock=time.process_time)
+    steps = in_turn({name: side.step for name, side in sides.items()}, ROUNDS, warm_up=False, clock=time.process_time)
     print(f"{SIZE_PX} px, batch {BATCH}, fp32; {machine()}\n")
     rows = [
         [

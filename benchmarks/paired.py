@@ -1,7 +1,7 @@
 """Times two sides in turn, so that what else the machine does falls on both; alone, it prints the machine.
 
 Every script here reports ratios of neighbouring runs (A B A B ...), their median and their spread. Seconds are for
-scale only: they belong to the machine and to the minute.
+scale only: they belong to the machine and to the minute. What runs on one thread is measured in processor time.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from statistics import median
 from typing import Any
 
 
-def seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    """How long one call takes; the median of `repeats`."""
+def seconds(call: Callable[[], Any], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+    """How long one call takes by `clock`; the median of `repeats`."""
     taken = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = clock()
         call()
-        taken.append(time.perf_counter() - began)
+        taken.append(clock() - began)
     return median(taken)
 
 
-def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: bool = True) -> dict[str, list[float]]:
+def in_turn(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of every call in every round: each round runs all of them, one after another."""
     if warm_up:
         for call in calls.values():
@@ -34,7 +39,7 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: bool =
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            taken[name].append(seconds(call))
+            taken[name].append(seconds(call, clock=clock))
     return taken
 
 

@@ -35,7 +35,10 @@ def test_a_wrong_run_length_string_is_a_kind_of_wrong_input():
     ],
 )
 def test_a_refusal_to_write_names_the_file_and_the_way_out(number: int, way_out: str):
-    with pytest.raises(OutputError, match=f"cannot write run/masks.csv: .*{way_out}") as caught, writing("run/masks.csv"):
+    with (
+        pytest.raises(OutputError, match=f"cannot write run/masks.csv: .*{way_out}") as caught,
+        writing("run/masks.csv"),
+    ):
         raise OSError(number, os.strerror(number))
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)

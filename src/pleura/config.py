@@ -240,7 +240,7 @@ def parse_recipe(document: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     """Check a recipe given as a mapping: `training` is merged into each stage. Raises: ConfigError."""
     document = dict(document)
     training = document.pop("training", {})
-    stages = document.get("stages")
+    stages = written = document.get("stages")
     if isinstance(stages, list) and isinstance(training, dict):
         document["stages"] = [_merged(training, stage) if isinstance(stage, dict) else stage for stage in stages]
     faults = [] if isinstance(training, dict) else ["training: must be a mapping of settings"]
@@ -248,7 +248,9 @@ def parse_recipe(document: Mapping[str, Any], origin: str = "recipe") -> Recipe:
         # JSON, because strict validation of Python objects refuses a list where a pair is meant.
         recipe = Recipe.model_validate_json(json.dumps(document, default=str))
     except ValidationError as error:
-        faults += list(dict.fromkeys(_fault(item, training) for item in error.errors()))
+        faults += list(dict.fromkeys(_fault(item, training, written) for item in error.errors()))
+    except (TypeError, ValueError) as error:
+        faults.append(f"holds something that no recipe can ({error})")
     if faults:
         raise ConfigError(f"{origin}: " + "; ".join(faults))
     return recipe
@@ -259,7 +261,7 @@ def parse_model(document: Mapping[str, Any]) -> ModelConfig:
     try:
         return ModelConfig.model_validate_json(json.dumps(dict(document), default=str))
     except ValidationError as error:
-        raise ConfigError("model: " + "; ".join(_fault(item, {}) for item in error.errors())) from error
+        raise ConfigError("model: " + "; ".join(_fault(item, {}, []) for item in error.errors())) from error
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,14 +302,14 @@ def _stage_named(stages: list[Any], key: str, override: str) -> Any:
     raise ConfigError(f"{override!r}: there is no stage {key!r}; the stages are {names}")
 
 
-def _fault(item: Any, training: Any) -> str:
-    """One fault in one phrase, at the place where the user wrote it."""
+def _fault(item: Any, training: Any, stages: Any) -> str:
+    """One fault in one phrase, at the place where the user wrote it: `training`, unless the stage says it itself."""
     path = [str(part) for part in item["loc"] if part not in ("function-after", "constrained-str", "bool", "str")]
-    if len(path) > 2 and path[0] == "stages" and _holds(training, path[2:]):
+    if len(path) > 2 and path[0] == "stages" and _holds(training, path[2:]) and not _holds(stages, path[1:]):
         path = ["training", *path[2:]]
     dotted = ".".join(path) or "recipe"
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path[-1], _known_keys(), n=1)
+        close = difflib.get_close_matches(path[-1], [key for key in _known_keys() if key != path[-1]], n=1)
         return f"{dotted}: unknown setting" + (f"; did you mean {close[0]}?" if close else "")
     message = item["msg"].removeprefix("Value error, ")
     given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r:.60})"
@@ -316,9 +318,12 @@ def _fault(item: Any, training: Any) -> str:
 
 def _holds(tree: Any, path: list[str]) -> bool:
     for key in path:
-        if not isinstance(tree, dict) or key not in tree:
+        if isinstance(tree, list) and key.isdecimal() and int(key) < len(tree):
+            tree = tree[int(key)]
+        elif isinstance(tree, dict) and key in tree:
+            tree = tree[key]
+        else:
             return False
-        tree = tree[key]
     return True
 
 

@@ -90,7 +90,7 @@ class Predictor:
 
         size_px is the largest among the models; smaller ones' probabilities are enlarged.
         """
-        images = torch.from_numpy(np.ascontiguousarray(squares))[:, None].to(self.device)
+        images = torch.from_numpy(np.array(squares))[:, None].to(self.device)
         largest = max(preprocessing.size_px for preprocessing in self.preprocessings)
         total = None
         for model, preprocessing in zip(self.models, self.preprocessings, strict=True):

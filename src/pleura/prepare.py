@@ -9,30 +9,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from pleura import __version__
-from pleura.data import rle
 from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, hash_files, write_cases
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
-from pleura.data.labels import LabelSource, read_labels
-from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
+from pleura.data.intake import Job, begin, finished_images, read_all
+from pleura.data.labels import read_labels
+from pleura.data.radiograph import find_radiographs
 from pleura.dicom.read import image_id_of
-from pleura.errors import InputError, OutputError, PleuraError, writing
-from pleura.progress import track
+from pleura.errors import InputError, OutputError, writing
 
 PARTIAL, PROBLEMS = ".partial", "problems.csv"
 
@@ -76,18 +69,9 @@ class Prepared:
         return sum(problem.kind == kind for problem in self.problems)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One radiograph for a worker."""
-
-    row: int
-    path: str
-    label: LabelSource
-
-
 @dataclass
 class _Plan:
-    jobs: list[_Job] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -108,8 +92,8 @@ def prepare(settings: PrepareSettings) -> Prepared:
             raise OutputError(f"{settings.out}: holds a dataset of other inputs; remove it or choose another --out")
         return Prepared(dataset, _read_problems(settings.out / PROBLEMS), _leaks(dataset.cases))
     partial = settings.out / PARTIAL
-    done = _begin(partial, fingerprint, len(plan.jobs), settings.size_px)
-    _read_all(settings, plan, partial, done)
+    done = begin(partial, fingerprint, len(plan.jobs), settings.size_px)
+    read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid, settings.workers)
     return _finish(settings, plan, partial, done, fingerprint)
 
 
@@ -125,7 +109,7 @@ def _plan(settings: PrepareSettings) -> _Plan:
             continue
         by_id[image_id] = name
         if image_id in labels:
-            plan.jobs.append(_Job(len(plan.jobs), str(path), labels[image_id]))
+            plan.jobs.append(Job(len(plan.jobs), str(path), labels[image_id]))
         else:
             plan.problems.append(Problem("unlabelled", image_id, name, "left out: no mask or csv row has this id"))
     for image_id in labels.keys() - by_id.keys():
@@ -154,104 +138,12 @@ def _fingerprint(settings: PrepareSettings, plan: _Plan) -> str:
     return digest.hexdigest()
 
 
-def _begin(partial: Path, fingerprint: str, count: int, size_px: int) -> dict[int, dict[str, Any]]:
-    """Open or create the folder of unfinished work; returns what earlier runs finished, by row."""
-    marker = partial / "fingerprint"
-    if marker.exists():
-        if marker.read_text(encoding="utf-8") != fingerprint:
-            raise OutputError(f"{partial}: an unfinished run with other inputs or settings; remove this folder first")
-        return _read_journal(partial / "journal.jsonl")
-    with writing(partial):
-        partial.mkdir(parents=True, exist_ok=True)
-        header = np.lib.format.open_memmap(partial / IMAGES, mode="w+", dtype=np.uint8, shape=(count, size_px, size_px))
-        offset, total = header.offset, header.offset + header.nbytes
-        del header
-        # A memory-mapped file with holes kills the process when the disk fills up; reserved space cannot.
-        with (partial / IMAGES).open("r+b") as file:
-            os.posix_fallocate(file.fileno(), offset, total - offset)
-        marker.write_text(fingerprint, encoding="utf-8")
-    return {}
-
-
-def _read_journal(path: Path) -> dict[int, dict[str, Any]]:
-    done = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that was being written when the run was killed
-            done[int(entry["row"])] = entry
-    return done
-
-
-def _read_all(settings: PrepareSettings, plan: _Plan, partial: Path, done: dict[int, dict[str, Any]]) -> None:
-    """Read every radiograph that no earlier run has read, and note each in the journal."""
-    jobs = [job for job in plan.jobs if job.row not in done]
-    with writing(partial), (partial / "journal.jsonl").open("a", encoding="utf-8") as journal:
-        for entry in track(_entries(settings, jobs, partial), "prepare", total=len(jobs)):
-            done[entry["row"]] = entry
-            journal.write(json.dumps(entry) + "\n")
-            journal.flush()
-
-
-def _entries(settings: PrepareSettings, jobs: Sequence[_Job], partial: Path) -> Iterator[dict[str, Any]]:
-    workers = settings.workers or os.cpu_count() or 1
-    static = (str(partial / IMAGES), settings.size_px, settings.rle_grid)
-    if workers == 1 or len(jobs) < 8:
-        for job in jobs:
-            yield _work(job, *static)
-        return
-    # spawn: a fork would copy whatever threads the caller has, locks and all.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        for future in as_completed([pool.submit(_work, job, *static) for job in jobs]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a worker died while reading; run the same command with --workers 1 to see at which file, or with fewer "
-            "workers if memory ran out"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _work(job: _Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, Any]:
-    """Read one radiograph and its mask, write the image's row; returns its line of the journal. Runs in a worker."""
-    try:
-        radiograph = read_radiograph(job.path)
-        rows, columns = radiograph.image.shape
-        square = SquareGeometry(rows, columns, size_px).image_to_square(radiograph.image)
-        mask = job.label.mask((rows, columns), size_px, rle_grid)
-    except PleuraError as error:
-        return {"row": job.row, "problem": str(error)}
-    images = np.load(images_path, mmap_mode="r+")
-    images[job.row] = square
-    images.flush()
-    return {
-        "row": job.row,
-        "pixels": hashlib.sha256(square.tobytes()).hexdigest(),
-        "patient": radiograph.patient_id,
-        "mask_rle": rle.encode(mask),
-        "area": int(mask.sum()),
-        "view": radiograph.view,
-        "sex": radiograph.sex,
-        "age": radiograph.age_years,
-        "pixel_spacing_mm": radiograph.pixel_spacing_mm,
-        "rows": rows,
-        "columns": columns,
-    }
-
-
 def _finish(
     settings: PrepareSettings, plan: _Plan, partial: Path, done: dict[int, dict[str, Any]], fingerprint: str
 ) -> Prepared:
     """Drop the rows of quarantined files, assign folds, and move everything into place."""
     problems = list(plan.problems)
-    kept: list[_Job] = []
+    kept: list[Job] = []
     for job in plan.jobs:
         entry = done[job.row]
         if "problem" in entry:
@@ -264,19 +156,20 @@ def _finish(
     cases = _cases(settings, kept, done)
     problems += _equal_pixels(cases, [done[job.row]["pixels"] for job in kept])
     with writing(settings.out):
-        _compact(partial / IMAGES, [job.row for job in kept], len(plan.jobs))
+        images = finished_images(partial, settings.out, [job.row for job in kept], len(plan.jobs))
         write_cases(partial / CASES, cases)
         _write_problems(partial / PROBLEMS, problems)
         card = _card(settings, cases, problems, fingerprint)
-        card["sha256"] = hash_files(partial / IMAGES, partial / CASES)
+        card["sha256"] = hash_files(images, partial / CASES)
         (partial / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        for name in (IMAGES, CASES, PROBLEMS, CARD):
+        os.replace(images, settings.out / IMAGES)
+        for name in (CASES, PROBLEMS, CARD):
             os.replace(partial / name, settings.out / name)
         shutil.rmtree(partial)
     return Prepared(Dataset(settings.out), problems, _leaks(cases))
 
 
-def _cases(settings: PrepareSettings, kept: Sequence[_Job], done: dict[int, dict[str, Any]]) -> list[Case]:
+def _cases(settings: PrepareSettings, kept: Sequence[Job], done: dict[int, dict[str, Any]]) -> list[Case]:
     entries = [done[job.row] for job in kept]
     ids = [image_id_of(job.path) for job in kept]
     given = read_patients(settings.patients) if settings.patients else {}
@@ -325,20 +218,6 @@ def _equal_pixels(cases: Sequence[Case], hashes: Sequence[str]) -> list[Problem]
             reason = f"kept: has the pixels of {other.source}, which is in {where}"
             problems.append(Problem("equal pixels", case.image_id, case.source, reason))
     return problems
-
-
-def _compact(path: Path, rows: Sequence[int], count: int) -> None:
-    """Keep only some rows of images.npy, without holding more than one in memory."""
-    if len(rows) == count:
-        return
-    images = np.load(path, mmap_mode="r")
-    smaller = path.with_suffix(".kept.npy")
-    kept = np.lib.format.open_memmap(smaller, mode="w+", dtype=np.uint8, shape=(len(rows), *images.shape[1:]))
-    os.posix_fallocate(os.open(smaller, os.O_RDWR), kept.offset, kept.nbytes)
-    for row, source in enumerate(rows):
-        kept[row] = images[source]
-    kept.flush()
-    os.replace(smaller, path)
 
 
 def _card(

@@ -179,7 +179,7 @@ class _Training:
                 logits = self.model(inputs)
             loss = combo_loss(logits, masks.expand_as(logits), stage.loss)
             if not torch.isfinite(loss):
-                self._refuse(batch.positions, float(loss))
+                self._refuse(batch.positions, float(loss.detach()))
             optimizer.zero_grad(set_to_none=True)
             self.accelerator.backward(loss)
             if stage.gradient_clip:

@@ -28,7 +28,9 @@ def opened(folder: Path, n: int, **damage: str) -> Dataset:
     return Dataset(folder)
 
 
-@pytest.mark.parametrize(("n", "batch_size", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 5, [2]), (3, 1, [1] * 3)])
+@pytest.mark.parametrize(
+    ("n", "batch_size", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (2, 5, [2]), (3, 1, [1] * 3)]
+)
 def test_every_case_comes_once_and_the_last_batch_may_be_smaller(
     tmp_path: Path, n: int, batch_size: int, sizes: list[int]
 ):

@@ -210,7 +210,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="bug: Dataset lets these out as tracebacks, or takes them")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_any_other_damage_is_refused_too(tmp_path: Path, damage: str):
     DAMAGE[damage](write_dataset(tmp_path))

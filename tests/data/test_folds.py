@@ -134,7 +134,6 @@ def test_what_is_no_fold_is_refused(tmp_path: Path, value: str):
         read_folds(csv_of(tmp_path, f"ImageId,fold\na,{value}\n"))
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="bug: '²'.isdigit() is true and int('²') is not possible")
 def test_a_raised_digit_is_no_fold(tmp_path: Path):
     with pytest.raises(InputError):
         read_folds(csv_of(tmp_path, "ImageId,fold\na,²\n"))

@@ -62,10 +62,8 @@ def test_no_negative_comes_again_before_all_others_came(positive: np.ndarray, ra
 
 @settings(max_examples=50, deadline=None)
 @given(presences, st.none() | rates, seeds, epochs)
-def test_an_epoch_is_a_pure_function_of_its_arguments(
-    positive: np.ndarray, rate: float | None, seed: int, epoch: int
-):
-    np.random.seed(epoch)  # noqa: NPY002  (the global state must not matter)
+def test_an_epoch_is_a_pure_function_of_its_arguments(positive: np.ndarray, rate: float | None, seed: int, epoch: int):
+    np.random.seed(epoch)  # the global state must not matter
     before = positive.copy()
     first = epoch_order(positive, rate, seed, epoch)
     assert first.tolist() == epoch_order(positive, rate, seed, epoch).tolist()

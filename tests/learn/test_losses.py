@@ -16,7 +16,7 @@ from pleura.learn.losses import combo_loss, focal_loss, soft_dice_loss
 BCE, DICE, FOCAL = LossConfig(dice=0), LossConfig(bce=0), LossConfig(bce=0, dice=0, focal=1)
 DICE_EACH = LossConfig(bce=0, dice_per_image=True)
 ALL = LossConfig(bce=3, dice=1, focal=4)
-WINNERS = [BCE, DICE, DICE_EACH, FOCAL, ALL]
+CONFIGS = [BCE, DICE, DICE_EACH, FOCAL, ALL]
 
 ONE_OF_FOUR = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
 
@@ -85,13 +85,13 @@ def test_dice_is_pooled_over_the_batch_or_the_mean_of_each_image():
     assert soft_dice_loss(logits, masks).item() != pytest.approx(sum(each) / 3, abs=1e-3)
 
 
-@pytest.mark.parametrize("config", WINNERS)
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("masks", [ONE_OF_FOUR, torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)])
 def test_a_perfect_prediction_costs_nothing(config: LossConfig, masks: Tensor):
     assert combo_loss(sure_of(masks), masks, config).item() == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("config", WINNERS)
+@pytest.mark.parametrize("config", CONFIGS)
 def test_a_false_positive_on_an_empty_image_costs(config: LossConfig):
     masks = torch.zeros(1, 1, 8, 8)
     one_pixel, many_pixels = sure_of(masks), sure_of(masks)
@@ -106,7 +106,7 @@ def test_a_false_positive_on_one_empty_image_costs_its_dice_alone_half_of_one():
     assert soft_dice_loss(logits, torch.zeros(1, 1, 4, 4)).item() == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("config", WINNERS)
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradients_are_alive_on_a_batch_without_any_mask(config: LossConfig, dtype: torch.dtype):
     logits = torch.linspace(-4, 4, 32).reshape(2, 1, 4, 4).to(dtype).requires_grad_()
@@ -116,7 +116,7 @@ def test_gradients_are_alive_on_a_batch_without_any_mask(config: LossConfig, dty
     assert (logits.grad > 0).all()
 
 
-@pytest.mark.parametrize("config", WINNERS)
+@pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("logit", [-1e4, -100.0, 100.0, 1e4])
 def test_extreme_logits_give_finite_losses_and_gradients(config: LossConfig, logit: float):
     logits = torch.full((1, 1, 2, 2), logit, requires_grad=True)
@@ -138,7 +138,7 @@ def test_sums_over_a_million_pixels_survive_bfloat16_autocast():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from(WINNERS))
+@given(st.integers(0, 10_000), st.sampled_from(CONFIGS))
 def test_a_step_down_the_gradient_lowers_the_loss(seed: int, config: LossConfig):
     logits, masks = random_batch(seed)
     logits.requires_grad_()

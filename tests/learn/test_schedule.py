@@ -104,9 +104,7 @@ def test_the_plateau_agrees_with_torch(scores: list[float], patience: int):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15), st.integers(0, 14), st.integers(0, 3))
-def test_a_schedule_resumed_from_its_state_goes_on_as_if_nothing_happened(
-    scores: list[float], cut: int, patience: int
-):
+def test_a_schedule_resumed_from_its_state_goes_on_as_if_nothing_happened(scores: list[float], cut: int, patience: int):
     whole, first = schedule("plateau", patience=patience), schedule("plateau", patience=patience)
     expected = told(whole, scores)
     begun = told(first, scores[:cut])

@@ -192,13 +192,10 @@ def test_albunets_decoder_computes_what_the_winners_does(albunet: nn.Module):
     torch.testing.assert_close(albunet(images), stated, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: AlbuNet keeps ResNet's 3x3 max-pool, the published net has a 2x2 one")
 @torch.inference_mode()
 def test_albunets_stem_pools_two_by_two_as_the_winners_does(albunet: nn.Module):
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    for feature, stated in zip(
-        albunet.encoder(images)[1:], albunet_stages(albunet.encoder.net, images), strict=True
-    ):
+    for feature, stated in zip(albunet.encoder(images)[1:], albunet_stages(albunet.encoder.net, images), strict=True):
         torch.testing.assert_close(feature, stated, atol=1e-4, rtol=1e-4)
 
 
@@ -238,7 +235,6 @@ def test_other_encoders_fit_the_decoder(encoder: str):
     assert net(torch.zeros(1, 1, 64, 50)).shape == (1, 1, 64, 50)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="bug: an encoder of NHWC features is built and cannot run")
 @torch.inference_mode()
 def test_an_encoder_whose_features_end_with_the_channels_fits_or_is_refused():
     net = build_model({**TINY, "encoder": "test_mambaout", "decoder_widths": [16, 16, 8]}).eval()
@@ -279,6 +275,11 @@ def test_gradients_reach_every_parameter_but_the_unused_classifier(albunet: nn.M
         net(torch.randn(2, channels, 64, 64)).square().mean().backward()
         without = {name for name, parameter in net.named_parameters() if parameter.grad is None}
         assert without <= {"encoder.fc.weight", "encoder.fc.bias"}
+
+
+def test_albunets_unused_classifier_is_frozen(albunet: nn.Module):
+    frozen = {name for name, parameter in albunet.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"encoder.fc.weight", "encoder.fc.bias"}
 
 
 # --- logits

@@ -58,11 +58,16 @@ class Dataset:
         if not (folder / CARD).is_file():
             raise InputError(f"{folder}: holds no dataset (no {CARD}); make one with pleura prepare --out {folder}")
         try:
-            self.card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
-            self.images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+            self.card: dict[str, Any] = dict(json.loads((folder / CARD).read_text(encoding="utf-8")))
+            self.images: NDArray[np.uint8] = np.lib.format.open_memmap(folder / IMAGES, mode="r")
             self.cases = _read_cases(folder / CASES)
-        except (OSError, ValueError, KeyError, csv.Error) as error:
+        except (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, csv.Error) as error:
             raise InputError(f"{folder}: the dataset is damaged ({error}); prepare it again") from error
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) != 3 or shape[1] != shape[2]:
+            raise InputError(
+                f"{folder}: {IMAGES} is {self.images.dtype} {shape}, not uint8 (N, S, S); prepare it again"
+            )
         if self.card.get("format") != FORMAT:
             raise InputError(f"{folder}: was made by another version of pleura; prepare it again")
         if len(self.cases) != len(self.images):
@@ -132,6 +137,8 @@ def _read_cases(path: Path) -> list[Case]:
 
 def _case(row: dict[str, str]) -> Case:
     spacing = [float(number) for number in row["pixel_spacing_mm"].split()]
+    if len(spacing) not in (0, 2):
+        raise ValueError(f"{row['image_id']} has {len(spacing)} pixel spacings")
     return Case(
         image_id=row["image_id"],
         fold=int(row["fold"]),

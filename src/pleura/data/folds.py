@@ -134,7 +134,7 @@ def read_folds(path: Path) -> dict[str, int]:
     named = {"val": 0, "train": 1}
     folds = {}
     for image_id, value in read_column(path, ("fold", "split")).items():
-        if value not in named and not value.isdigit():
+        if value not in named and not value.isdecimal():
             raise InputError(f"{path}: {image_id} has the fold {value!r}; folds are 0, 1, 2 ... or train and val")
         folds[image_id] = named[value] if value in named else int(value)
     return folds

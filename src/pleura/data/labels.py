@@ -78,7 +78,7 @@ def _read_png(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         with Image.open(path, formats=("PNG",)) as picture:
             values = np.asarray(picture.convert("L") if picture.mode not in ("1", "I;16", "I") else picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read as a mask PNG ({error})") from error
     if values.shape != shape:
         sizes = f"{values.shape[0]} x {values.shape[1]} px, its image {shape[0]} x {shape[1]}"

@@ -7,6 +7,7 @@ the *end* of the last run: this is not Kaggle's other format, whose starts are a
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,35 +29,39 @@ def encode(mask: NDArray[np.generic]) -> str:
     if mask.ndim != 2:
         raise RLEError(f"a mask has two axes (H, W), this array has the shape {mask.shape}")
     height = mask.shape[0]
-    inside = np.ascontiguousarray(mask != 0).view(np.uint8)
-    columns = np.flatnonzero(inside.max(axis=0))  # max of bytes is vectorised where any of booleans is not
+    inside = (mask if mask.dtype in (np.bool_, np.uint8) else mask != 0).view(np.uint8)
+    columns = np.flatnonzero(inside.max(axis=0, initial=0))
     if columns.size == 0:
         return EMPTY
-    # Only the columns between the first and the last mask pixel are transposed to column-major order:
-    # that copy is most of the cost, and a pneumothorax rarely crosses the midline.
-    first, last = int(columns[0]), int(columns[-1]) + 1
-    flat = np.zeros((last - first) * height + 2, dtype=np.uint8)
-    flat[1:-1].reshape(last - first, height)[...] = inside[:, first:last].T
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + first * height
-    starts, ends = edges[0::2], edges[1::2]
-    pairs = np.empty(edges.size, dtype=np.int64)
-    pairs[0::2] = starts
-    pairs[2::2] = starts[1:] - ends[:-1]
-    pairs[1::2] = ends - starts
-    return " ".join(map(str, pairs.tolist()))
+    # Everything after this looks at the box around the mask alone: a pneumothorax is a small part of a radiograph.
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    rows = np.flatnonzero(inside[:, left:right].max(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    box = np.zeros((bottom - top + 2, right - left), dtype=np.bool_)
+    np.not_equal(inside[top:bottom, left:right], 0, out=box[1:-1])
+    row, column = np.divmod(np.flatnonzero(box[1:] != box[:-1]), right - left)
+    edges = np.sort((column + left) * height + row + top)
+    if bottom - top == height:  # a run may go on from the foot of a column to the head of the next: no edge there
+        same = np.flatnonzero(edges[1:] == edges[:-1])
+        edges = np.delete(edges, np.concatenate([same, same + 1]))
+    return " ".join(map(str, np.diff(edges, prepend=0).tolist()))
 
 
 def _numbers(text: str) -> NDArray[np.int64]:
     words = text.split()
-    try:
-        numbers = np.array([int(word) for word in words], dtype=np.int64)
-    except (ValueError, OverflowError):
-        wrong = next((word for word in words if not word.lstrip("-").isdigit()), max(words, key=len))
-        raise RLEError(f"the run-length string holds {wrong[:20]!r}, which is no whole number") from None
-    if numbers.size == 0:
+    if not words:
         raise RLEError("the run-length string is empty; an empty mask is written -1")
-    if numbers.size % 2:
-        raise RLEError(f"the run-length string has {numbers.size} numbers; they come in pairs of (gap, length)")
+    # int() would take 1_0 and the digits of every script too.
+    plain = text.isascii() and "_" not in text
+    try:
+        numbers = np.array(list(map(int, words)) if plain else [], dtype=np.int64)
+    except (ValueError, OverflowError):
+        plain = False
+    if not plain:
+        wrong = next((word for word in words if not re.fullmatch(r"-?[0-9]{1,18}", word)), words[0])
+        raise RLEError(f"the run-length string holds {wrong[:20]!r}, which is no whole number")
+    if len(words) % 2:
+        raise RLEError(f"the run-length string has {len(words)} numbers; they come in pairs of (gap, length)")
     return numbers
 
 
@@ -80,14 +85,19 @@ def decode(text: str, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> 
     total = height * width
     if (numbers > total).any() or ends[-1] > total:
         raise RLEError(f"the last run ends {int(ends[-1]) - total} px past the {height} x {width} mask")
-    # As in encode, only the columns that hold a run are built column-major and transposed.
-    first, last = int(numbers[0]) // height, (int(ends[-1]) - 1) // height + 1
-    runs = np.append(numbers, last * height - ends[-1])
-    runs[0] -= first * height
-    run_values = np.zeros(runs.size, dtype=np.uint8)
-    run_values[1::2] = 1
     mask = np.zeros(shape, dtype=np.uint8)
-    mask[:, first:last] = np.repeat(run_values, runs).reshape(last - first, height).T
+    # As in encode, only the box around the runs is built column-major and transposed.
+    ends[1::2] -= 1  # the first and the last pixel of each run, in turn
+    column, row = np.divmod(ends, height)
+    left, right = int(column[0]), int(column[-1]) + 1
+    wraps = bool((column[0::2] != column[1::2]).any())
+    top, bottom = (0, height) if wraps else (int(row.min()), int(row.max()) + 1)
+    edges = (column - left) * (bottom - top) + (row - top)
+    edges[1::2] += 1
+    runs = np.diff(edges, prepend=0, append=(right - left) * (bottom - top))
+    values = np.zeros(runs.size, dtype=np.uint8)
+    values[1::2] = 1
+    mask[top:bottom, left:right] = np.repeat(values, runs).reshape(right - left, bottom - top).T
     return mask
 
 

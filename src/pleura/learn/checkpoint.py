@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -80,16 +81,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: there is no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = file.metadata() or {}
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(
             f"{path}: is damaged or no safetensors file ({reason}); copy it again or use last.safetensors of its run"
         ) from error
-    if header.get("format") != FORMAT:
+    if metadata.get("format") != json.dumps(FORMAT):
         raise CheckpointError(f"{path}: is no checkpoint of this version of pleura (its header has no such format)")
     try:
+        header = {key: json.loads(value) for key, value in metadata.items()}
         model = parse_model(header["model"])
         return Checkpoint(
             model=model,
@@ -99,7 +101,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 for key in ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration")
             },
         )
-    except (KeyError, ConfigError) as error:
+    except (KeyError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{path}: the header is incomplete or of another version ({error})") from error
 
 
@@ -128,7 +130,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote; nothing but tensors, numbers and text is unpickled. Raises: CheckpointError."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (pickle.UnpicklingError, EOFError, LookupError, OSError, RuntimeError, ValueError, struct.error) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(
             f"{path}: the training state is damaged ({reason}); remove its folder to start anew"

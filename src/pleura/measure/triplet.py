@@ -139,13 +139,15 @@ def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -
     shares = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
     areas, empty = histograms.areas(), np.where(histograms.positive, 0.0, 1.0)
     gains = (histograms.dice() - empty[:, None]) * shares[:, None]
-    base, best = float(empty @ shares), Found(Triplet(1.0, REFERENCE_AREA_PX, 1.0), float(empty @ shares))
+    scale = REFERENCE_AREA_PX / histograms.area_px
+    base, best = float(empty @ shares), Found(Triplet(1.0, REFERENCE_AREA_PX + 1, 1.0), float(empty @ shares))
     for top in range(LEVELS):
         order = np.argsort(-areas[:, top], kind="stable")
         sorted_areas = areas[order, top]
         totals = gains[order, : top + 1].cumsum(axis=0)
-        # The k images of largest area are called positive: possible where the next one's area is smaller, and not 0.
-        allowed = (np.append(sorted_areas[1:], 0) < sorted_areas) & (sorted_areas > 0)
+        # The k images of largest area are called positive: possible where a whole min_pixels lies between their
+        # areas and the next one's.
+        allowed = np.floor(sorted_areas * scale) > np.append(sorted_areas[1:], 0) * scale
         if not allowed.any():
             continue
         totals[~allowed] = -np.inf
@@ -156,7 +158,7 @@ def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -
             best = Found(
                 Triplet(
                     top / LEVELS,
-                    _between(below, int(sorted_areas[row]), REFERENCE_AREA_PX / histograms.area_px),
+                    _between(below, int(sorted_areas[row]), scale),
                     int(bottom) / LEVELS,
                 ),
                 score,

@@ -52,6 +52,9 @@ class Encoder(nn.Module):
         self.reductions: list[int] = list(self.net.feature_info.reduction())
         if any(deep != 2 * shallow for shallow, deep in zip(self.reductions, self.reductions[1:], strict=False)):
             raise ConfigError(f"model.encoder: {name} halves its features by {self.reductions}, a U-Net needs 2 each")
+        if self.net.pretrained_cfg.get("fixed_input_size"):
+            raise ConfigError(f"model.encoder: {name} takes images of one size only; choose another")
+        self.channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         if isinstance(pretrained, str):
             load_encoder(self.net, Path(pretrained), name)
         settings: dict[str, Any] = self.net.pretrained_cfg
@@ -61,7 +64,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, C, H, W) with H and W multiples of the deepest reduction -> features, high to low resolution."""
         features: list[Tensor] = self.net(images)
-        return features
+        return [feature.movedim(-1, 1) for feature in features] if self.channels_last else features
 
 
 def _create(name: str, in_channels: int, download: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -11,6 +12,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pleura.errors import InputError
+
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+"""What safetensors and torch.load raise on files that are cut, damaged, or something else."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -24,7 +37,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path}: cannot be read as weights ({reason})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

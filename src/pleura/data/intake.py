@@ -1,0 +1,162 @@
+"""Reads radiographs in parallel, each into its row of images.npy, with a journal that a killed run goes on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pleura.data import rle
+from pleura.data.dataset import IMAGES
+from pleura.data.labels import LabelSource
+from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.errors import InputError, OutputError, PleuraError, writing
+from pleura.progress import track
+
+MARKER, JOURNAL = "fingerprint", "journal.jsonl"
+FEW = 8
+"""Fewer files than this are read at once, without starting workers."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One radiograph to read into one row."""
+
+    row: int
+    path: str
+    label: LabelSource
+
+
+def begin(partial: Path, fingerprint: str, count: int, size_px: int) -> dict[int, dict[str, Any]]:
+    """Open or create the folder of unfinished work; returns the journal's entries of earlier runs, by row.
+
+    Raises: OutputError if it cannot be written, or belongs to other inputs.
+    """
+    marker = partial / MARKER
+    if marker.exists():
+        if marker.read_text(encoding="utf-8") != fingerprint:
+            raise OutputError(f"{partial}: an unfinished run with other inputs or settings; remove this folder first")
+        return _read_journal(partial / JOURNAL)
+    with writing(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+        _reserve(partial / IMAGES, (count, size_px, size_px))
+        marker.write_text(fingerprint, encoding="utf-8")
+    return {}
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Create an .npy file whose space on the disk is taken at once.
+
+    A memory-mapped file with holes kills the process when the disk fills up; this fails with a message, early.
+    """
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), images.offset, images.nbytes)
+    return images
+
+
+def _read_journal(path: Path) -> dict[int, dict[str, Any]]:
+    done = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the run was killed
+            done[int(entry["row"])] = entry
+    return done
+
+
+def read_all(
+    jobs: Sequence[Job], partial: Path, done: dict[int, dict[str, Any]], size_px: int, rle_grid: str, workers: int
+) -> None:
+    """Read every radiograph that is not in `done`, and note each there and in the journal.
+
+    workers: processes; 0 is one for each core. Raises: OutputError; InputError if a worker died.
+    """
+    left = [job for job in jobs if job.row not in done]
+    with writing(partial), (partial / JOURNAL).open("a", encoding="utf-8") as journal:
+        if done:
+            journal.write("\n")  # ends a line that a killed run left half
+        entries = _entries(left, str(partial / IMAGES), size_px, rle_grid, workers or os.cpu_count() or 1)
+        for entry in track(entries, "prepare", total=len(left)):
+            done[entry["row"]] = entry
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+
+
+def _entries(
+    jobs: Sequence[Job], images_path: str, size_px: int, rle_grid: str, workers: int
+) -> Iterator[dict[str, Any]]:
+    if workers == 1 or len(jobs) < FEW:
+        for job in jobs:
+            yield _work(job, images_path, size_px, rle_grid)
+        return
+    # spawn: a fork would copy whatever threads the caller has, locks and all. Ctrl-C is for the parent alone.
+    context = multiprocessing.get_context("spawn")
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=ignored)
+    try:
+        for future in as_completed([pool.submit(_work, job, images_path, size_px, rle_grid) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker died while reading; run the same command with --workers 1 to see at which file, or with fewer "
+            "workers if memory ran out"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, Any]:
+    """Read one radiograph and its mask, write the image's row; returns its line of the journal. Runs in a worker."""
+    try:
+        radiograph = read_radiograph(job.path)
+        rows, columns = radiograph.image.shape
+        square = SquareGeometry(rows, columns, size_px).image_to_square(radiograph.image)
+        mask = job.label.mask((rows, columns), size_px, rle_grid)
+    except PleuraError as error:
+        return {"row": job.row, "problem": str(error)}
+    images = np.load(images_path, mmap_mode="r+")
+    images[job.row] = square
+    images.flush()
+    return {
+        "row": job.row,
+        "pixels": hashlib.sha256(square.tobytes()).hexdigest(),
+        "patient": radiograph.patient_id,
+        "mask_rle": rle.encode(mask),
+        "area": int(mask.sum()),
+        "view": radiograph.view,
+        "sex": radiograph.sex,
+        "age": radiograph.age_years,
+        "pixel_spacing_mm": radiograph.pixel_spacing_mm,
+        "rows": rows,
+        "columns": columns,
+    }
+
+
+def finished_images(partial: Path, out: Path, rows: Sequence[int], count: int) -> Path:
+    """The images.npy to publish: all `count` rows as they were read, or a copy of only some of them.
+
+    What was read stays as it is, so that a run killed here can do it again; `out` already holds the file if one was
+    killed right after moving it. Raises: OSError.
+    """
+    source = partial / IMAGES
+    if len(rows) == count:
+        return source if source.exists() else out / IMAGES
+    images, copy = np.load(source, mmap_mode="r"), partial / "kept.npy"
+    kept = _reserve(copy, (len(rows), *images.shape[1:]))
+    for row, position in enumerate(rows):
+        kept[row] = images[position]
+    kept.flush()
+    return copy

@@ -1,0 +1,71 @@
+"""What many tests share: phantoms on disk, a dataset made of them, and a run of the smoke recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from places import SMOKE
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny nets: threads cost more than they give
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 patients: dicom/, masks.csv, patients.csv. Not to be written to."""
+    from pleura.data.phantom_dicom import write_phantom_dataset
+
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantom_dataset(folder, n_patients=24, seed=3, size_px=96)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms as a dataset of 64 px with 3 folds. Not to be written to."""
+    from pleura.prepare import PrepareSettings, prepare
+
+    out = tmp_path_factory.mktemp("data") / "dataset"
+    masks = (phantoms / "masks.csv",)
+    prepare(PrepareSettings(phantoms / "dicom", masks, out, size_px=64, folds=3, workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the smoke recipe. Not to be written to."""
+    from pleura.config import load_recipe
+    from pleura.data.dataset import Dataset
+    from pleura.train import train
+
+    out = tmp_path_factory.mktemp("run")
+    train(load_recipe(SMOKE), Dataset(dataset), out)
+    return out
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def pleura() -> Callable[..., Done]:
+    """Run the command line, in this process: starting one for each command would take most of the tests' time."""
+    from typer.testing import CliRunner
+
+    from pleura.cli import app
+
+    def call(*words: object) -> Done:
+        result = CliRunner().invoke(app, [*map(str, words)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return call

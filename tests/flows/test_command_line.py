@@ -1,0 +1,126 @@
+"""What the command line prints and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from places import ROOT, SMOKE
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+def refused(done, *words):
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("pleura: ")
+    assert all(str(word) in done.stderr for word in words), done.stderr
+
+
+def test_help_imports_no_torch():
+    code = "import sys, pleura.cli as c; c.app(['--help'], standalone_mode=False); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
+
+
+def test_every_command_has_help_with_an_example(pleura):
+    for verb in ("prepare", "train", "evaluate", "predict", "demo", "doctor"):
+        done = pleura(verb, "--help")
+        assert done.returncode == 0
+        assert f"Example: pleura {verb}" in done.stdout
+
+
+def test_wrong_usage_exits_with_2(pleura):
+    assert pleura("prepare").returncode == 2
+    assert pleura("predict", "x.png", "--out", "o", "--model", "m", "--write", "hologram").returncode == 2
+
+
+def test_prepare_says_what_it_made_and_train_evaluate_predict_follow(pleura, phantoms, work):
+    data, run, found = work / "data", work / "run", work / "found"
+    asked = ("--images", phantoms / "dicom", "--masks", phantoms / "masks.csv", "--out", data)
+    done = pleura("prepare", *asked, "--size", 64, "--folds", 3)
+    assert done.returncode == 0, done.stderr
+    assert "24 patients" in done.stdout
+    assert "(0.0 %)" in done.stdout
+    done = pleura("train", SMOKE, "training.lr=1e-3", "--data", data, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert "AUROC" in done.stdout
+    done = pleura("evaluate", run, "--data", data, "--resamples", 50)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("floor 0.", "Dice on positives", "95 %", "tuned on these very cases"))
+    assert json.loads((run / "report.json").read_text())["floor"] > 0
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    done = pleura("predict", phantoms / "dicom", "--model", run, "--out", found, "--tta", "flip")
+    assert done.returncode == 0, done.stderr
+    assert "not a medical device" in done.stdout
+
+
+def test_a_bad_file_does_not_stop_prepare_and_the_exit_code_says_so(pleura, phantoms, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((phantoms / "dicom").iterdir())[:10]:
+        (images / path.name).write_bytes(path.read_bytes())
+    whole = next(images.iterdir())
+    whole.write_bytes(whole.read_bytes()[:900])
+    (images / "stranger.dcm").write_bytes(next(images.iterdir()).read_bytes())
+    asked = ("--images", images, "--masks", phantoms / "masks.csv", "--out", tmp_path / "data", "--size", 64)
+    done = pleura("prepare", *asked, "--folds", 2)
+    assert done.returncode == 1
+    assert "9 cases" in done.stdout
+    assert f"1 quarantined: {whole.name}" in done.stdout
+    assert "1 unlabelled: stranger.dcm" in done.stdout
+    assert "1 equal pixels" not in done.stdout
+
+
+def test_a_bad_file_does_not_stop_predict(pleura, phantoms, run, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((phantoms / "dicom").iterdir())[:3]:
+        (images / path.name).write_bytes(path.read_bytes())
+    (images / "a.dcm").write_text("not a radiograph")
+    (images / "b.dcm").touch()
+    done = pleura("predict", images, "--model", run, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "3 radiographs" in done.stdout
+    assert done.stderr.count("pleura: ") == 2
+    assert (tmp_path / "out" / "problems.csv").read_text().count("\n") == 3
+
+
+def test_refusals_are_one_line(pleura, phantoms, dataset, run, tmp_path):
+    masks = phantoms / "masks.csv"
+    refused(
+        pleura("train", SMOKE, "training.epoch=3", "--data", dataset, "--out", tmp_path / "r"), "did you mean epochs?"
+    )
+    refused(pleura("train", SMOKE, "--data", tmp_path / "no", "--out", tmp_path / "r"), "no dataset")
+    refused(pleura("train", SMOKE, "--data", dataset, "--out", run), "--resume")
+    refused(pleura("evaluate", tmp_path / "no.safetensors", "--data", dataset), "no.safetensors")
+    refused(pleura("predict", tmp_path / "no.dcm", "--model", run, "--out", tmp_path / "p"), "no.dcm")
+    refused(
+        pleura("prepare", "--images", phantoms / "dicom", "--masks", tmp_path / "no.csv", "--out", tmp_path / "d"),
+        "no.csv",
+    )
+    (tmp_path / "file").touch()
+    refused(
+        pleura("prepare", "--images", phantoms / "dicom", "--masks", masks, "--out", tmp_path / "file" / "data"),
+        "choose another --out",
+    )
+    refused(pleura("train", SMOKE, "--data", dataset, "--out", tmp_path / "file" / "run"), "choose another --out")
+
+
+def test_wrong_settings_are_refused_before_the_data_is_read(pleura, tmp_path):
+    refused(pleura("train", SMOKE, "training.lr=-1", "--data", tmp_path / "no", "--out", tmp_path / "r"), "training.lr")
+
+
+def test_doctor_tells_how_far_folds_leak(pleura, tmp_path):
+    rows = [("a1", "a", 0, 1), ("a2", "a", 1, 1), ("b", "b", 0, 0), ("c", "c", 1, 0)]
+    (tmp_path / "folds.csv").write_text(
+        "ImageId,fold,exist_labels\n" + "".join(f"{i},{f},{p}\n" for i, _, f, p in rows)
+    )
+    (tmp_path / "patients.csv").write_text("ImageId,patient\n" + "".join(f"{i},{who}\n" for i, who, _, _ in rows))
+    done = pleura("doctor", tmp_path / "folds.csv", "--patients", tmp_path / "patients.csv")
+    assert done.returncode == 1
+    assert "fold 0: 1 of 2 validation images (50.0 %) and 1 of 1 positive ones (100.0 %)" in done.stdout

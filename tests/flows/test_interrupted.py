@@ -1,0 +1,161 @@
+"""Ctrl-C, a kill or a full disk in the middle of a verb: nothing computed is lost, and the next run goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from places import ROOT, SMOKE
+
+from pleura.config import load_recipe
+from pleura.data.dataset import Dataset, hash_files
+from pleura.errors import InputError, NonFiniteLossError, OutputError
+from pleura.learn.checkpoint import load_checkpoint
+from pleura.prepare import PrepareSettings, prepare
+from pleura.train import train
+
+
+def stop(words, seen, with_signal, patience_s=60.0):
+    """Start a command, wait until `seen()`, send a signal; returns the exit code and standard error."""
+    command = [sys.executable, "-m", "pleura", *map(str, words)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + patience_s
+        while not seen() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(with_signal)
+        _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
+def test_prepare_goes_on_where_it_was_stopped(phantoms, dataset, tmp_path, with_signal):
+    out = tmp_path / "data"
+    words = ("prepare", "--images", phantoms / "dicom", "--masks", phantoms / "masks.csv", "--out", out)
+    words += ("--size", 64, "--folds", 3, "--workers", 1)
+    code, errors = stop(words, lambda: lines(out / ".partial" / "journal.jsonl") >= 3, with_signal)
+    if with_signal == signal.SIGINT:
+        assert code == 130, errors
+        assert "run the same command again" in errors
+    assert not (out / "card.json").exists()
+    prepare(PrepareSettings(phantoms / "dicom", (phantoms / "masks.csv",), out, size_px=64, folds=3, workers=1))
+    assert hash_files(out / "images.npy", out / "cases.csv") == Dataset(dataset).data_hash
+    assert not (out / ".partial").exists()
+
+
+def test_prepare_says_what_to_remove_when_an_unfinished_run_had_other_settings(phantoms, tmp_path):
+    out = tmp_path / "data"
+    words = ("prepare", "--images", phantoms / "dicom", "--masks", phantoms / "masks.csv", "--out", out, "--workers", 1)
+    stop((*words, "--size", 64), lambda: lines(out / ".partial" / "journal.jsonl") >= 1, signal.SIGKILL)
+    with pytest.raises(OutputError, match="remove this folder"):
+        prepare(PrepareSettings(phantoms / "dicom", (phantoms / "masks.csv",), out, size_px=96, workers=1))
+
+
+def test_a_finished_dataset_is_left_alone(phantoms, dataset):
+    before = (dataset / "card.json").stat().st_mtime_ns
+    prepare(PrepareSettings(phantoms / "dicom", (phantoms / "masks.csv",), dataset, size_px=64, folds=3))
+    assert (dataset / "card.json").stat().st_mtime_ns == before
+    with pytest.raises(OutputError, match="other inputs"):
+        prepare(PrepareSettings(phantoms / "dicom", (phantoms / "masks.csv",), dataset, size_px=32, folds=3))
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_was_stopped_and_resumed_has_the_weights_of_one_that_was_not(dataset, tmp_path, with_signal):
+    overrides = ["training.epochs=3"]
+    whole = train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path / "whole")
+    words = ("train", SMOKE, *overrides, "--data", dataset, "--out", tmp_path / "stopped")
+    code, errors = stop(words, lambda: lines(tmp_path / "stopped" / "fold-0" / "metrics.csv") >= 3, with_signal)
+    assert code != 0, errors
+    resumed = train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path / "stopped", resume=True)
+    ours, theirs = (load_checkpoint(fold / "last.safetensors").weights for fold in (resumed, whole))
+    assert all(np.array_equal(ours[key].numpy(), theirs[key].numpy()) for key in theirs)
+
+
+def test_predict_goes_on_where_it_was_stopped(pleura, phantoms, run, tmp_path):
+    out = tmp_path / "found"
+    words = ("predict", phantoms / "dicom", "--model", run, "--out", out, "--batch-size", 1)
+    code, errors = stop(words, lambda: lines(out / "journal.jsonl") >= 3, signal.SIGINT)
+    assert code == 130, errors
+    kept = lines(out / "predictions.csv") - 1
+    assert kept >= 1
+    again = pleura(*words)
+    assert f"{kept} were done by an earlier run" in again.stdout
+    assert lines(out / "predictions.csv") - 1 == len(list((phantoms / "dicom").iterdir()))
+
+
+def test_predict_refuses_a_folder_of_another_models_results(phantoms, run, tmp_path):
+    from pleura.batch import BatchSettings, predict_batch
+    from pleura.predict import Predictor
+
+    one = next((phantoms / "dicom").iterdir())
+    predict_batch(Predictor.load(run), BatchSettings((str(one),), tmp_path, "this model"))
+    with pytest.raises(OutputError, match="another model"):
+        predict_batch(Predictor.load(run), BatchSettings((str(one),), tmp_path, "that model"))
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_prepare_names_a_full_disk_before_it_begins(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        prepare(PrepareSettings(phantoms / "dicom", (phantoms / "masks.csv",), tmp_path / "data", size_px=64))
+
+
+def test_a_disk_that_fills_up_in_training_leaves_the_last_state_whole(dataset, tmp_path, monkeypatch):
+    recipe, epochs = load_recipe(SMOKE, ["training.epochs=2"]), []
+
+    def fsync(_):
+        epochs.append(1)
+        if len(epochs) > 8:
+            full()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OutputError, match="disk is full"):
+        train(recipe, Dataset(dataset), tmp_path)
+    monkeypatch.undo()
+    fold = train(recipe, Dataset(dataset), tmp_path, resume=True)
+    assert lines(fold / "metrics.csv") == 5
+    assert not list(fold.glob(".*.part"))
+
+
+def test_predict_names_a_full_disk(phantoms, run, tmp_path, monkeypatch):
+    from pleura.batch import BatchSettings, predict_batch
+    from pleura.predict import Predictor
+
+    predictor = Predictor.load(run)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        predict_batch(predictor, BatchSettings((str(phantoms / "dicom"),), tmp_path / "found", "model"))
+
+
+def test_a_loss_that_is_not_finite_names_the_cases_and_keeps_the_last_state(dataset, tmp_path, monkeypatch):
+    import pleura.train as module
+
+    monkeypatch.setattr(module, "combo_loss", lambda logits, masks, config: logits.mean() * float("nan"))
+    with pytest.raises(NonFiniteLossError) as caught:
+        train(load_recipe(SMOKE), Dataset(dataset), tmp_path)
+    assert any(case.image_id in str(caught.value) for case in Dataset(dataset).cases)
+
+
+def test_a_run_folder_without_checkpoints_is_refused(tmp_path):
+    from pleura.errors import CheckpointError
+    from pleura.predict import Predictor
+
+    with pytest.raises(CheckpointError, match="--out of pleura train"):
+        Predictor.load(tmp_path)
+
+
+def test_a_fold_that_the_dataset_does_not_have_is_refused(dataset, tmp_path):
+    with pytest.raises(InputError, match="folds are 0, 1, 2"):
+        train(load_recipe(SMOKE), Dataset(dataset), tmp_path, fold=9)

@@ -1,0 +1,259 @@
+"""The house rules of CONTRIBUTING.md, read from the source; nothing here imports a net."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+
+import pytest
+
+from pleura.config import load_recipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "pleura"
+MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+PINNED = dict(line.split("==") for line in CONSTRAINTS if "==" in line)
+
+NOUNS = ("dicom", "data", "model", "learn", "measure", "recipes")
+# Each may import what stands in a line above it; the nouns have exceptions of their own.
+ORDER = (
+    ("errors",),
+    ("config", "progress"),
+    NOUNS,
+    ("prepare", "train", "predict", "doctor"),
+    ("batch", "evaluate"),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+NOUN_TO_NOUN = {("data", "dicom")}
+
+# Heavy dependencies, and the only files that may import them.
+HOMES = {
+    "timm": {"model/encoders.py"},
+    "typer": {"cli.py"},
+    "rich": {"progress.py"},
+    "pydantic": {"config.py"},
+    "sklearn": {"data/folds.py"},
+    "accelerate": {"train.py"},
+    "pydicom": {"dicom/grey.py", "dicom/header.py", "dicom/read.py", "data/phantom_dicom.py"},
+    "gdcm": set(),  # by way of pydicom
+    "torchvision": set(),  # by way of timm
+    "matplotlib": set(),
+    "ray": set(),
+}
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FILE_BYTES = 350, 60, 1_500_000
+
+every_module = pytest.mark.parametrize("name", list(MODULES))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that a file imports, by its dotted name, wherever the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def public(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]]:
+    """Public functions and classes of a file, and the public methods of its public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+            for inner in node.body if isinstance(node, ast.ClassDef) else ():
+                if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef) and not inner.name.startswith("_"):
+                    yield f"{node.name}.{inner.name}", inner
+
+
+def tracked() -> list[Path]:
+    """The project's own files: what git tracks or would; in a tree without git, all that is not hidden or a cache."""
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+        return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name == ".ci" or not name.startswith((".", "__pycache__", "shared"))]
+        found += [Path(folder, name) for name in names]
+    return found
+
+
+@every_module
+def test_a_file_of_the_source_stays_short(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+
+
+@every_module
+def test_a_function_fits_on_one_screen(name: str) -> None:
+    sizes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions(TREES[name])}
+    assert {key: size for key, size in sizes.items() if size > MAX_FUNCTION_LINES} == {}
+
+
+@every_module
+def test_a_module_says_what_it_is(name: str) -> None:
+    assert ast.get_docstring(TREES[name])
+
+
+@every_module
+def test_what_is_public_is_documented(name: str) -> None:
+    assert [where for where, node in public(TREES[name]) if not ast.get_docstring(node)] == []
+
+
+@every_module
+def test_a_public_function_that_raises_says_so(name: str) -> None:
+    if name == "cli.py":
+        return  # exits with typer's own exceptions, which its exit codes document
+
+    def raises(node: ast.AST) -> bool:
+        return any(isinstance(inner, ast.Raise) and isinstance(inner.exc, ast.Call) for inner in ast.walk(node))
+
+    def says(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+        return "Raises" in (ast.get_docstring(node) or "")
+
+    parts = [(where, node) for where, node in public(TREES[name]) if not isinstance(node, ast.ClassDef)]
+    assert [where for where, node in parts if raises(node) and not says(node)] == []
+
+
+@every_module
+def test_no_assert_print_star_import_or_broad_except_is_in_the_source(name: str) -> None:
+    found = []
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Assert):
+            found.append(f"assert, line {node.lineno}")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            found.append(f"print, line {node.lineno}")
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            found.append(f"star import, line {node.lineno}")
+        if isinstance(node, ast.ExceptHandler):
+            caught = [part.id for part in ast.walk(node.type) if isinstance(part, ast.Name)] if node.type else ["all"]
+            if {"all", "Exception", "BaseException"} & set(caught):
+                found.append(f"broad except, line {node.lineno}")
+    assert found == []
+
+
+@every_module
+def test_imports_go_one_way(name: str) -> None:
+    """Lazy imports count too: they save time, and change no direction."""
+    if name == "__init__.py":
+        return
+    here = name.removesuffix(".py").split("/")[0]
+    wrong = []
+    for module in imports(TREES[name]):
+        there = module.split(".")[1] if module.startswith("pleura.") else here
+        if there in (here, "__version__"):
+            continue
+        allowed = RANK[there] < RANK[here] or (here, there) in NOUN_TO_NOUN
+        if not allowed:
+            wrong.append(f"{here} imports {there}")
+    assert sorted(set(wrong)) == []
+
+
+def test_the_package_itself_imports_none_of_its_modules_at_once() -> None:
+    at_once = [node for node in TREES["__init__.py"].body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [module for node in at_once for module in imports(node) if module.startswith("pleura")] == []
+
+
+@pytest.mark.parametrize("package", list(HOMES))
+def test_a_heavy_dependency_has_one_home(package: str) -> None:
+    users = {name for name, tree in TREES.items() if any(module.split(".")[0] == package for module in imports(tree))}
+    assert users == HOMES[package]
+
+
+def test_no_file_is_named_after_nothing_in_particular() -> None:
+    vague = re.compile(r"(utils?|helpers?|common|misc|legacy_.*|.*_v\d+)")
+    assert [name for name in MODULES if vague.fullmatch(Path(name).stem)] == []
+
+
+def test_help_imports_no_net_and_no_reader() -> None:
+    code = (
+        "import sys, pleura.cli as cli; cli.app(['--help'], standalone_mode=False); "
+        "heavy = {'torch', 'timm', 'accelerate', 'sklearn', 'scipy', 'pydicom', 'numpy'} & set(sys.modules); "
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+def test_no_file_names_a_folder_of_one_machine() -> None:
+    places = ["/".join(("", *parts, "")) for parts in (("work", "main"), ("work", "shared"), ("root",), ("home",))]
+    found = []
+    for path in tracked():
+        content = path.read_bytes()
+        found += [f"{path.relative_to(ROOT)}: {place}" for place in places if place.encode() in content]
+    assert found == []
+
+
+def test_no_file_is_large() -> None:
+    assert [str(path.relative_to(ROOT)) for path in tracked() if path.stat().st_size > MAX_FILE_BYTES] == []
+
+
+def test_constraints_pin_every_line_exactly() -> None:
+    lines = [line for line in CONSTRAINTS if line.strip() and not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+]+", line)] == []
+
+
+def test_torch_is_pinned_to_the_version_that_pip_finds_for_cpus() -> None:
+    assert PINNED["torch"] == "2.13.0"
+
+
+def test_every_dependency_has_a_low_floor_and_a_constraint() -> None:
+    optional = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    pinned = {_normal(name) for name in PINNED}
+    for line in [*PROJECT["dependencies"], *optional]:
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)>=[0-9.]+", line)
+        assert match, f"{line}: a dependency is written name>=floor"
+        assert _normal(match[1]) in pinned, f"{line}: has no line in constraints.txt"
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.xfail(reason="constraints.txt pins numpy, scipy and others that need Python 3.11", strict=True)
+def test_what_is_pinned_runs_on_the_least_python_that_is_promised() -> None:
+    least = tuple(map(int, PROJECT["requires-python"].removeprefix(">=").split(".")))
+    newer = []
+    for name in PINNED:
+        try:
+            wanted = metadata(name)["Requires-Python"] or ""
+        except PackageNotFoundError:
+            continue
+        match = re.search(r">=\s*3\.(\d+)", wanted)
+        if match and (3, int(match[1])) > least:
+            newer.append(f"{name} {wanted}")
+    assert newer == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_loads_and_bears_the_name_of_its_file(path: Path) -> None:
+    assert load_recipe(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.relative_to(ROOT / "tests").as_posix())
+def test_the_name_of_a_test_is_a_sentence(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [node.name for node in functions(tree) if node.name.startswith("test")]
+    assert names, "a test file without a test"
+    assert [name for name in names if len(name.removeprefix("test_").split("_")) < 3] == []
