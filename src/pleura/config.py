@@ -192,7 +192,7 @@ class StageConfig(TrainingConfig):
     """A `TrainingConfig` with a name."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    """Names the stage's folder in the run."""
+    """Names the stage, and its checkpoint in the run, NAME.safetensors."""
 
 
 class Recipe(_Strict):

@@ -16,7 +16,7 @@ from pleura.data.folds import assign_folds
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError
 from pleura.learn.checkpoint import write_atomically
-from pleura.measure.bootstrap import Estimate, bootstrap
+from pleura.measure.bootstrap import Estimate, bootstrap, wilson
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
 from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, Report, render
@@ -72,7 +72,7 @@ def evaluate(
     histograms, scores = _measure(predictor, dataset, positions)
     patients = _patients(dataset, positions)
     outcomes = _outcomes(histograms, scores, predictor.triplet)
-    estimates = bootstrap(outcomes.summary, patients, resamples)
+    estimates = bootstrap(outcomes.summary, patients, resamples) | _proportions(outcomes)
     in_sample = same_data and split == "val"
     floor = empty_floor(outcomes.positive)
     evaluation = Evaluation(
@@ -87,7 +87,7 @@ def evaluate(
         verdict=verdict(outcomes, estimates["siim_dice"], floor),
         report=_report_path(model),
     )
-    _write(evaluation, predictor, dataset, positions, outcomes)
+    _write(evaluation, resamples, predictor, dataset, positions, outcomes)
     return evaluation
 
 
@@ -109,6 +109,13 @@ def _measure(
 def _outcomes(histograms: Histograms, scores: NDArray[np.float64], triplet: Triplet) -> Outcomes:
     called, dice = histograms.decided(triplet)
     return Outcomes(histograms.positive, called, dice, scores)
+
+
+def _proportions(outcomes: Outcomes) -> dict[str, Estimate]:
+    """Sensitivity or specificity where it is 0 or 1: there the bootstrap's interval has no width."""
+    called, positive = outcomes.called, outcomes.positive
+    counts = {"sensitivity": called[positive], "specificity": ~called[~positive]}
+    return {name: wilson(int(hits.sum()), len(hits)) for name, hits in counts.items() if hits.all() or not hits.any()}
 
 
 def _patients(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -164,7 +171,12 @@ def _report_path(model: Path) -> Path:
 
 
 def _write(
-    evaluation: Evaluation, predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], outcomes: Outcomes
+    evaluation: Evaluation,
+    resamples: int,
+    predictor: Predictor,
+    dataset: Dataset,
+    positions: NDArray[np.int64],
+    outcomes: Outcomes,
 ) -> None:
     document = {
         "pleura": __version__,
@@ -177,6 +189,7 @@ def _write(
         "triplet_tuned_on_these_cases": evaluation.in_sample,
         "tuned": evaluation.tuned,
         "tta": "flip" if predictor.flip else "none",
+        "resamples": resamples,
         "metrics": {name: asdict(estimate) for name, estimate in evaluation.estimates.items()},
         "data_sha256": dataset.data_hash,
         "checkpoint": predictor.checkpoints[0].provenance,

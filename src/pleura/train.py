@@ -69,16 +69,22 @@ def train(recipe: Recipe, dataset: Dataset, out: Path, fold: int = 0, resume: bo
 
     Returns: the folder of the fold, with best.safetensors, last.safetensors, one .safetensors for each stage,
     metrics.csv, log.txt, recipe.yaml and state/.
-    Raises: InputError if the fold is not in the dataset, OutputError if `out` holds another run, ConfigError for a net
-    that cannot be built, NonFiniteLossError, CheckpointError if the state to resume from is damaged.
+    Raises: InputError if the fold is not in the dataset; OutputError if `out` holds another run, or one of other data
+    or another net; ConfigError for a net that cannot be built; NonFiniteLossError; CheckpointError if the state to
+    resume from is damaged.
     """
     run = out / f"fold-{fold}"
     splits = dataset.positions("train", fold), dataset.positions("val", fold)
     state = _state_to_resume(run, resume)
+    changes = _changes(state, recipe, dataset) if state else []
     write_atomically(run / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
     handler = logging.FileHandler(run / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)  # log.txt is written also where nobody configured logging
+    for change in changes:
+        logger.info("resumed with another setting: %s", change)
     try:
         _Training(recipe, dataset, run, fold, splits).all_stages(state)
     finally:
@@ -93,6 +99,29 @@ def _state_to_resume(run: Path, resume: bool) -> dict[str, Any] | None:
             raise OutputError(f"{run}: holds a run already; add --resume to go on with it, or choose another --out")
         return load_state(run / STATE)
     return None
+
+
+def _changes(state: dict[str, Any], recipe: Recipe, dataset: Dataset) -> list[str]:
+    """The settings in which a resumed run departs from how it began. Raises: OutputError for other data or nets."""
+    if state["data_sha256"] != dataset.data_hash:
+        raise OutputError(f"{dataset.folder}: is not the dataset that this run began with; choose another --out")
+    before, now = (_flat("", document) for document in (state["recipe"], recipe.model_dump(mode="json")))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
+    if other_net:
+        raise OutputError(f"{other_net} is not what this run began with; choose another --out")
+    return [f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed]
+
+
+def _flat(path: str, document: Any) -> dict[str, Any]:
+    """A nested document as dotted path -> value."""
+    if not isinstance(document, (dict, list)):
+        return {path: document}
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= _flat(f"{path}.{key}" if path else str(key), value)
+    return flat
 
 
 class _Training:
@@ -265,6 +294,8 @@ class _Training:
             "model": self._net().state_dict(),
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state(),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "data_sha256": self.dataset.data_hash,
         }
         save_state(self.run / STATE, state)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,3 +160,24 @@ def test_a_run_folder_without_checkpoints_is_refused(tmp_path):
 def test_a_fold_that_the_dataset_does_not_have_is_refused(dataset, tmp_path):
     with pytest.raises(InputError, match="folds are 0, 1, 2"):
         train(load_recipe(SMOKE), Dataset(dataset), tmp_path, fold=9)
+
+
+def test_resuming_with_another_net_or_other_data_is_refused(run, dataset, tmp_path):
+    begun = tmp_path / "run"
+    shutil.copytree(run, begun)
+    with pytest.raises(OutputError, match="last_width is not what this run began with"):
+        train(load_recipe(SMOKE, ["model.last_width=4"]), Dataset(dataset), begun, resume=True)
+    other = tmp_path / "data"
+    shutil.copytree(dataset, other)
+    card = (other / "card.json").read_text()
+    (other / "card.json").write_text(card.replace(Dataset(dataset).data_hash, "0" * 64))
+    with pytest.raises(OutputError, match="not the dataset"):
+        train(load_recipe(SMOKE), Dataset(other), begun, resume=True)
+
+
+def test_resuming_with_another_setting_says_so_in_the_log(run, dataset, tmp_path):
+    begun = tmp_path / "run"
+    shutil.copytree(run, begun)
+    train(load_recipe(SMOKE, ["stages.high.epochs=2"]), Dataset(dataset), begun, resume=True)
+    assert "stages.1.epochs was 1, is 2" in (begun / "fold-0" / "log.txt").read_text()
+    assert lines(begun / "fold-0" / "metrics.csv") == 4

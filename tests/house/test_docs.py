@@ -64,7 +64,7 @@ def name_of(path: Path) -> str:
 
 
 def settings_tables() -> dict[str, list[str]]:
-    """The tables of docs/settings.md: heading -> rows. After a change of config.py, `python tests/house/test_docs.py`."""
+    """The tables of docs/settings.md, heading -> rows; written anew by `python tests/house/test_docs.py`."""
     tables = {title: [_row(name, field) for name, field in kind.model_fields.items()] for title, kind in SECTIONS}
     tables["`training`, and each of `stages`"].insert(0, _row("name", StageConfig.model_fields["name"]))
     return tables
@@ -155,6 +155,8 @@ def test_the_reference_names_what_files_hold(what: str, names: list[str]) -> Non
 @every_page
 def test_every_command_on_a_page_is_one_that_the_command_line_takes(page: Path) -> None:
     for _, verb, *words in commands(page):
+        if verb == "--version":
+            continue
         context = COMMANDS[verb].make_context(verb, list(words))
         if verb == "train":
             load_recipe(ROOT / context.params["recipe"], context.params["overrides"] or [])
@@ -190,12 +192,13 @@ def test_the_layout_in_the_explanation_equals_the_tree() -> None:
     assert block
     told, folder = {}, ""
     for line in block[1].splitlines():
-        indent, name, meaning = re.fullmatch(r"( +)(\S+) +(\S.*)", line).groups()  # type: ignore[union-attr]
+        indent, name, meaning = re.fullmatch(r"( +)(\S+)(?: +(\S.*))?", line).groups()  # type: ignore[union-attr]
         folder = "" if len(indent) == 2 else folder
         if name.endswith("/"):
             folder = name
         else:
             told[folder + name] = meaning
+    assert None not in told.values(), "a file without a word on what it is"
     there = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
     there = {name for name in there if "__pycache__" not in name}
     assert (there - told.keys(), told.keys() - there) == (set(), set())

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pleura.measure.bootstrap import Estimate, Rows, bootstrap
+from pleura.measure.bootstrap import Estimate, Rows, bootstrap, wilson
 
 
 def mean_of(values: np.ndarray, patients: np.ndarray | None = None, **options: int) -> Estimate:
@@ -90,3 +90,10 @@ def test_several_statistics_come_from_the_same_resamples():
 
 def test_an_estimate_shows_its_interval():
     assert str(Estimate(0.84512, 0.8, 0.9)) == "0.8451 (95 % 0.8000 to 0.9000)"
+
+
+def test_wilson_knows_doubt_where_all_succeeded():
+    estimate = wilson(20, 20)
+    assert (estimate.value, estimate.high) == (1.0, 1.0)
+    assert estimate.low == pytest.approx(0.8389, abs=1e-4)  # Brown, Cai & DasGupta 2001: n / (n + z^2)
+    assert math.isnan(wilson(0, 0).value)

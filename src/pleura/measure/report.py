@@ -106,7 +106,8 @@ def _metrics(document: Mapping[str, Any]) -> str:
         )
     return (
         "<div class=scroll><table><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1" + "".join(rows) + "</table></div>"
-        "<p class=soft>Intervals: bootstrap over patients, 1,000 resamples unless said otherwise.</p>"
+        f"<p class=soft>Intervals: bootstrap over patients, {document['resamples']} resamples; Wilson's for a "
+        "sensitivity or specificity of 0 or 1. An AUROC of 1 has no interval worth the name.</p>"
     )
 
 
