@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     Raises: InputError if an input names no radiograph, OutputError if OUT cannot be written or holds results of
     another model or other settings.
     """
-    paths = find_radiographs(settings.inputs)
+    # OUT may lie inside an input folder: its own masks and overlays are no radiographs.
+    inside = os.path.realpath(settings.out) + os.sep
+    paths = [path for path in find_radiographs(settings.inputs) if not os.path.realpath(path).startswith(inside)]
     done = _begin(settings, predictor)
     problems: list[tuple[str, str]] = []
     earlier = len(done)
@@ -125,7 +128,7 @@ def _unique(paths: Sequence[Path], done: dict[str, str], problems: list[tuple[st
     for path in paths:
         image_id = image_id_of(path)
         first = taken.setdefault(image_id, str(path))
-        if first != str(path):
+        if os.path.realpath(first) != os.path.realpath(path):
             problems.append((str(path), f"left out: {first} has the id {image_id} too"))
         elif image_id not in done:
             new.append(path)
@@ -219,4 +222,4 @@ def _write_tables(settings: BatchSettings, done: Sequence[dict[str, Any]], probl
 def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "surrogateescape")  # a file name need not be UTF-8

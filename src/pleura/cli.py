@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 an input was refused, or part of a batch was; 2 wrong usag
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from enum import Enum
 from pathlib import Path
@@ -112,7 +113,7 @@ def prepare(
             out=out,
             size_px=size,
             patients=patients,
-            folds=int(folds) if folds.isdigit() else Path(folds),
+            folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
             seed=seed,
             rle_grid=rle_grid.value,
             workers=workers,
@@ -164,7 +165,8 @@ def train(
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
-    split: Annotated[SplitName | None, typer.Option(help="By default val, or all if the model never saw it.")] = None,
+    split: Annotated[SplitName | None, typer.Option(help="By default val, or all if the model met none.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The report's folder; by default beside the model.")] = None,
     tta: Annotated[Tta, typer.Option(help="flip: mean with the mirrored image.")] = Tta.none,
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
 ) -> None:
@@ -172,7 +174,7 @@ def evaluate(
     from pleura.evaluate import evaluate as run
     from pleura.measure.report import NAMES
 
-    done = run(model, data, split.value if split else None, tta.value, resamples)
+    done = run(model, data, split.value if split else None, tta.value, resamples, out)
     typer.echo(f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}")
     for key, (name, _) in NAMES.items():
         typer.echo(f"  {name:<36}{done.estimates[key]}")

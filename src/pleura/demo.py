@@ -83,9 +83,9 @@ def demo(out: Path, settings: DemoSettings | None = None) -> Path:
 
 def _clear(out: Path) -> None:
     """Make the folder, or empty it if an earlier demo made it: nobody else's files are ever removed."""
-    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
-        raise OutputError(f"{out}: is not empty and no demo made it; choose another --out")
     with writing(out):
+        if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+            raise OutputError(f"{out}: is not empty and no demo made it; choose another --out")
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         (out / MARKER).touch()

@@ -15,7 +15,7 @@ from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError
-from pleura.learn.checkpoint import write_atomically
+from pleura.learn.checkpoint import case_key, write_atomically
 from pleura.measure.bootstrap import Estimate, bootstrap, wilson
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
 from pleura.measure.overlay import as_data_uri, overlay
@@ -51,50 +51,97 @@ class Evaluation:
 
 
 def evaluate(
-    model: Path, data: Path, split: Split | None = None, tta: str = "none", resamples: int = 1000
+    model: Path,
+    data: Path,
+    split: Split | None = None,
+    tta: str = "none",
+    resamples: int = 1000,
+    out: Path | None = None,
 ) -> Evaluation:
-    """Score a checkpoint, or a run, on a dataset; write report.html and report.json beside it.
+    """Score a checkpoint, or a run, on a dataset; write report.html and report.json.
 
-    split: val (the checkpoint's fold), train or all; by default val on the dataset it was trained on, all on others.
+    split: val, the cases that the model was chosen on; train, those it learned from; all. By default val where the
+    dataset holds any of them, all elsewhere. out: the report's folder, beside the model by default.
     Raises: CheckpointError, InputError, OutputError.
     """
+    report = (out or (model if model.is_dir() else model.parent)) / "report.html"
+    _check_writable(report)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
-    trained_on = predictor.checkpoints[0].provenance
-    same_data = trained_on.get("data_sha256") == dataset.data_hash
-    if len(predictor.checkpoints) > 1 and same_data:
-        raise InputError(
-            f"{model}: holds {len(predictor.checkpoints)} folds, and each case of this dataset was training data "
-            "of all but one; evaluate the folds one at a time, fold-K/best.safetensors"
-        )
-    split = split or ("val" if same_data else "all")
-    fold = int(trained_on.get("fold", 0))
-    positions = dataset.positions(split, fold)
+    known = _Known.of(predictor, dataset)
+    split, positions = known.choose(split, dataset.folder)
     histograms, scores = _measure(predictor, dataset, positions)
     patients = _patients(dataset, positions)
     outcomes = _outcomes(histograms, scores, predictor.triplet)
     estimates = bootstrap(outcomes.summary, patients, resamples) | _proportions(outcomes)
-    in_sample = same_data and split == "val"
-    floor = empty_floor(outcomes.positive)
+    floor, in_sample = empty_floor(outcomes.positive), bool(known.val[positions].any())
     evaluation = Evaluation(
-        split=_in_words(split, fold, len(positions), same_data),
+        split=known.in_words(split, positions),
         triplet=predictor.triplet,
         estimates=estimates,
         floor=floor,
         positives=int(outcomes.positive.sum()),
         negatives=int((~outcomes.positive).sum()),
-        tuned=_tuned(histograms, scores, patients),
+        tuned=_tuned(histograms, patients),
         in_sample=in_sample,
-        verdict=verdict(outcomes, estimates["siim_dice"], floor),
-        report=_report_path(model),
+        verdict=verdict(outcomes, estimates, floor, in_sample),
+        report=report,
     )
     _write(evaluation, resamples, predictor, dataset, positions, outcomes)
     return evaluation
 
 
+@dataclass(frozen=True)
+class _Known:
+    """Which cases of a dataset a model has met: told by the cases themselves, so also after preparing them anew."""
+
+    train: NDArray[np.bool_]
+    val: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, predictor: Predictor, dataset: Dataset) -> _Known:
+        keys = [case_key(case.image_id) for case in dataset.cases]
+        met = {
+            part: {key for checkpoint in predictor.checkpoints for key in checkpoint.seen.get(part, [])}
+            for part in ("train", "val")
+        }
+        return cls(*(np.array([key in met[part] for key in keys], dtype=bool) for part in ("train", "val")))
+
+    def choose(self, split: Split | None, folder: Path) -> tuple[Split, NDArray[np.int64]]:
+        """The split, decided where it was not asked for, and its positions. Raises: InputError if it has no case."""
+        if (self.train & self.val).any():
+            raise InputError(
+                f"{folder}: the run holds several folds, and each case was training data of some; evaluate the folds "
+                "one at a time, fold-K/best.safetensors"
+            )
+        if split is None:
+            split = "val" if self.val.any() else "all"
+        chosen = {"val": self.val, "train": self.train, "all": np.ones_like(self.val)}[split]
+        if not chosen.any():
+            raise InputError(f"{folder}: holds none of the model's {split} cases; evaluate it with --split all")
+        return split, np.flatnonzero(chosen)
+
+    def in_words(self, split: Split, positions: NDArray[np.int64]) -> str:
+        """What is evaluated, in words that give away what the model has met before."""
+        count, learned, tuned = len(positions), int(self.train[positions].sum()), int(self.val[positions].sum())
+        if learned:
+            return f"{count} cases, {learned} of which the model has learned from: this estimates nothing"
+        if tuned:
+            rest = "" if tuned == count else f", {count - tuned} of them new to it"
+            return f"{count} cases that the model was chosen on ({split}){rest}"
+        return f"{count} cases that are new to the model"
+
+
+def _check_writable(report: Path) -> None:
+    """Before the work, not after it. Raises: OutputError."""
+    probe = report.with_name(".pleura-report")
+    write_atomically(probe, b"")
+    probe.unlink()
+
+
 def _measure(
     predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], batch_size: int = 8
 ) -> tuple[Histograms, NDArray[np.float64]]:
-    """Histograms on the dataset's grid, and image scores; one pass, memory does not grow with the cases."""
+    """Histograms on the dataset's grid, and image scores; one pass, 4 KB a case whatever its size."""
     parts, scores = [], []
     groups = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
     for group in track(groups, "evaluate"):
@@ -123,7 +170,7 @@ def _patients(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int6
     return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
 
 
-def _tuned(histograms: Histograms, scores: NDArray[np.float64], patients: NDArray[np.int64]) -> dict[str, Any]:
+def _tuned(histograms: Histograms, patients: NDArray[np.int64]) -> dict[str, Any]:
     """What tuning the triplet on these cases promises, and what it keeps: tuned on four parts, scored on the fifth."""
     weights = prevalence_weights(histograms.positive, SIIM_PREVALENCE)
     best = search(histograms, weights)
@@ -141,33 +188,22 @@ def _tuned(histograms: Histograms, scores: NDArray[np.float64], patients: NDArra
     return found
 
 
-def verdict(outcomes: Outcomes, dice: Estimate, floor: float) -> str:
-    """Say in words whether a model is, or cannot be told from, the empty predictor."""
+def verdict(outcomes: Outcomes, estimates: dict[str, Estimate], floor: float, in_sample: bool) -> str:
+    """Say in words how a model stands to the empty predictor, by the interval of the difference."""
     if not outcomes.called.any():
         return (
             "This is the empty predictor: it finds nothing on any image, and its SIIM Dice is the share of negatives."
         )
-    gain = outcomes.dice - np.where(outcomes.positive, 0.0, 1.0)
-    error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float("inf")
-    if gain.mean() - 1.96 * error <= 0:
-        return (
-            f"Its SIIM Dice of {dice.value:.4f} cannot be told from the empty predictor's {floor:.4f} "
-            f"(difference {gain.mean():+.4f}, standard error {error:.4f})."
-        )
-    return f"It beats the empty predictor: SIIM Dice {dice.value:.4f}, the empty predictor has {floor:.4f}."
-
-
-def _in_words(split: str, fold: int, count: int, same_data: bool) -> str:
-    named = {"val": f"validation cases (fold {fold})", "train": f"training cases (all but fold {fold})", "all": "cases"}
-    other = "" if same_data else " of a dataset that this model was not trained on"
-    learned = split == "train" and same_data
-    warning = ", which the model has learned from: this estimates nothing" if learned else ""
-    return f"{count} {named[split]}{other}{warning}"
-
-
-def _report_path(model: Path) -> Path:
-    folder = model if model.is_dir() else model.parent
-    return folder / "report.html"
+    dice, gain = estimates["siim_dice"].value, estimates["gain_over_empty"]
+    caveat = " That is by a rule tuned on these very cases." if in_sample else ""
+    if gain.low > 0:
+        return f"It beats the empty predictor: SIIM Dice {dice:.4f}, the empty predictor has {floor:.4f}.{caveat}"
+    if gain.high < 0:
+        return f"It is worse than the empty predictor: SIIM Dice {dice:.4f}, answering nothing has {floor:.4f}."
+    return (
+        f"Its SIIM Dice of {dice:.4f} cannot be told from the empty predictor's {floor:.4f}: the difference is "
+        f"{gain.value:+.4f} (95 % {gain.low:+.4f} to {gain.high:+.4f})."
+    )
 
 
 def _write(
@@ -204,10 +240,19 @@ def _write(
             for row, position in enumerate(positions)
         ],
     }
-    text = json.dumps(document, indent=1, default=float).replace("NaN", "null")
+    text = json.dumps(_without_nan(document), indent=1)
     write_atomically(evaluation.report.with_suffix(".json"), text.encode())
     pictures = _gallery(predictor, dataset, positions, outcomes)
     write_atomically(evaluation.report, render(Report(document, pictures)).encode())
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: what could not be measured becomes null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _gallery(

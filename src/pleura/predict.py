@@ -14,7 +14,7 @@ from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
-from pleura.measure.triplet import SCORED_SHARE, Triplet
+from pleura.measure.triplet import REFERENCE_AREA_PX, SCORED_SHARE, Triplet
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing, infer
 
@@ -69,11 +69,15 @@ class Predictor:
             raise InputError(f"tta is none or flip, not {tta!r}")
         self.checkpoints, self.flip = list(checkpoints), tta == "flip"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.preprocessings = [Preprocessing(**checkpoint.preprocessing) for checkpoint in checkpoints]
+        try:
+            self.preprocessings = [Preprocessing(**checkpoint.preprocessing) for checkpoint in checkpoints]
+            triplets = [Triplet(**checkpoint.triplet) for checkpoint in checkpoints]
+        except TypeError as error:
+            raise CheckpointError(f"the checkpoint's header has other fields than this version's ({error})") from error
         if len({preprocessing.prepared_px for preprocessing in self.preprocessings}) != 1:
             raise CheckpointError("the checkpoints were trained on datasets of different --size; use one at a time")
         self.prepared_px = self.preprocessings[0].prepared_px
-        self.triplet = _mean_triplet([Triplet(**checkpoint.triplet) for checkpoint in checkpoints])
+        self.triplet = _mean_triplet(triplets)
         self.models = []
         for checkpoint in checkpoints:
             model = build_model(checkpoint.model)
@@ -89,6 +93,7 @@ class Predictor:
         """Probabilities of prepared images: (N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1].
 
         size_px is the largest among the models; smaller ones' probabilities are enlarged.
+        Raises: CheckpointError if they are not finite.
         """
         images = torch.from_numpy(np.array(squares))[:, None].to(self.device)
         largest = max(preprocessing.size_px for preprocessing in self.preprocessings)
@@ -98,7 +103,10 @@ class Predictor:
             if part.shape[-1] != largest:
                 part = torch.nn.functional.interpolate(part[:, None], size=largest, mode="bilinear")[:, 0]
             total = part if total is None else total + part
-        return np.asarray(((total if total is not None else images) / len(self.models)).cpu().numpy())
+        mean = np.asarray(((total if total is not None else images) / len(self.models)).cpu().numpy())
+        if not np.isfinite(mean).all():
+            raise CheckpointError("the model gives probabilities that are not finite: its weights are damaged")
+        return mean
 
     def predict(self, image: Path | str | NDArray[np.generic]) -> Prediction:
         """Find pneumothorax on a DICOM, PNG or JPEG file, or on an array.
@@ -120,7 +128,9 @@ class Predictor:
 
     def _decide(self, radiograph: Radiograph, square: NDArray[np.float32]) -> Prediction:
         rows, columns = radiograph.image.shape
-        probabilities = SquareGeometry(rows, columns, square.shape[0]).probabilities_to_original(square)
+        # Back the way it came: the padding of the prepared square falls between the pixels of a smaller one.
+        prepared = SquareGeometry(self.prepared_px, self.prepared_px, square.shape[0]).probabilities_to_original(square)
+        probabilities = SquareGeometry(rows, columns, self.prepared_px).probabilities_to_original(prepared)
         mask = self.triplet.apply(probabilities, max(rows, columns) ** 2)
         area_px, spacing = int(mask.sum()), radiograph.pixel_spacing_mm
         return Prediction(
@@ -163,7 +173,11 @@ def _of_array(image: NDArray[np.generic]) -> Radiograph:
 
 
 def _mean_triplet(triplets: Sequence[Triplet]) -> Triplet:
-    """The triplet of a mean of models: the mean of theirs, until it is tuned for the mean itself."""
+    """The triplet of a mean of models: the mean of theirs, until it is tuned for the mean itself.
+
+    One fold whose best rule was to find nothing does not silence the others.
+    """
+    triplets = [triplet for triplet in triplets if triplet.min_pixels <= REFERENCE_AREA_PX] or triplets
     return Triplet(
         float(np.mean([triplet.top_threshold for triplet in triplets])),
         round(float(np.mean([triplet.min_pixels for triplet in triplets]))),

@@ -85,16 +85,17 @@ def prepare(settings: PrepareSettings) -> Prepared:
     something else.
     """
     plan = _plan(settings)
-    fingerprint = _fingerprint(settings, plan)
+    tables = _read_tables(settings, plan)
+    pixels, fingerprint = _fingerprints(settings, plan)
     if (settings.out / CARD).exists():
         dataset = Dataset(settings.out)
         if dataset.card.get("fingerprint") != fingerprint:
             raise OutputError(f"{settings.out}: holds a dataset of other inputs; remove it or choose another --out")
         return Prepared(dataset, _read_problems(settings.out / PROBLEMS), _leaks(dataset.cases))
     partial = settings.out / PARTIAL
-    done = begin(partial, fingerprint, len(plan.jobs), settings.size_px)
+    done = begin(partial, pixels, len(plan.jobs), settings.size_px)
     read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid, settings.workers)
-    return _finish(settings, plan, partial, done, fingerprint)
+    return _finish(settings, plan, tables, done, fingerprint)
 
 
 def _plan(settings: PrepareSettings) -> _Plan:
@@ -126,22 +127,59 @@ def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
-def _fingerprint(settings: PrepareSettings, plan: _Plan) -> str:
-    """Tells one set of inputs from another: names, sizes and times of the files, and the settings."""
-    digest = hashlib.sha256(
-        repr((FORMAT, settings.size_px, str(settings.folds), settings.seed, settings.rle_grid)).encode()
-    )
-    tables = [path for path in (*settings.masks, settings.patients, settings.folds) if isinstance(path, Path)]
-    for path in [*(Path(job.path) for job in plan.jobs), *tables]:
+@dataclass(frozen=True)
+class _Tables:
+    """The csv files of patients and folds, read before the radiographs, so that a mistake in them costs nothing."""
+
+    patients: dict[str, str]
+    folds: dict[str, int] | None
+
+
+def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
+    patients = read_patients(settings.patients) if settings.patients else {}
+    if not isinstance(settings.folds, Path):
+        if not 2 <= settings.folds <= len(plan.jobs):
+            raise InputError(f"{len(plan.jobs)} cases cannot make {settings.folds} folds; give --folds 2 or more")
+        return _Tables(patients, None)
+    folds = read_folds(settings.folds)
+    missing = [image_id for job in plan.jobs if (image_id := image_id_of(job.path)) not in folds]
+    if missing:
+        raise InputError(f"{settings.folds}: {len(missing)} of {len(plan.jobs)} cases have no fold, {missing[0]} first")
+    return _Tables(patients, folds)
+
+
+def _fingerprints(settings: PrepareSettings, plan: _Plan) -> tuple[str, str]:
+    """Tell one set of inputs from another by names, sizes and times: of what is read into pixels, and of everything.
+
+    An unfinished run can be taken up with other folds: they are made at the end.
+    """
+    digest = hashlib.sha256(repr((FORMAT, settings.size_px, settings.rle_grid)).encode())
+    for job in plan.jobs:
+        digest.update(_stamp(Path(job.path)) + (_stamp(Path(job.label.png)) if job.label.png else b""))
+    for path in settings.masks:
+        digest.update(_stamp(path))
+    pixels = digest.hexdigest()
+    digest.update(repr((str(settings.folds), settings.seed)).encode())
+    for table in (settings.patients, settings.folds):
+        if isinstance(table, Path):
+            digest.update(_stamp(table))
+    return pixels, digest.hexdigest()
+
+
+def _stamp(path: Path) -> bytes:
+    try:
         status = path.stat()
-        digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
-    return digest.hexdigest()
+    except OSError:
+        return repr((path.name, "cannot be reached")).encode()  # reading it will say why
+    # A folder's time changes with what is beside the masks; they have stamps of their own.
+    return repr((path.name, None if path.is_dir() else (status.st_size, status.st_mtime_ns))).encode()
 
 
 def _finish(
-    settings: PrepareSettings, plan: _Plan, partial: Path, done: dict[int, dict[str, Any]], fingerprint: str
+    settings: PrepareSettings, plan: _Plan, tables: _Tables, done: dict[int, dict[str, Any]], fingerprint: str
 ) -> Prepared:
     """Drop the rows of quarantined files, assign folds, and move everything into place."""
+    partial = settings.out / PARTIAL
     problems = list(plan.problems)
     kept: list[Job] = []
     for job in plan.jobs:
@@ -153,7 +191,12 @@ def _finish(
             kept.append(job)
     if not kept:
         raise InputError(f"{settings.images}: no radiograph could be read; the first: {problems[-1].reason}")
-    cases = _cases(settings, kept, done)
+    try:
+        cases = _cases(settings, tables, kept, done)
+    except InputError as error:
+        quarantined = [problem.reason for problem in problems if problem.kind == "quarantined"]
+        also = f"; {len(quarantined)} files were quarantined: {quarantined[0]}" if quarantined else ""
+        raise InputError(f"{error}{also}") from error
     problems += _equal_pixels(cases, [done[job.row]["pixels"] for job in kept])
     with writing(settings.out):
         images = finished_images(partial, settings.out, [job.row for job in kept], len(plan.jobs))
@@ -169,20 +212,18 @@ def _finish(
     return Prepared(Dataset(settings.out), problems, _leaks(cases))
 
 
-def _cases(settings: PrepareSettings, kept: Sequence[Job], done: dict[int, dict[str, Any]]) -> list[Case]:
+def _cases(
+    settings: PrepareSettings, tables: _Tables, kept: Sequence[Job], done: dict[int, dict[str, Any]]
+) -> list[Case]:
     entries = [done[job.row] for job in kept]
     ids = [image_id_of(job.path) for job in kept]
-    given = read_patients(settings.patients) if settings.patients else {}
-    patients = [given.get(image_id) or entry["patient"] for image_id, entry in zip(ids, entries, strict=True)]
-    grouped = patients_or_own(ids, {i: patient for i, patient in zip(ids, patients, strict=True) if patient})
-    if isinstance(settings.folds, Path):
-        folds = read_folds(settings.folds)
-        missing = [image_id for image_id in ids if image_id not in folds]
-        if missing:
-            raise InputError(f"{settings.folds}: {len(missing)} of {len(ids)} cases have no fold, {missing[0]} first")
-        fold_of = [folds[image_id] for image_id in ids]
+    patients = [tables.patients.get(image_id) or entry["patient"] for image_id, entry in zip(ids, entries, strict=True)]
+    if tables.folds is not None:
+        fold_of = [tables.folds[image_id] for image_id in ids]
     else:
-        fold_of = assign_folds(grouped, [entry["area"] for entry in entries], settings.folds, settings.seed).tolist()
+        known = {image_id: patient for image_id, patient in zip(ids, patients, strict=True) if patient}
+        areas = [entry["area"] for entry in entries]
+        fold_of = assign_folds(patients_or_own(ids, known), areas, int(str(settings.folds)), settings.seed).tolist()
     return [
         Case(
             image_id=image_id,
@@ -242,12 +283,14 @@ def _card(
 
 
 def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("kind", "image_id", "file", "reason"))
         writer.writerows((problem.kind, problem.image_id, problem.file, problem.reason) for problem in problems)
 
 
 def _read_problems(path: Path) -> list[Problem]:
-    with path.open(newline="", encoding="utf-8") as file:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return [Problem(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]  # the kind was written by us

@@ -29,9 +29,10 @@ from pleura.data.augment import augment
 from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
 from pleura.data.sampler import epoch_order
-from pleura.errors import NonFiniteLossError, OutputError
+from pleura.errors import InputError, NonFiniteLossError, OutputError
 from pleura.learn.checkpoint import (
     Checkpoint,
+    case_key,
     load_checkpoint,
     load_state,
     load_weights,
@@ -75,6 +76,7 @@ def train(recipe: Recipe, dataset: Dataset, out: Path, fold: int = 0, resume: bo
     """
     run = out / f"fold-{fold}"
     splits = dataset.positions("train", fold), dataset.positions("val", fold)
+    _refuse_unless_scores_exist(recipe, dataset.positive[splits[1]], fold)
     state = _state_to_resume(run, resume)
     changes = _changes(state, recipe, dataset) if state else []
     write_atomically(run / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
@@ -99,6 +101,17 @@ def _state_to_resume(run: Path, resume: bool) -> dict[str, Any] | None:
             raise OutputError(f"{run}: holds a run already; add --resume to go on with it, or choose another --out")
         return load_state(run / STATE)
     return None
+
+
+def _refuse_unless_scores_exist(recipe: Recipe, positive: NDArray[np.bool_], fold: int) -> None:
+    """A re-weighted score needs both classes; without one every epoch's score would be NaN and none the best."""
+    if positive.all() or not positive.any():
+        for stage in recipe.stages:
+            if stage.select == "siim_dice_at_siim_prevalence":
+                raise InputError(
+                    f"fold {fold} has positives alone or negatives alone, so that {stage.select} cannot be had; choose "
+                    "another --fold, or set training.select=siim_dice"
+                )
 
 
 def _changes(state: dict[str, Any], recipe: Recipe, dataset: Dataset) -> list[str]:
@@ -273,6 +286,7 @@ class _Training:
                 "split": f"val, fold {self.fold}, at {stage.size_px} px, triplet tuned on the same cases",
                 **scores,
             },
+            seen={"train": self._keys(self.train_positions), "val": self._keys(self.val_positions)},
             provenance={
                 "data_sha256": self.dataset.data_hash,
                 "fold": self.fold,
@@ -282,6 +296,9 @@ class _Training:
                 "pleura": __version__,
             },
         )
+
+    def _keys(self, positions: NDArray[np.int64]) -> list[str]:
+        return [case_key(self.dataset.cases[position].image_id) for position in positions]
 
     def _save(self, progress: Progress, optimizer: Any, schedule: Schedule) -> None:
         table = io.StringIO()

@@ -24,7 +24,7 @@ def opened(folder: Path, n: int, **damage: str) -> Dataset:
         cases[-1] = replace(cases[-1], **damage)
     write_cases(folder / CASES, cases)
     np.save(folder / IMAGES, np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8))
-    (folder / CARD).write_text(json.dumps({"format": 1}))
+    (folder / CARD).write_text(json.dumps({"format": 1, "sha256": "abc"}))
     return Dataset(folder)
 
 

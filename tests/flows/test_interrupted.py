@@ -16,6 +16,7 @@ from places import ROOT, SMOKE
 
 from pleura.config import load_recipe
 from pleura.data.dataset import Dataset, hash_files
+from pleura.demo import MARKER
 from pleura.errors import InputError, NonFiniteLossError, OutputError
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.prepare import PrepareSettings, prepare
@@ -181,3 +182,42 @@ def test_resuming_with_another_setting_says_so_in_the_log(run, dataset, tmp_path
     train(load_recipe(SMOKE, ["stages.high.epochs=2"]), Dataset(dataset), begun, resume=True)
     assert "stages.1.epochs was 1, is 2" in (begun / "fold-0" / "log.txt").read_text()
     assert lines(begun / "fold-0" / "metrics.csv") == 4
+
+
+def test_predict_into_a_folder_inside_its_input_does_not_read_its_own_masks(phantoms, run, tmp_path):
+    from pleura.batch import BatchSettings, predict_batch
+    from pleura.predict import Predictor
+
+    one = next((phantoms / "dicom").iterdir())
+    shutil.copy(one, tmp_path)
+    settings = BatchSettings((str(tmp_path),), tmp_path / "out", "model")
+    predict_batch(Predictor.load(run), settings)
+    again = predict_batch(Predictor.load(run), settings)
+    assert (again.predicted, again.earlier, again.problems) == (0, 1, [])
+
+
+def test_evaluate_and_demo_can_be_interrupted_and_run_again(dataset, run, tmp_path):
+    words = ("evaluate", run, "--data", dataset, "--out", tmp_path / "report", "--resamples", 100_000)
+    begun: list[float] = []
+
+    def in_the_bootstrap() -> bool:
+        # Not at once: safetensors, while it loads the model, takes a Ctrl-C for a damaged file.
+        if (tmp_path / "report").exists():
+            begun.append(time.monotonic())
+        return bool(begun) and time.monotonic() - begun[0] > 5
+
+    code, errors = stop(words, in_the_bootstrap, signal.SIGINT)
+    assert code == 130, errors
+    assert not (tmp_path / "report" / "report.html").exists()
+    out = tmp_path / "demo"
+    code, errors = stop(("demo", "--out", out), lambda: (out / "phantoms").exists(), signal.SIGINT)
+    assert code == 130, errors
+    assert (out / MARKER).exists()  # by which the next demo knows that it may empty the folder
+
+
+def test_a_symlink_loop_does_not_stop_the_search_for_radiographs(phantoms, tmp_path):
+    from pleura.data.radiograph import find_radiographs
+
+    (tmp_path / "a.dcm").symlink_to(tmp_path / "b.dcm")
+    (tmp_path / "b.dcm").symlink_to(tmp_path / "a.dcm")
+    assert len(find_radiographs([tmp_path, phantoms / "dicom"])) > 20

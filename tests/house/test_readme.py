@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMOKE
 from PIL import Image
+from places import SMOKE
 from typer.testing import CliRunner
 
 from pleura.cli import app

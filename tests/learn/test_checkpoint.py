@@ -106,7 +106,17 @@ def test_channels_last_weights_and_parameters_are_saved(tmp_path: Path):
 def test_every_value_of_the_header_is_json(saved: Path):
     values = {key: json.loads(value) for key, value in header_of(saved)["__metadata__"].items()}
     assert values["format"] == 1
-    documented = {"format", "model", "recipe", "preprocessing", "triplet", "calibration", "scores", "provenance"}
+    documented = {
+        "format",
+        "model",
+        "recipe",
+        "preprocessing",
+        "triplet",
+        "calibration",
+        "scores",
+        "provenance",
+        "seen",
+    }
     assert values.keys() == documented
 
 

@@ -130,6 +130,7 @@ def test_the_summary_by_hand():
     assert summary == pytest.approx(
         {
             "siim_dice": 0.45,
+            "gain_over_empty": 0.45 - 0.5,
             "siim_dice_at_siim_prevalence": 0.2215 * 0.4 + 0.7785 * 0.5,
             "dice_on_positives": 0.4,
             "sensitivity": 0.5,
@@ -149,4 +150,6 @@ def test_a_summary_of_rows_counts_repeats():
 def test_without_a_class_what_needs_it_is_not_a_number(rows: list[int], known: str):
     summary = four_cases().summary(np.array(rows))
     numbers = {name for name, value in summary.items() if not math.isnan(value)}
-    assert numbers == {"siim_dice", known} | ({"dice_on_positives"} if known == "sensitivity" else set())
+    assert numbers == {"siim_dice", "gain_over_empty", known} | (
+        {"dice_on_positives"} if known == "sensitivity" else set()
+    )

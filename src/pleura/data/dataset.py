@@ -68,7 +68,7 @@ class Dataset:
             raise InputError(
                 f"{folder}: {IMAGES} is {self.images.dtype} {shape}, not uint8 (N, S, S); prepare it again"
             )
-        if self.card.get("format") != FORMAT:
+        if self.card.get("format") != FORMAT or "sha256" not in self.card:
             raise InputError(f"{folder}: was made by another version of pleura; prepare it again")
         if len(self.cases) != len(self.images):
             raise InputError(
@@ -112,7 +112,8 @@ class Dataset:
 
 def write_cases(path: Path, cases: Sequence[Case]) -> None:
     """Write cases.csv. Raises: OutputError."""
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+    # surrogateescape: a file name need not be UTF-8, and goes through the csv as the bytes it is.
+    with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = [field.name for field in fields(Case)]
         writer.writerow(names)
@@ -131,7 +132,7 @@ def _to_text(value: object) -> str:
 
 def _read_cases(path: Path) -> list[Case]:
     csv.field_size_limit(2**24)  # see rle.read_csv
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return [_case(row) for row in csv.DictReader(file)]
 
 

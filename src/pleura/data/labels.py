@@ -54,16 +54,12 @@ class LabelSource:
 def read_labels(sources: Sequence[Path]) -> dict[str, LabelSource]:
     """Read image_id -> label from SIIM csv files and folders of mask PNGs; an id counts in the first that has it.
 
-    Raises: InputError for a missing source, a wrong csv, or a folder without PNGs.
+    Raises: InputError for a missing source, a wrong csv, or a folder without PNGs or with two of one name.
     """
     labels: dict[str, LabelSource] = {}
     for source in sources:
         if source.is_dir():
-            found = {
-                path.stem: LabelSource(source.name, png=str(path))
-                for path in sorted(source.rglob("*"))
-                if path.suffix.lower() == ".png"
-            }
+            found = _pngs(source)
             if not found:
                 raise InputError(f"{source}: holds no mask PNG")
         elif source.is_file():
@@ -72,6 +68,17 @@ def read_labels(sources: Sequence[Path]) -> dict[str, LabelSource]:
             raise InputError(f"{source}: there is no such csv or folder of masks")
         labels = {**found, **labels}
     return labels
+
+
+def _pngs(folder: Path) -> dict[str, LabelSource]:
+    found: dict[str, LabelSource] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() != ".png":
+            continue
+        if path.stem in found:
+            raise InputError(f"{path}: {found[path.stem].png} is a mask of the same image too; keep one")
+        found[path.stem] = LabelSource(folder.name, png=str(path))
+    return found
 
 
 def _read_png(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -112,13 +112,13 @@ def find_radiographs(inputs: Iterable[Path | str]) -> list[Path]:
 
     Raises: InputError where an input names nothing.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for name in inputs:
         paths = sorted(_matches(name))
         if not paths:
             raise InputError(f"no radiograph found in {name}; give DICOM, PNG or JPEG files, folders or patterns")
         for path in paths:
-            found.setdefault(path.resolve(), path)
+            found.setdefault(os.path.realpath(path), path)
     return sorted(found.values())
 
 

@@ -147,7 +147,7 @@ def read_csv(path: Path) -> dict[str, list[str]]:
 
 def write_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Write (image_id, run-length string) rows as a SIIM csv. Raises: OutputError."""
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+    with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("ImageId", "EncodedPixels"))
         writer.writerows(rows)

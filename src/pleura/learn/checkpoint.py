@@ -1,11 +1,12 @@
 """One .safetensors file is one model: weights, and in its header all that is needed to use and to judge it.
 
 Nothing is unpickled on load. The header's values are JSON: `format`, `model`, `recipe`, `preprocessing`, `triplet`,
-`calibration`, `scores` (each with its split) and `provenance` (data hash, fold, stage, seed, code version).
+`calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version) and `seen`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -39,6 +40,16 @@ class Checkpoint:
     scores: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
+    seen: dict[str, list[str]] = field(default_factory=dict)
+    """`train` and `val`: `case_key` of every case it learned from, and of those it was chosen and tuned on."""
+
+
+KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen")
+
+
+def case_key(image_id: str) -> str:
+    """Eight hexadecimal digits for an image id: enough to know a case again, and no list of patients' studies."""
+    return hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -66,10 +77,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         # The encoder's weights are in the file: whoever loads it must not look for ImageNet's.
         "model": checkpoint.model.model_copy(update={"pretrained": False}).model_dump(mode="json"),
-        **{
-            key: getattr(checkpoint, key)
-            for key in ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration")
-        },
+        **{key: getattr(checkpoint, key) for key in KEYS},
     }
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()}
     write_atomically(path, save(tensors, {key: json.dumps(value) for key, value in header.items()}))
@@ -96,12 +104,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(
             model=model,
             weights=weights,
-            **{
-                key: header[key]
-                for key in ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration")
-            },
+            **{key: header[key] for key in KEYS},
         )
-    except (KeyError, ValueError, ConfigError) as error:
+    except (KeyError, ValueError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: the header is incomplete or of another version ({error})") from error
 
 

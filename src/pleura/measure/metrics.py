@@ -65,6 +65,7 @@ class Outcomes:
         prevalence = SIIM_PREVALENCE
         return {
             "siim_dice": _mean(dice),
+            "gain_over_empty": _mean(dice - np.where(positive, 0.0, 1.0)),
             "siim_dice_at_siim_prevalence": prevalence * on_positives + (1 - prevalence) * on_negatives,
             "dice_on_positives": on_positives,
             "sensitivity": _mean(called[positive]),

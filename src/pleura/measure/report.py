@@ -52,7 +52,7 @@ def page(title: str, body: str) -> str:
 def render(report: Report) -> str:
     """The report as a page of HTML."""
     document = report.document
-    good = document["verdict"].startswith("It beats")
+    good = document["metrics"]["gain_over_empty"]["low"] > 0
     positives, total = document["positives"], document["positives"] + document["negatives"]
     parts = [
         f"<h1>How good is this model?</h1><p class=soft>pleura {escape(document['pleura'])} on "

@@ -1,0 +1,137 @@
+"""A report may not claim what is not so."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from pleura.data.dataset import Dataset
+from pleura.errors import InputError, OutputError
+from pleura.evaluate import evaluate, verdict
+from pleura.measure.bootstrap import bootstrap
+from pleura.measure.metrics import Outcomes
+from pleura.prepare import PrepareSettings, prepare
+
+
+def said(dice, positive, called, in_sample=False):
+    positive, called = np.array(positive), np.array(called)
+    outcomes = Outcomes(positive, called, np.array(dice, dtype=float), np.zeros(len(positive)))
+    estimates = bootstrap(outcomes.summary, np.arange(len(positive)), 200)
+    return verdict(outcomes, estimates, float((~positive).mean()), in_sample)
+
+
+POSITIVE = [True] * 20 + [False] * 20
+
+
+def test_a_model_that_finds_nothing_is_called_the_empty_predictor():
+    assert said([0.0] * 20 + [1.0] * 20, POSITIVE, [False] * 40).startswith("This is the empty predictor")
+
+
+def test_a_model_that_finds_much_beats_the_empty_predictor():
+    assert said([0.8] * 20 + [1.0] * 20, POSITIVE, POSITIVE).startswith("It beats the empty predictor")
+
+
+def test_a_model_of_false_alarms_alone_is_called_worse_than_the_empty_predictor():
+    assert said([0.0] * 40, POSITIVE, [True] * 40).startswith("It is worse than the empty predictor")
+
+
+def test_a_model_that_gains_what_it_loses_cannot_be_told_from_the_empty_predictor():
+    assert "cannot be told" in said([1.0, *[0.0] * 19, 0.0, *[1.0] * 19], POSITIVE, [True, *[False] * 19] * 2)
+
+
+def test_a_rule_tuned_on_the_same_cases_is_said_to_be():
+    assert "tuned on these very cases" in said([0.8] * 20 + [1.0] * 20, POSITIVE, POSITIVE, in_sample=True)
+
+
+@pytest.fixture(scope="module")
+def scored(run, dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    return evaluate(run, dataset, resamples=50, out=out), json.loads((out / "report.json").read_text())
+
+
+def test_the_floor_is_the_share_of_negatives_and_every_metric_has_an_interval(scored):
+    done, document = scored
+    assert done.floor == pytest.approx(done.negatives / (done.positives + done.negatives))
+    assert set(document["metrics"]) >= {"siim_dice", "dice_on_positives", "sensitivity", "specificity", "auroc"}
+    assert all({"value", "low", "high"} <= metric.keys() for metric in document["metrics"].values())
+
+
+def test_the_scores_of_the_report_are_those_of_its_cases(scored):
+    done, document = scored
+    mean = sum(case["siim_dice"] for case in document["cases"]) / len(document["cases"])
+    assert done.estimates["siim_dice"].value == pytest.approx(mean, abs=1e-6)
+
+
+def test_by_default_the_cases_are_those_the_model_was_chosen_on_and_the_report_says_so(scored, dataset):
+    done, document = scored
+    fold = {case.image_id for case in Dataset(dataset).cases if case.fold == 0}
+    assert {case["image_id"] for case in document["cases"]} == fold
+    assert done.in_sample
+    assert "was chosen on" in done.split
+
+
+def test_the_report_stands_alone(scored):
+    done, _ = scored
+    page = done.report.read_text()
+    assert "src='data:image/jpeg" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_cases_that_the_model_learned_from_are_never_scored_without_saying_so(run, dataset, tmp_path, split):
+    assert "learned from: this estimates nothing" in evaluate(run, dataset, split, resamples=10, out=tmp_path).split
+
+
+def test_the_training_data_is_known_again_when_it_was_prepared_anew(run, phantoms, tmp_path):
+    settings = PrepareSettings(
+        phantoms / "dicom", (phantoms / "masks.csv",), tmp_path / "d", size_px=96, folds=4, seed=1
+    )
+    prepare(settings)
+    done = evaluate(run, tmp_path / "d", "all", resamples=10, out=tmp_path)
+    assert "learned from" in done.split
+    assert "was chosen on" in evaluate(run, tmp_path / "d", resamples=10, out=tmp_path).split
+
+
+def test_cases_that_no_training_met_are_called_new(run, tmp_path):
+    from pleura.data.phantom_dicom import write_phantom_dataset
+
+    write_phantom_dataset(tmp_path / "new", n_patients=12, seed=9, size_px=64)
+    prepare(
+        PrepareSettings(
+            tmp_path / "new" / "dicom", (tmp_path / "new" / "masks.csv",), tmp_path / "d", size_px=64, folds=2
+        )
+    )
+    done = evaluate(run, tmp_path / "d", resamples=10, out=tmp_path)
+    assert "new to the model" in done.split
+    assert not done.in_sample
+    with pytest.raises(InputError, match="--split all"):
+        evaluate(run, tmp_path / "d", "val", out=tmp_path)
+
+
+def test_a_run_of_several_folds_is_not_scored_on_its_own_training_data(run, dataset, tmp_path):
+    from dataclasses import replace
+
+    from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+
+    one = load_checkpoint(run / "fold-0" / "best.safetensors")
+    save_checkpoint(tmp_path / "fold-0" / "best.safetensors", one)
+    turned = {"train": one.seen["val"], "val": one.seen["train"]}
+    save_checkpoint(tmp_path / "fold-1" / "best.safetensors", replace(one, seen=turned))
+    with pytest.raises(InputError, match="one at a time"):
+        evaluate(tmp_path, dataset)
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(run, dataset, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="choose another --out"):
+        evaluate(run, dataset, out=tmp_path / "file")
+
+
+def test_tuning_is_reported_with_what_it_keeps(scored):
+    done, _ = scored
+    assert done.tuned["cross_fitted"] is None or done.tuned["cross_fitted"] <= done.tuned["in_sample"] + 1e-9
+    assert not math.isnan(done.tuned["in_sample"])

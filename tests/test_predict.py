@@ -1,0 +1,77 @@
+"""The one path from an image to a mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pleura.errors import CheckpointError, InputError
+from pleura.learn.checkpoint import load_checkpoint
+from pleura.measure.triplet import REFERENCE_AREA_PX, Triplet
+from pleura.predict import Predictor, side_of
+
+
+@pytest.fixture
+def checkpoint(run):
+    return load_checkpoint(run / "fold-0" / "best.safetensors")
+
+
+def test_probabilities_come_back_where_their_pixels_were(checkpoint):
+    settings = {**checkpoint.preprocessing, "prepared_px": 256, "size_px": 64}
+    predictor = Predictor([replace(checkpoint, preprocessing=settings)])
+    # In place of a net, what it would see: 4 x 4 pixels of the prepared square averaged.
+    predictor.probabilities = lambda squares: (squares / 255).reshape(-1, 64, 4, 64, 4).mean((2, 4)).astype(np.float32)
+    rows, columns = np.mgrid[:611, :509]
+    image = np.exp(-(((rows - 400) / 60) ** 2 + ((columns - 130) / 60) ** 2)).astype(np.float32)
+    seen = predictor.predict(image).probabilities
+    centre = [float((axis * seen).sum() / seen.sum()) for axis in (rows, columns)]
+    true = [float((axis * image).sum() / image.sum()) for axis in (rows, columns)]
+    np.testing.assert_allclose(centre, true, atol=0.3)
+
+
+def test_weights_that_are_not_finite_are_refused_not_called_healthy(checkpoint):
+    damaged = {key: tensor * float("nan") for key, tensor in checkpoint.weights.items()}
+    with pytest.raises(CheckpointError, match="not finite"):
+        Predictor([replace(checkpoint, weights=damaged)]).predict(np.zeros((64, 64), dtype=np.uint8))
+
+
+def test_a_header_with_other_fields_is_refused(checkpoint):
+    with pytest.raises(CheckpointError, match="other fields"):
+        Predictor([replace(checkpoint, triplet={"threshold": 0.5})])
+
+
+def test_one_fold_that_finds_nothing_does_not_silence_the_others(checkpoint):
+    rules = [Triplet(0.6, 100, 0.4), Triplet(1.0, REFERENCE_AREA_PX + 1, 1.0)]
+    both = [replace(checkpoint, triplet=vars(rule)) for rule in rules]
+    assert Predictor(both).triplet == rules[0]
+
+
+def test_folds_of_different_preparation_do_not_mix(checkpoint):
+    other = replace(checkpoint, preprocessing={**checkpoint.preprocessing, "prepared_px": 128})
+    with pytest.raises(CheckpointError, match="different --size"):
+        Predictor([checkpoint, other])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2.0), np.full((4, 4), np.nan), np.zeros((0, 4), np.uint8)],
+)
+def test_an_array_that_is_no_image_is_refused(checkpoint, image):
+    with pytest.raises(InputError):
+        Predictor([checkpoint]).predict(image)
+
+
+def test_an_unknown_tta_is_refused(checkpoint):
+    with pytest.raises(InputError, match="none or flip"):
+        Predictor([checkpoint], tta="rotate")
+
+
+def test_the_patients_right_is_at_the_left_of_the_image():
+    mask = np.zeros((4, 8), dtype=np.uint8)
+    assert side_of(mask) is None
+    mask[:, 1] = 1
+    assert side_of(mask) == "R"
+    assert side_of(mask[:, ::-1]) == "L"
+    assert side_of(mask | mask[:, ::-1]) == "B"
