@@ -197,9 +197,7 @@ def _caption(prediction: Prediction) -> str:
     if not prediction.is_positive:
         return f"no pneumothorax found, score {prediction.score:.2f}"
     side = {"R": "right", "L": "left", "B": "both sides"}[str(prediction.side)]
-    area = (
-        f"{prediction.area_px} px" if prediction.area_mm2 is None else f"{prediction.area_mm2 / 100:.1f} cm² of image"
-    )
+    area = f"{prediction.area_px} px" if prediction.area_mm2 is None else f"{prediction.area_mm2 / 100:.1f} sq cm"
     return f"pneumothorax, {side}, {area}, score {prediction.score:.2f}"
 
 
