@@ -63,7 +63,7 @@ def assign_folds(patients: Sequence[str], mask_areas: Sequence[int], n_folds: in
         strata[areas > 0] = 1 + np.searchsorted(np.quantile(areas[areas > 0], SIZE_QUARTILES), areas[areas > 0])
     strata = _merge_small_strata(strata, n_folds)
     folds = np.zeros(len(areas), dtype=np.int64)
-    # The seed renumbers the patients. The shuffle of scikit-learn 1.7 undoes the balance it is meant to keep, that of 1.9 does not.
+    # The seed renumbers the patients: the shuffle of scikit-learn 1.7 undoes the balance that it is meant to keep.
     renumbered = np.random.default_rng(seed).permutation(groups.max() + 1)[groups]
     for fold, (_, chosen) in enumerate(StratifiedGroupKFold(n_folds).split(areas, strata, renumbered)):
         folds[chosen] = fold
