@@ -178,6 +178,8 @@ class TrainingConfig(_Strict):
     """Largest norm of the gradient; 0 does not clip."""
     positive_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of positives in an epoch: all of them, and a rotation of negatives. null: every case once."""
+    cases_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    """At most so many cases an epoch, drawn anew for each; null: all of them. Shortens a run on a slow machine."""
     select: Literal["siim_dice", "siim_dice_at_siim_prevalence"] = "siim_dice"
     """The validation score that picks the best epoch and the triplet: over the cases as they are, or re-weighted to
     SIIM's 22.15 % positives where the dataset has another share."""

@@ -203,8 +203,10 @@ class _Training:
         """One pass over the cases of an epoch; returns the mean loss and the number of images."""
         seed = (self.recipe.seed, progress.stage, progress.epoch)
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        chosen = epoch_order(self.dataset.positive[self.train_positions], stage.positive_rate, *seed[:1], seed[2])
-        order = self.train_positions[chosen]
+        # Counted over all stages, so that the rotation of negatives goes on where the stage before left it.
+        positive, so_far = self.dataset.positive[self.train_positions], len(progress.history)
+        chosen = epoch_order(positive, stage.positive_rate, self.recipe.seed, so_far)
+        order = self.train_positions[chosen][: stage.cases_per_epoch]
         order = order[: max(len(order) - len(order) % stage.batch_size, stage.batch_size)]
         preprocessing, device = self._preprocessing(stage), self.accelerator.device
         steps, losses = -(-len(order) // stage.batch_size), []

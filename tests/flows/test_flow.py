@@ -142,3 +142,20 @@ def test_several_folds_are_averaged(run, tmp_path):
     image = np.random.default_rng(2).integers(0, 256, (64, 64), dtype=np.uint8)
     one, mean = Predictor.load(run).predict(image), Predictor.load(tmp_path).predict(image)
     np.testing.assert_allclose(one.probabilities, mean.probabilities, atol=1e-6)
+
+
+def test_an_epoch_can_be_shortened_and_then_shows_other_cases_each_time(dataset, tmp_path, monkeypatch):
+    import pleura.train as module
+    from pleura.config import load_recipe
+
+    shown: list[tuple[int, ...]] = []
+
+    def seen(data, order, batch_size):
+        shown.append(tuple(order.tolist()))
+        return package.data.batches.batches(data, order, batch_size)
+
+    monkeypatch.setattr(module, "batches", seen)
+    overrides = ["training.cases_per_epoch=8", "stages.low.epochs=2", "stages.high.epochs=1"]
+    module.train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path)
+    epochs = [order for order in shown if len(order) == 8]
+    assert len(set(epochs)) == len(epochs) == 3
