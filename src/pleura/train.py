@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pleura import __version__
-from pleura.config import Recipe, StageConfig
 from pleura.data.augment import augment
 from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
-from pleura.data.sampler import epoch_order
+from pleura.data.sampler import epoch_order, rate_of_epoch
 from pleura.errors import InputError, NonFiniteLossError, OutputError
 from pleura.learn.checkpoint import (
     Checkpoint,
@@ -48,6 +47,7 @@ from pleura.model import build_model
 from pleura.model.encoders import Encoder
 from pleura.model.inference import Preprocessing, infer, normalise, resize_images, resize_masks
 from pleura.progress import track
+from pleura.settings import Recipe, StageConfig
 
 logger = logging.getLogger("pleura")
 
@@ -205,7 +205,8 @@ class _Training:
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         # Counted over all stages, so that the rotation of negatives goes on where the stage before left it.
         positive, so_far = self.dataset.positive[self.train_positions], len(progress.history)
-        chosen = epoch_order(positive, stage.positive_rate, self.recipe.seed, so_far)
+        rate = rate_of_epoch(stage.positive_rate, progress.epoch, stage.epochs)
+        chosen = epoch_order(positive, rate, self.recipe.seed, so_far)
         order = self.train_positions[chosen][: stage.cases_per_epoch]
         order = order[: max(len(order) - len(order) % stage.batch_size, stage.batch_size)]
         preprocessing, device = self._preprocessing(stage), self.accelerator.device

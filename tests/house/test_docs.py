@@ -19,21 +19,22 @@ from pydantic.fields import FieldInfo
 import pleura
 from pleura.batch import COLUMNS, WRITES
 from pleura.cli import app
-from pleura.config import (
+from pleura.config import load_recipe
+from pleura.data.dataset import Case
+from pleura.data.rle import SIIM_SIDE_PX
+from pleura.learn.checkpoint import Checkpoint
+from pleura.measure.metrics import empty_floor
+from pleura.measure.report import NAMES
+from pleura.settings import (
     AugmentConfig,
+    AveragingConfig,
     LossConfig,
     ModelConfig,
     Recipe,
     ScheduleConfig,
     StageConfig,
     TrainingConfig,
-    load_recipe,
 )
-from pleura.data.dataset import Case
-from pleura.data.rle import SIIM_SIDE_PX
-from pleura.learn.checkpoint import Checkpoint
-from pleura.measure.metrics import empty_floor
-from pleura.measure.report import NAMES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,6 +51,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`training`, and each of `stages`", TrainingConfig),
     ("`training.loss`", LossConfig),
     ("`training.schedule`", ScheduleConfig),
+    ("`training.averaging`", AveragingConfig),
     ("`training.augment`", AugmentConfig),
 )
 NOT_BUILT = ("tune", "recalibrate", "score", "compare", "export", "serve", "import-recipe", "import-weights", "recipes")

@@ -35,7 +35,8 @@ NOUNS = ("dicom", "data", "model", "learn", "measure", "recipes")
 # Each may import what stands in a line above it; the nouns have exceptions of their own.
 ORDER = (
     ("errors",),
-    ("config", "progress"),
+    ("settings", "progress"),
+    ("config",),
     NOUNS,
     ("prepare", "train", "predict", "doctor"),
     ("batch", "evaluate"),
@@ -51,7 +52,7 @@ HOMES = {
     "timm": {"model/encoders.py"},
     "typer": {"cli.py"},
     "rich": {"progress.py"},
-    "pydantic": {"config.py"},
+    "pydantic": {"config.py", "settings.py"},
     "sklearn": {"data/folds.py"},
     "accelerate": {"train.py"},
     "pydicom": {"dicom/grey.py", "dicom/header.py", "dicom/read.py", "data/phantom_dicom.py"},

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pleura.config import ModelConfig
 from pleura.errors import CheckpointError, OutputError
 from pleura.learn import checkpoint as module
 from pleura.learn.checkpoint import (
@@ -31,6 +30,7 @@ from pleura.learn.checkpoint import (
     save_state,
     write_atomically,
 )
+from pleura.settings import ModelConfig
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(7), "half": torch.ones(3).bfloat16()}
 CHECKPOINT = Checkpoint(

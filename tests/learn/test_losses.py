@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pleura.config import LossConfig
 from pleura.learn.losses import combo_loss, focal_loss, soft_dice_loss
+from pleura.settings import LossConfig
 
 BCE, DICE, FOCAL = LossConfig(dice=0), LossConfig(bce=0), LossConfig(bce=0, dice=0, focal=1)
-DICE_EACH = LossConfig(bce=0, dice_per_image=True)
+DICE_EACH = LossConfig(bce=0, per_image=True)
 ALL = LossConfig(bce=3, dice=1, focal=4)
 CONFIGS = [BCE, DICE, DICE_EACH, FOCAL, ALL]
 

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pleura.config import ModelConfig
 from pleura.errors import ConfigError, InputError
 from pleura.model import build_model, encoders
 from pleura.model.encoders import Encoder, run_padded
+from pleura.settings import ModelConfig
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pleura.config import AugmentConfig
+from pleura.settings import AugmentConfig
 
 REFERENCE_SIDE_PX = 1024
 """The side at which the published elastic and optical settings are pixels."""

@@ -6,6 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def rate_of_epoch(rate: float | tuple[float, float] | None, epoch: int, epochs: int) -> float | None:
+    """The share of positives of epoch 0, 1, ... of a stage: a pair slides in equal steps from first to last.
+
+    Source: the 1st place of SIIM-ACR 2019 went from 0.8 to 0.4 by parts, the 4th from 0.8 to 0.22 by epochs.
+    """
+    if not isinstance(rate, tuple):
+        return rate
+    first, last = rate
+    return first + (last - first) * min(1.0, epoch / max(1, epochs - 1))
+
+
 def epoch_order(positive: NDArray[np.bool_], positive_rate: float | None, seed: int, epoch: int) -> NDArray[np.int64]:
     """The cases of one epoch, shuffled; a pure function of its arguments, so that a killed run repeats it.
 

@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pleura.config import ModelConfig, parse_model
+from pleura.config import parse_model
 from pleura.errors import CheckpointError, ConfigError, writing
+from pleura.settings import ModelConfig
 
 FORMAT = 1
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pleura.config import LossConfig
+from pleura.settings import LossConfig
 
 SMOOTH = 1.0
 """Added to numerator and denominator of the soft Dice, in pixels: on an empty image a false positive costs."""
@@ -25,7 +25,7 @@ def combo_loss(logits: Tensor, masks: Tensor, config: LossConfig) -> Tensor:
     if config.bce:
         total = total + config.bce * functional.binary_cross_entropy_with_logits(logits, masks)
     if config.dice:
-        total = total + config.dice * soft_dice_loss(logits, masks, config.dice_per_image)
+        total = total + config.dice * soft_dice_loss(logits, masks, config.per_image)
     if config.focal:
         total = total + config.focal * focal_loss(logits, masks)
     return total

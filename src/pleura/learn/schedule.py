@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pleura.config import TrainingConfig
+from pleura.settings import TrainingConfig
 
 
 @dataclass

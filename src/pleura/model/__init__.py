@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from pleura.config import ModelConfig, parse_model
+from pleura.config import parse_model
 from pleura.model.albunet import AlbuNet
 from pleura.model.encoders import Encoder
 from pleura.model.unet import UNet
+from pleura.settings import ModelConfig
 
 ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], nn.Module]] = {"unet": UNet, "albunet": AlbuNet}
 

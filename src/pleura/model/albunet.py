@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pleura.config import ModelConfig
 from pleura.model.encoders import Encoder, run_padded
+from pleura.settings import ModelConfig
 
 
 class DecoderBlock(nn.Module):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pleura.config import ModelConfig
 from pleura.errors import ConfigError
 from pleura.model.encoders import Encoder, run_padded
+from pleura.settings import ModelConfig
 
 
 def _convolution(in_channels: int, out_channels: int, normalisation: str) -> nn.Sequential:
