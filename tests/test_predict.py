@@ -68,6 +68,27 @@ def test_an_unknown_tta_is_refused(checkpoint):
         Predictor([checkpoint], tta="rotate")
 
 
+@pytest.mark.parametrize("recipe", [{}, {"tta": "none"}, {"tta": "flip"}])
+@pytest.mark.parametrize("asked", [None, "none", "flip"])
+def test_images_are_mirrored_as_asked_and_else_as_the_recipe_says(checkpoint, recipe, asked):
+    predictor = Predictor([replace(checkpoint, recipe=recipe)], tta=asked)
+    assert predictor.tta == (asked or recipe.get("tta", "none"))
+
+
+def test_a_recipe_with_an_unknown_tta_is_refused(checkpoint):
+    with pytest.raises(InputError, match="none or flip, not 'rotate'"):
+        Predictor([replace(checkpoint, recipe={"tta": "rotate"})])
+
+
+def test_weights_tell_how_much_each_checkpoint_counts(checkpoint):
+    squares = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
+    other = replace(checkpoint, weights={key: tensor * 0.9 for key, tensor in checkpoint.weights.items()})
+    one, two = (Predictor([each]).probabilities(squares) for each in (checkpoint, other))
+    mean = Predictor([checkpoint, other], weights=[1, 3]).probabilities(squares)
+    np.testing.assert_allclose(mean, 0.25 * one + 0.75 * two, atol=1e-6)
+    assert abs(one - two).max() > 1e-3
+
+
 def test_the_patients_right_is_at_the_left_of_the_image():
     mask = np.zeros((4, 8), dtype=np.uint8)
     assert side_of(mask) is None

@@ -26,7 +26,7 @@ from pleura.dicom.read import Radiograph, image_id_of
 from pleura.errors import OutputError, PleuraError, writing
 from pleura.learn.checkpoint import write_atomically
 from pleura.measure.overlay import overlay
-from pleura.predict import Prediction, Predictor, find_checkpoints
+from pleura.predict import Prediction, Predictor, find_model
 from pleura.progress import track
 
 JOURNAL, TABLE, RUNS, PROBLEMS = "journal.jsonl", "predictions.csv", "masks.csv", "problems.csv"
@@ -59,8 +59,8 @@ class BatchResult:
 
 
 def model_name(model: Path) -> str:
-    """Names a model by the bytes of its checkpoints. Raises: CheckpointError, InputError."""
-    return hash_files(*find_checkpoints(model))
+    """Names a model by the bytes of its files. Raises: CheckpointError, InputError."""
+    return hash_files(*find_model(model).all)
 
 
 def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
@@ -98,7 +98,7 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> list[dict[str, Any]
     """Open OUT; returns the entries of an earlier, interrupted run of the same command."""
     asked = {
         "model": settings.model_name,
-        "tta": "flip" if predictor.flip else "none",
+        "tta": predictor.tta,
         "write": sorted(settings.write),
     }
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()

@@ -8,18 +8,16 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from pleura import __version__
+from pleura import __version__, say
 from pleura.errors import InputError, PleuraError
-
-if TYPE_CHECKING:
-    from pleura.prepare import Prepared
 
 
 class _Commands(TyperGroup):
@@ -71,6 +69,25 @@ class Tta(str, Enum):
     flip = "flip"
 
 
+class Architecture(str, Enum):
+    """The nets."""
+
+    unet = "unet"
+    albunet = "albunet"
+
+
+class InputScaling(str, Enum):
+    """What happens to an image in [0, 1] before the net sees it."""
+
+    encoder = "encoder"
+    none = "none"
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"pleura {__version__}")
@@ -119,46 +136,56 @@ def prepare(
             workers=workers,
         )
     )
-    _say_prepared(made, out)
+    _print(say.prepared(made, out))
     if made.count("quarantined") or made.count("same id"):
         raise typer.Exit(1)
 
 
-def _say_prepared(made: Prepared, out: Path) -> None:
-    card = made.dataset.card
-    share = 100 * card["positive"] / card["cases"]
-    typer.echo(
-        f"{out}: {card['cases']} cases of {card['patients']} patients, {card['positive']} positive ({share:.1f} %)"
-    )
-    for leak in made.leaks:
-        typer.echo(f"  {leak}")
-    for kind, count in card["problems"].items():
-        first = next(problem for problem in made.problems if problem.kind == kind)
-        typer.echo(f"  {count} {kind}: {first.file or first.image_id} ({first.reason})" + (" ..." if count > 1 else ""))
-    if card["problems"]:
-        typer.echo(f"  all of them with reasons: {out / 'problems.csv'}")
-
-
 @app.command(epilog="Example: pleura train recipes/densenet121.yaml training.epochs=5 --data siim --out run")
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe: a YAML file, or the name of one of pleura recipes.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="key=value: training.lr=1e-4, stages.low.epochs=2.")
     ] = None,
     data: Annotated[Path, typer.Option(help="The dataset folder of pleura prepare.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option(help="The run's folder.")] = ...,  # type: ignore[assignment]
-    fold: Annotated[int, typer.Option(min=0, help="The fold to hold out for validation.")] = 0,
+    fold: Annotated[str, typer.Option(help="The fold to hold out for validation, or all: each in turn.")] = "0",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
+    stage: Annotated[str | None, typer.Option(help="Begin at this stage, from what the one before has left.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint that the first stage starts from.")] = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Folds at a time, each on a device of its own.")] = 1,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
 ) -> None:
-    """Train a recipe on all folds but one."""
-    from pleura.config import load_recipe
+    """Train a recipe on all folds but one, or on each of them."""
+    from pleura.recipes import load_experiment
+    from pleura.settings import Ensemble
 
-    settings = load_recipe(recipe, overrides or [])  # before torch is imported, so that a typo is told at once
+    if not re.fullmatch(r"[0-9]+|all", fold):
+        raise typer.BadParameter(f"{fold!r} is neither a number nor all", param_hint="--fold")
+    if stage and (resume or fold == "all"):
+        raise typer.BadParameter("goes neither with --resume nor with --fold all", param_hint="--stage")
+    if fold == "all" and weights:
+        raise typer.BadParameter("its cases would be validation cases of some fold", param_hint="--weights")
+    settings = load_experiment(recipe, overrides or [])  # before torch is imported, so that a typo is told at once
+    if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
+        raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
     from pleura.data.dataset import Dataset
-    from pleura.train import train as run
 
-    folder = run(settings, Dataset(data), out, fold, resume)
-    typer.echo(f"{folder / 'best.safetensors'}\nnext: pleura evaluate {out} --data {data}")
+    dataset = Dataset(data)
+    if isinstance(settings, Ensemble):
+        from pleura.ensemble import train_ensemble
+
+        folder = train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
+        typer.echo(f"{folder / 'ensemble.json'}\nnext: pleura evaluate {out} --data {data}")
+    elif fold == "all":
+        from pleura.crossval import train_folds
+
+        _print(say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard)))
+    else:
+        from pleura.train import train as run
+
+        folder = run(settings, dataset, out, int(fold), resume, stage=stage, weights=weights, tensorboard=tensorboard)
+        typer.echo(f"{folder / 'best.safetensors'}\nnext: pleura evaluate {out} --data {data}")
 
 
 @app.command(epilog="Example: pleura evaluate run --data siim")
@@ -167,26 +194,14 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
     split: Annotated[SplitName | None, typer.Option(help="By default val, or all if the model met none.")] = None,
     out: Annotated[Path | None, typer.Option(help="The report's folder; by default beside the model.")] = None,
-    tta: Annotated[Tta, typer.Option(help="flip: mean with the mirrored image.")] = Tta.none,
+    tta: Annotated[Tta | None, typer.Option(help="flip: mean with the mirrored image; by default as trained.")] = None,
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
 ) -> None:
     """Score a model, next to its floor and with intervals; writes report.html and report.json."""
     from pleura.evaluate import evaluate as run
-    from pleura.measure.report import NAMES
 
-    done = run(model, data, split.value if split else None, tta.value, resamples, out)
-    typer.echo(f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}")
-    for key, (name, _) in NAMES.items():
-        typer.echo(f"  {name:<36}{done.estimates[key]}")
-    triplet = done.triplet
-    typer.echo(
-        f"  triplet {triplet.top_threshold:.3f} / {triplet.min_pixels} px / {triplet.bottom_threshold:.3f}", nl=False
-    )
-    typer.echo(", tuned on these very cases" if done.in_sample else "")
-    if done.tuned["cross_fitted"] is not None:
-        in_sample, honest = done.tuned["in_sample"], done.tuned["cross_fitted"]
-        typer.echo(f"  tuning it here, at 22.15 % positives: {in_sample:.4f} in sample, {honest:.4f} cross-fitted")
-    typer.echo(f"{done.verdict}\n{done.report}")
+    done = run(model, data, split.value if split else None, tta.value if tta else None, resamples, out)
+    _print(say.evaluation(done))
 
 
 @app.command(epilog="Example: pleura predict patient.dcm folder/ 'study/*.png' --model run --out found")
@@ -194,7 +209,7 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(help="DICOM, PNG or JPEG files, folders, or patterns.")],
     out: Annotated[Path, typer.Option(help="The folder of results.")],
     model: Annotated[Path, typer.Option(help="A checkpoint, or a run's folder.")],
-    tta: Annotated[Tta, typer.Option(help="flip: mean with the mirrored image.")] = Tta.none,
+    tta: Annotated[Tta | None, typer.Option(help="flip: mean with the mirrored image; by default as trained.")] = None,
     write: Annotated[str, typer.Option(help="What to write: mask, rle, overlay.")] = "mask,rle,overlay",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
 ) -> None:
@@ -207,7 +222,7 @@ def predict(
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WRITES)}", param_hint="--write")
     settings = BatchSettings(tuple(inputs), out, model_name(model), wanted, batch_size)
-    done = predict_batch(Predictor.load(model, tta.value), settings)
+    done = predict_batch(Predictor.load(model, tta.value if tta else None), settings)
     earlier = f", {done.earlier} were done by an earlier run" if done.earlier else ""
     typer.echo(f"{out}: {done.predicted} radiographs{earlier}; pneumothorax found on {done.positive} of all")
     typer.echo("research software, not a medical device")
@@ -215,6 +230,54 @@ def predict(
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)
     if done.problems:
         raise typer.Exit(1)
+
+
+@app.command("import-recipe", epilog="Example: pleura import-recipe train_config_part0.yaml train_config_part1.yaml")
+def import_recipe(
+    files: Annotated[list[Path], typer.Argument(help="Training YAMLs of the winner's repository, in their order.")],
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+) -> None:
+    """Turn another project's training files into one recipe, and tell what differs and why."""
+    from pleura.migrate.recipe import import_recipe as run
+
+    for line in run(files, out):
+        typer.echo(line)
+    typer.echo(f"{out}\nnext: pleura train {out} --data DATA --out RUN")
+
+
+@app.command(
+    "import-weights", epilog="Example: pleura import-weights model.pth --architecture albunet --out a.safetensors"
+)
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A state dict, .pth or .safetensors; nothing else is unpickled.")],
+    architecture: Annotated[Architecture, typer.Option(help="Which of the published nets.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write, a .safetensors file.")],
+    encoder: Annotated[str | None, typer.Option(help="Of a unet; by default told from the file.")] = None,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images that it was trained on.")] = 1024,
+    input_scaling: Annotated[
+        InputScaling | None, typer.Option(help="encoder: ImageNet's; none: [0, 1]; by default as published.")
+    ] = None,
+    triplet: Annotated[str | None, typer.Option(help="TOP/PIXELS/BOTTOM; by default 0.75/2000/0.3.")] = None,
+) -> None:
+    """Turn another project's checkpoint into one of pleura's, with equal outputs."""
+    from pleura.migrate.weights import WeightSettings
+    from pleura.migrate.weights import import_weights as run
+
+    scaling = input_scaling.value if input_scaling else None
+    made = run(WeightSettings(file, architecture.value, out, encoder, size, scaling, triplet))
+    rule = "/".join(f"{made.triplet[key]}" for key in ("top_threshold", "min_pixels", "bottom_threshold"))
+    typer.echo(f"{out}: {made.model.architecture} with {made.model.encoder}, {len(made.weights)} tensors")
+    typer.echo(f"  input scaling {made.model.input_scaling}; triplet {rule}, {made.provenance['triplet']}")
+
+
+@app.command(epilog="Example: pleura recipes seunet")
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="One of them, to see all of it.")] = None,
+) -> None:
+    """List the recipes that come with pleura, with their scores to compare with, cost and source."""
+    from pleura.recipes import describe_recipe, list_recipes
+
+    typer.echo(describe_recipe(name) if name else list_recipes())
 
 
 @app.command(epilog="Example: pleura demo --out demo")

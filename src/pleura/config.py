@@ -13,7 +13,18 @@ import yaml
 from pydantic import ValidationError
 
 from pleura.errors import ConfigError
-from pleura.settings import AugmentConfig, AveragingConfig, LossConfig, ModelConfig, Recipe, ScheduleConfig, StageConfig
+from pleura.settings import (
+    AugmentConfig,
+    AveragingConfig,
+    Ensemble,
+    LossConfig,
+    MemberConfig,
+    ModelConfig,
+    Recipe,
+    RuleConfig,
+    ScheduleConfig,
+    StageConfig,
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -68,6 +79,25 @@ def parse_recipe(document: Mapping[str, Any], origin: str = "recipe") -> Recipe:
     if faults:
         raise ConfigError(f"{origin}: " + "; ".join(faults))
     return recipe
+
+
+def load_ensemble(path: Path) -> Ensemble | None:
+    """Read and check the file of an ensemble, its members' recipes apart; None where it names no members.
+
+    What is no ensemble is for `load_recipe` to read, and to refuse. Raises: ConfigError that names every fault.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    if not isinstance(document, dict) or "members" not in document:
+        return None
+    try:
+        return Ensemble.model_validate_json(json.dumps(document, default=str))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(_fault(item, {}, []) for item in error.errors())) from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: holds something that no ensemble can ({error})") from error
 
 
 def parse_model(document: Mapping[str, Any]) -> ModelConfig:
@@ -143,4 +173,5 @@ def _holds(tree: Any, path: list[str]) -> bool:
 
 def _known_keys() -> list[str]:
     kinds = (Recipe, StageConfig, ModelConfig, LossConfig, ScheduleConfig, AveragingConfig, AugmentConfig)
-    return ["training", *dict.fromkeys(key for kind in kinds for key in kind.model_fields)]
+    every = (*kinds, Ensemble, MemberConfig, RuleConfig)
+    return ["training", *dict.fromkeys(key for kind in every for key in kind.model_fields)]

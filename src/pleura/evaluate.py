@@ -54,14 +54,15 @@ def evaluate(
     model: Path,
     data: Path,
     split: Split | None = None,
-    tta: str = "none",
+    tta: str | None = None,
     resamples: int = 1000,
     out: Path | None = None,
 ) -> Evaluation:
     """Score a checkpoint, or a run, on a dataset; write report.html and report.json.
 
     split: val, the cases that the model was chosen on; train, those it learned from; all. By default val where the
-    dataset holds any of them, all elsewhere. out: the report's folder, beside the model by default.
+    dataset holds any of them, all elsewhere. tta: none or flip, by default as the recipe says. out: the report's
+    folder, beside the model by default.
     Raises: CheckpointError, InputError, OutputError.
     """
     report = (out or (model if model.is_dir() else model.parent)) / "report.html"
@@ -69,11 +70,12 @@ def evaluate(
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
     known = _Known.of(predictor, dataset)
     split, positions = known.choose(split, dataset.folder)
-    histograms, scores = _measure(predictor, dataset, positions)
-    patients = _patients(dataset, positions)
-    outcomes = _outcomes(histograms, scores, predictor.triplet)
+    histograms, scores = measure_cases(predictor, dataset, positions)
+    patients = patient_numbers(dataset, positions)
+    outcomes = outcomes_by(histograms, scores, predictor.triplet)
     estimates = bootstrap(outcomes.summary, patients, resamples) | _proportions(outcomes)
-    floor, in_sample = empty_floor(outcomes.positive), bool(known.val[positions].any())
+    floor = empty_floor(outcomes.positive)
+    in_sample = bool(known.val[positions].any()) and not predictor.triplet_is_given
     evaluation = Evaluation(
         split=known.in_words(split, positions),
         triplet=predictor.triplet,
@@ -111,7 +113,7 @@ class _Known:
         if (self.train & self.val).any():
             raise InputError(
                 f"{folder}: the run holds several folds, and each case was training data of some; evaluate the folds "
-                "one at a time, fold-K/best.safetensors"
+                "one at a time, fold-K/best.safetensors; their pooled scores are in folds.json after --fold all"
             )
         if split is None:
             split = "val" if self.val.any() else "all"
@@ -138,10 +140,13 @@ def _check_writable(report: Path) -> None:
     probe.unlink()
 
 
-def _measure(
+def measure_cases(
     predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], batch_size: int = 8
 ) -> tuple[Histograms, NDArray[np.float64]]:
-    """Histograms on the dataset's grid, and image scores; one pass, 4 KB a case whatever its size."""
+    """Histograms on the dataset's grid, and image scores; one pass, 4 KB a case whatever its size.
+
+    Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask.
+    """
     parts, scores = [], []
     groups = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
     for group in track(groups, "evaluate"):
@@ -153,7 +158,8 @@ def _measure(
     return Histograms.join(parts), np.array(scores)
 
 
-def _outcomes(histograms: Histograms, scores: NDArray[np.float64], triplet: Triplet) -> Outcomes:
+def outcomes_by(histograms: Histograms, scores: NDArray[np.float64], triplet: Triplet) -> Outcomes:
+    """What a triplet makes of each case."""
     called, dice = histograms.decided(triplet)
     return Outcomes(histograms.positive, called, dice, scores)
 
@@ -165,7 +171,8 @@ def _proportions(outcomes: Outcomes) -> dict[str, Estimate]:
     return {name: wilson(int(hits.sum()), len(hits)) for name, hits in counts.items() if hits.all() or not hits.any()}
 
 
-def _patients(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def patient_numbers(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for the patient of each case; one whose patient is not known counts as a patient."""
     names = [dataset.cases[position].patient or dataset.cases[position].image_id for position in positions]
     return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
 
@@ -224,7 +231,7 @@ def _write(
         "triplet": asdict(evaluation.triplet),
         "triplet_tuned_on_these_cases": evaluation.in_sample,
         "tuned": evaluation.tuned,
-        "tta": "flip" if predictor.flip else "none",
+        "tta": predictor.tta,
         "resamples": resamples,
         "metrics": {name: asdict(estimate) for name, estimate in evaluation.estimates.items()},
         "data_sha256": dataset.data_hash,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from pleura.measure.triplet import REFERENCE_AREA_PX, SCORED_SHARE, Triplet
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing, infer
 
+ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
 BOTH_SIDES_SHARE = 0.2
 """A mask has two sides when at least this share of it lies on the smaller one."""
 
@@ -43,31 +46,87 @@ class Prediction:
     right at the left of the image."""
 
 
-def find_checkpoints(path: Path) -> list[Path]:
-    """The checkpoints that a path names: a file, or the best of each fold of a run.
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files that a path names as one model."""
 
-    Raises: CheckpointError if there is none.
+    checkpoints: list[Path]
+    weights: list[float]
+    """Of each checkpoint in the mean; they add up to 1."""
+    triplet: Triplet | None = None
+    """The decision rule where it is given for all of them together."""
+    described_by: tuple[Path, ...] = ()
+    """What else decides the result, besides the checkpoints."""
+
+    @property
+    def all(self) -> list[Path]:
+        """Every file, in order: what tells one model from another."""
+        return [*self.described_by, *self.checkpoints]
+
+
+def find_model(path: Path) -> ModelFiles:
+    """The files of a model: one checkpoint, the best of each fold of a run, or those of each member of an ensemble.
+
+    Raises: CheckpointError if there are none, or an ensemble is not whole.
     """
+    if (path / ENSEMBLE).is_file():
+        return _find_ensemble(path)
+    checkpoints = [path]
     if path.is_dir():
-        best = sorted(path.glob("fold-*/best.safetensors")) or sorted(path.glob("best.safetensors"))
-        if not best:
+        checkpoints = sorted(path.glob("fold-*/best.safetensors")) or sorted(path.glob("best.safetensors"))
+        if not checkpoints:
             raise CheckpointError(f"{path}: holds no fold-*/best.safetensors; is it the --out of pleura train?")
-        return best
-    return [path]
+    return ModelFiles(checkpoints, [1 / len(checkpoints)] * len(checkpoints))
+
+
+def _find_ensemble(folder: Path) -> ModelFiles:
+    file = folder / ENSEMBLE
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if document["format"] != ENSEMBLE_FORMAT:
+            raise ValueError("it is of another version")
+        members = [(folder / str(member["folder"]), float(member["weight"])) for member in document["members"]]
+        triplet = None if document["triplet"] is None else Triplet(**document["triplet"])
+        if not members or not all(0 < weight < np.inf for _, weight in members):
+            raise ValueError("it has members, and weights above 0")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: is no description of an ensemble ({error}); train it again") from error
+    checkpoints, weights, folds = [], [], {}
+    for member, weight in members:
+        if not member.is_dir():
+            raise CheckpointError(f"{member}: this member of the ensemble is missing; train it with --resume")
+        found = find_model(member).checkpoints
+        folds[member.name] = {checkpoint.parent.name for checkpoint in found}
+        checkpoints += found
+        weights += [weight / sum(weight for _, weight in members) / len(found)] * len(found)
+    if len({frozenset(names) for names in folds.values()}) > 1:
+        told = "; ".join(f"{name}: {', '.join(sorted(names))}" for name, names in folds.items())
+        raise CheckpointError(f"{folder}: its members have different folds ({told}); train what is missing")
+    return ModelFiles(checkpoints, weights, triplet, (file,))
 
 
 class Predictor:
-    """One model, or the mean of several, ready to run. Takes everything it needs from the checkpoints."""
+    """One model, or the weighted mean of several, ready to run. Takes everything it needs from the checkpoints."""
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], tta: str = "none", device: str | None = None) -> None:
-        """tta: `none`, or `flip` for the mean with the mirrored image. device: the GPU if there is one, by default.
+    def __init__(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        tta: str | None = None,
+        device: str | None = None,
+        weights: Sequence[float] | None = None,
+        triplet: Triplet | None = None,
+    ) -> None:
+        """tta: `none`, `flip` for the mean with the mirrored image, or None for what each checkpoint's recipe says.
 
+        device: the GPU if there is one, by default. weights: of each checkpoint in the mean; equal by default.
+        triplet: the decision rule; by default the weighted mean of the checkpoints' own.
         Raises: CheckpointError if weights do not fit their net, or the checkpoints differ in preparation;
         InputError for another tta.
         """
-        if tta not in ("none", "flip"):
-            raise InputError(f"tta is none or flip, not {tta!r}")
-        self.checkpoints, self.flip = list(checkpoints), tta == "flip"
+        self.checkpoints, self.triplet_is_given = list(checkpoints), triplet is not None
+        self.flips = [_flips(tta or checkpoint.recipe.get("tta", "none")) for checkpoint in checkpoints]
+        self.weights = np.asarray(weights or [1.0] * len(self.checkpoints), dtype=np.float64)
+        self.weights /= self.weights.sum()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         try:
             self.preprocessings = [Preprocessing(**checkpoint.preprocessing) for checkpoint in checkpoints]
@@ -77,7 +136,7 @@ class Predictor:
         if len({preprocessing.prepared_px for preprocessing in self.preprocessings}) != 1:
             raise CheckpointError("the checkpoints were trained on datasets of different --size; use one at a time")
         self.prepared_px = self.preprocessings[0].prepared_px
-        self.triplet = _mean_triplet(triplets)
+        self.triplet = triplet or _mean_triplet(triplets, self.weights)
         self.models = []
         for checkpoint in checkpoints:
             model = build_model(checkpoint.model)
@@ -85,9 +144,19 @@ class Predictor:
             self.models.append(model.eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, path: Path | str, tta: str = "none", device: str | None = None) -> Predictor:
-        """Load a checkpoint file, or the best checkpoint of each fold of a run. Raises: CheckpointError, InputError."""
-        return cls([load_checkpoint(file) for file in find_checkpoints(Path(path))], tta, device)
+    def load(cls, path: Path | str, tta: str | None = None, device: str | None = None) -> Predictor:
+        """Load a checkpoint file, the best checkpoint of each fold of a run, or an ensemble of runs.
+
+        tta: as the recipe says by default. Raises: CheckpointError, InputError.
+        """
+        files = find_model(Path(path))
+        checkpoints = [load_checkpoint(file) for file in files.checkpoints]
+        return cls(checkpoints, tta, device, files.weights, files.triplet)
+
+    @property
+    def tta(self) -> str:
+        """`none`, `flip`, or `mixed` where the recipes of an ensemble differ."""
+        return "mixed" if len(set(self.flips)) > 1 else "flip" if self.flips[0] else "none"
 
     def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of prepared images: (N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1].
@@ -97,13 +166,14 @@ class Predictor:
         """
         images = torch.from_numpy(np.array(squares))[:, None].to(self.device)
         largest = max(preprocessing.size_px for preprocessing in self.preprocessings)
-        total = None
-        for model, preprocessing in zip(self.models, self.preprocessings, strict=True):
-            part = infer(model, images, preprocessing, self.flip)
+        total = images.new_zeros((len(images), largest, largest), dtype=torch.float32)
+        every = zip(self.models, self.preprocessings, self.flips, self.weights, strict=True)
+        for model, preprocessing, flip, weight in every:
+            part = infer(model, images, preprocessing, flip)
             if part.shape[-1] != largest:
                 part = torch.nn.functional.interpolate(part[:, None], size=largest, mode="bilinear")[:, 0]
-            total = part if total is None else total + part
-        mean = np.asarray(((total if total is not None else images) / len(self.models)).cpu().numpy())
+            total = total + float(weight) * part
+        mean = np.asarray(total.clamp(0, 1).cpu().numpy())  # weights like 0.1 add up to 1 but for a rounding
         if not np.isfinite(mean).all():
             raise CheckpointError("the model gives probabilities that are not finite: its weights are damaged")
         return mean
@@ -172,14 +242,18 @@ def _of_array(image: NDArray[np.generic]) -> Radiograph:
     return Radiograph(image=values, image_id="array")
 
 
-def _mean_triplet(triplets: Sequence[Triplet]) -> Triplet:
-    """The triplet of a mean of models: the mean of theirs, until it is tuned for the mean itself.
+def _flips(tta: object) -> bool:
+    if tta not in ("none", "flip"):
+        raise InputError(f"tta is none or flip, not {tta!r}")
+    return tta == "flip"
+
+
+def _mean_triplet(triplets: Sequence[Triplet], weights: NDArray[np.float64]) -> Triplet:
+    """The triplet of a mean of models: the mean of theirs by the same weights, until it is tuned for the mean itself.
 
     One fold whose best rule was to find nothing does not silence the others.
     """
-    triplets = [triplet for triplet in triplets if triplet.min_pixels <= REFERENCE_AREA_PX] or triplets
-    return Triplet(
-        float(np.mean([triplet.top_threshold for triplet in triplets])),
-        round(float(np.mean([triplet.min_pixels for triplet in triplets]))),
-        float(np.mean([triplet.bottom_threshold for triplet in triplets])),
-    )
+    finds = np.array([triplet.min_pixels <= REFERENCE_AREA_PX for triplet in triplets])
+    rules = np.array([(triplet.top_threshold, triplet.min_pixels, triplet.bottom_threshold) for triplet in triplets])
+    top, pixels, bottom = np.average(rules, axis=0, weights=weights * finds if finds.any() else weights)
+    return Triplet(float(top), round(float(pixels)), float(bottom))

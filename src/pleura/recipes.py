@@ -1,18 +1,124 @@
-"""Where the recipes that come with pleura are: in the package once installed, in the repository's folder otherwise."""
+"""The recipes that come with pleura: where they are, what they say of themselves, and reading one by name.
+
+They lie in the package once it is installed, and in the repository's folder otherwise.
+"""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import yaml
+
+from pleura.config import load_ensemble, load_recipe
 from pleura.errors import ConfigError
+from pleura.settings import Ensemble, Recipe
 
 _PLACES = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
+_COLUMNS, _INDENT = 100, 10
+_TOLD = ("source", "anchor", "unknown", "cost")
 
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe that comes with pleura, by its name without suffix. Raises: ConfigError."""
     found = [place / f"{name}.yaml" for place in _PLACES if (place / f"{name}.yaml").is_file()]
     if not found:
-        names = sorted({path.stem for place in _PLACES for path in place.glob("*.yaml")})
-        raise ConfigError(f"there is no recipe {name!r}; those that come with pleura are {', '.join(names)}")
+        raise ConfigError(f"there is no recipe {name!r}; those that come with pleura are {', '.join(recipe_names())}")
     return found[0]
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes and ensembles that come with pleura, sorted."""
+    return sorted({path.stem for place in _PLACES for path in place.glob("*.yaml")})
+
+
+def recipe_path(recipe: Path | str) -> Path:
+    """The file that a user means: a path as it is, a bare name as one of the recipes that come with pleura.
+
+    Raises: ConfigError for a bare name that none of them has.
+    """
+    path = Path(recipe)
+    # `pleura demo` makes a folder demo: it is no recipe, and must not hide the one of that name.
+    if path.is_file() or path.suffix or len(path.parts) != 1:
+        return path
+    return find_recipe(path.name)
+
+
+def load_experiment(recipe: Path | str, overrides: Iterable[str] = ()) -> Recipe | Ensemble:
+    """Read a recipe, or an ensemble with the recipes of its members; a path, or the name of one that comes with pleura.
+
+    overrides: `dotted.key=value`; those of an ensemble change every member. Its members' files come back as whole
+    paths. Raises: ConfigError that names every fault by its dotted path.
+    """
+    path, overrides = recipe_path(recipe), list(overrides)
+    ensemble = load_ensemble(path)
+    if ensemble is None:
+        return load_recipe(path, overrides)
+    members = [
+        member.model_copy(update={"recipe": str(_member_path(path, member.recipe))}) for member in ensemble.members
+    ]
+    ensemble = ensemble.model_copy(update={"members": members})
+    load_members(ensemble, overrides)
+    return ensemble
+
+
+def load_members(ensemble: Ensemble, overrides: Iterable[str] = ()) -> dict[str, Recipe]:
+    """The recipe of each member of an ensemble, by the member's name, in order. Raises: ConfigError."""
+    overrides = list(overrides)
+    recipes = {}
+    for member in ensemble.members:
+        path = recipe_path(member.recipe)
+        if load_ensemble(path) is not None:
+            raise ConfigError(f"{ensemble.name}: its member {member.name} is an ensemble; name the recipes of that one")
+        recipes[member.name] = load_recipe(path, overrides)
+    return recipes
+
+
+def _member_path(ensemble: Path, recipe: str) -> Path:
+    beside = ensemble.parent / recipe
+    return beside.resolve() if beside.suffix else find_recipe(recipe)
+
+
+def list_recipes() -> str:
+    """A table of all recipes that come with pleura, in lines of 100 columns: net, stages, score, cost, source."""
+    parts = []
+    for name in recipe_names():
+        experiment = load_experiment(name)
+        rows = [("anchor", experiment.anchor), ("cost", experiment.cost), ("source", experiment.source)]
+        parts.append("\n".join([_heading(experiment), *_rows(rows)]))
+    return "\n\n".join(parts)
+
+
+def describe_recipe(name: str) -> str:
+    """All that is to be said of one recipe: its file, what it says of itself, and its settings. Raises: ConfigError."""
+    path = recipe_path(name)
+    experiment = load_experiment(path)
+    rows = [("file", str(path)), *((key, getattr(experiment, key)) for key in _TOLD)]
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings = {key: value for key, value in document.items() if key not in (*_TOLD, "name")}
+    written = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=_COLUMNS)
+    differs = "what differs from the defaults (docs/settings.md):"
+    return "\n".join([_heading(experiment), *_rows(rows), "", differs, "", written.rstrip()])
+
+
+def _heading(experiment: Recipe | Ensemble) -> str:
+    """The net and the sizes of its stages, or the members of an ensemble."""
+    if isinstance(experiment, Ensemble):
+        what = "ensemble of " + ", ".join(f"{member.weight:g} {member.name}" for member in experiment.members)
+    else:
+        what = f"{experiment.model.architecture} {experiment.model.encoder}; "
+        what += ", ".join(f"{stage.name} {stage.size_px} px" for stage in experiment.stages)
+    return textwrap.fill(f"{experiment.name}: {what}", _COLUMNS, subsequent_indent="  ")
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for key, text in rows:
+        yield textwrap.fill(
+            text or "-",
+            _COLUMNS,
+            initial_indent=f"  {key:<{_INDENT - 2}}",
+            subsequent_indent=" " * _INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )

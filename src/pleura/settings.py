@@ -293,3 +293,55 @@ class Recipe(_Strict):
                 if getattr(stage.loss, weight) and not getattr(self.model, head):
                     raise ValueError(f"stage {stage.name} has loss.{weight}; set model.{head}=true for it")
         return self
+
+
+class RuleConfig(_Strict):
+    """A decision rule that is given, not tuned."""
+
+    top_threshold: Probability = 0.5
+    """An image is empty unless enough pixels reach this probability."""
+    min_pixels: Annotated[int, Field(ge=0)] = 0
+    """How many are enough, of 1024 x 1024; scaled with the area."""
+    bottom_threshold: Probability = 0.5
+    """What belongs to the mask then."""
+
+
+class MemberConfig(_Strict):
+    """One recipe of an ensemble."""
+
+    recipe: Annotated[str, Field(min_length=1)]
+    """A recipe that comes with pleura, by name, or a YAML file, relative to the ensemble's."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Of its probabilities in the mean; weights need not add up to 1."""
+
+    @property
+    def name(self) -> str:
+        """Names the member's folder in the run."""
+        return self.recipe.replace("\\", "/").split("/")[-1].split(".")[0]
+
+
+class Ensemble(_Strict):
+    """Several recipes, each trained for itself; their probabilities are averaged by weight."""
+
+    name: str = "unnamed"
+    """What the run calls itself."""
+    source: str = ""
+    """Where the ensemble comes from."""
+    anchor: str = ""
+    """The published score to compare with, and on what it was measured."""
+    unknown: str = ""
+    """What the source does not say, and what stands here instead."""
+    cost: str = ""
+    """What a run takes."""
+    members: Annotated[list[MemberConfig], Field(min_length=1)]
+    """At least one; each is trained into a folder of its name."""
+    triplet: RuleConfig | None = None
+    """The decision rule; null: the weighted mean of the members' own."""
+
+    @model_validator(mode="after")
+    def _member_names_differ(self) -> Ensemble:
+        names = [member.name for member in self.members]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two members are named {twice[0]!r}; give one weight to it, or copy its file")
+        return self

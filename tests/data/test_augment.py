@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +77,46 @@ def test_shapes_that_do_not_belong_together_are_refused():
     images, masks = batch()
     with pytest.raises(ValueError, match="do not belong together"):
         augment(images, masks[:, :, 1:], NOTHING, (0,))
+
+
+@pytest.mark.parametrize("of", [(-1, 8), (5, 8), (0, 3)])
+def test_rows_that_the_whole_batch_does_not_have_are_refused(of: tuple[int, int]):
+    with pytest.raises(ValueError, match="has no rows"):
+        augment(*batch(), NOTHING, (0,), of)
+
+
+def in_parts(bounds: list[int], config: AugmentConfig, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """A batch of 12, each part between two bounds augmented by another process."""
+    images, masks = batch(12)
+    parts = [augment(images[a:b], masks[a:b], config, seed, (a, 12)) for a, b in itertools.pairwise(bounds)]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, cuts=st.lists(st.integers(0, 12), max_size=3))
+def test_a_batch_split_over_processes_is_changed_as_the_whole_is(seed: tuple[int, int], cuts: list[int]):
+    config = EVERYTHING.model_copy(update={"jpeg_probability": 0.0, "horizontal_flip": 0.5})
+    whole, split = augment(*batch(12), config, seed), in_parts([0, *sorted(cuts), 12], config, seed)
+    torch.testing.assert_close(split[0], whole[0], atol=2e-6, rtol=0)
+    # Where the interpolated mask is 0.5 but for rounding, a pixel may fall to either side.
+    assert (split[1] != whole[1]).float().mean() < 1e-3
+
+
+def test_a_split_batch_has_the_artefacts_of_the_whole_too():
+    config = only(jpeg_probability=1.0, noise_probability=1.0, blur_probability=0.5)
+    whole, split = augment(*batch(12), config, (4,))[0], in_parts([0, 5, 12], config, (4,))[0]
+    # A coefficient that is halfway between two levels but for rounding may fall to either.
+    assert ((whole - split).abs() > 2e-6).float().mean() < 0.01
+
+
+def test_the_whole_batch_is_its_own_part_bit_for_bit():
+    assert same(augment(*batch(), EVERYTHING, (5,), (0, 4)), augment(*batch(), EVERYTHING, (5,)))
+
+
+def test_rows_at_another_place_of_the_batch_are_changed_otherwise():
+    config = only(affine_probability=1.0)
+    first, second = (augment(*batch(), config, (5,), (place, 12)) for place in (0, 4))
+    assert not same(first, second)
 
 
 def test_nothing_is_changed_at_probability_0_bit_for_bit():
@@ -272,6 +313,19 @@ def test_blur_lowers_the_variance_and_keeps_the_mean():
     blurred, _ = apply(images, torch.zeros(2, 1, 64, 64), by_hand(2, blur_sigma_px=torch.tensor([0.5, 1.5])), NOTHING)
     assert blurred[1].var() < blurred[0].var() < images[0].var()
     assert blurred.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
+
+
+def test_a_row_is_blurred_alike_beside_a_row_that_is_blurred_more():
+    images, masks = batch(2)
+    alone, _ = apply(images[:1], masks[:1], by_hand(1, blur_sigma_px=torch.tensor([0.5])), NOTHING)
+    beside, _ = apply(images, masks, by_hand(2, blur_sigma_px=torch.tensor([0.5, 3.0])), NOTHING)
+    torch.testing.assert_close(beside[:1], alone, atol=1e-6, rtol=0)
+
+
+def test_a_blur_of_next_to_nothing_leaves_the_image_as_it_is():
+    images, masks = batch(1)
+    blurred, _ = apply(images, masks, by_hand(1, blur_sigma_px=torch.tensor([1e-26])), NOTHING)
+    assert torch.equal(blurred, images)
 
 
 @pytest.mark.parametrize("quality", [10, 50, 95])

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pleura.data.sampler import epoch_order
+from pleura.data.sampler import epoch_order, negatives_wanted, rank_bounds, rate_of_epoch
 
 presences = hnp.arrays(np.bool_, st.integers(1, 40))
 rates = st.floats(0.05, 1.0)
@@ -94,3 +94,74 @@ def test_without_positives_every_negative_comes_once():
 
 def test_without_negatives_every_positive_comes_once():
     assert sorted(epoch_order(np.ones(7, dtype=bool), 0.5, 0, 0)) == list(range(7))
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, st.lists(st.none() | rates, min_size=1, max_size=12), seeds)
+def test_no_negative_comes_again_before_all_others_came_where_the_rate_changes(
+    positive: np.ndarray, rates: list[float | None], seed: int
+):
+    negatives = np.flatnonzero(~positive)
+    assume(positive.any() and negatives.size)
+    shown = Counter(dict.fromkeys(negatives.tolist(), 0))
+    for epoch, rate in enumerate(rates):
+        order = epoch_order(positive, rate, seed, epoch, shown.total())
+        assert (~positive[order]).sum() == negatives_wanted(positive, rate)
+        shown.update(order[~positive[order]].tolist())
+        assert max(shown.values()) - min(shown.values()) <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, rates, seeds, epochs)
+def test_the_rotation_goes_on_by_itself_where_the_rate_does_not_change(
+    positive: np.ndarray, rate: float, seed: int, epoch: int
+):
+    shown = epoch * negatives_wanted(positive, rate)
+    assert epoch_order(positive, rate, seed, epoch).tolist() == epoch_order(positive, rate, seed, epoch, shown).tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(presences, st.none() | rates)
+def test_the_number_of_negatives_is_that_of_the_epoch(positive: np.ndarray, rate: float | None):
+    order = epoch_order(positive, rate, 0, 0)
+    assert negatives_wanted(positive, rate) == np.count_nonzero(~positive[order])
+
+
+def test_a_rate_that_slides_goes_from_first_to_last_in_equal_steps():
+    slide = [rate_of_epoch((0.8, 0.2), epoch, 4) for epoch in range(4)]
+    assert slide == pytest.approx([0.8, 0.6, 0.4, 0.2])
+
+
+@settings(max_examples=50, deadline=None)
+@given(rates, rates, st.integers(2, 60))
+def test_the_first_epoch_has_the_first_rate_and_the_last_the_last(first: float, last: float, n_epochs: int):
+    slide = [rate_of_epoch((first, last), epoch, n_epochs) for epoch in range(n_epochs)]
+    assert slide[0] == first
+    assert slide[-1] == pytest.approx(last)
+    assert slide == sorted(slide, reverse=last < first)
+    assert all(0 < rate <= 1 for rate in slide)
+
+
+@pytest.mark.parametrize("rate", [None, 0.3, 1.0])
+def test_a_rate_that_does_not_slide_is_the_same_in_every_epoch(rate: float | None):
+    assert [rate_of_epoch(rate, epoch, 3) for epoch in range(3)] == [rate] * 3
+
+
+def test_a_slide_of_one_epoch_has_the_first_rate():
+    assert rate_of_epoch((0.8, 0.2), 0, 1) == 0.8
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 7))
+def test_processes_share_a_batch_in_order_and_nearly_equally(size: int, world: int):
+    bounds = [rank_bounds(size, rank, world) for rank in range(world)]
+    rows = [row for first, last in bounds for row in range(first, last)]
+    assert rows == list(range(size))
+    counts = [last - first for first, last in bounds]
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(("rank", "world"), [(2, 2), (-1, 2)])
+def test_a_process_that_is_not_there_has_no_share(rank: int, world: int):
+    with pytest.raises(ValueError, match="is not one of"):
+        rank_bounds(4, rank, world)

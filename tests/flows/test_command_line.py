@@ -28,7 +28,7 @@ def test_help_imports_no_torch():
 
 
 def test_every_command_has_help_with_an_example(pleura):
-    for verb in ("prepare", "train", "evaluate", "predict", "demo", "doctor"):
+    for verb in ("prepare", "train", "evaluate", "predict", "recipes", "demo", "doctor"):
         done = pleura(verb, "--help")
         assert done.returncode == 0
         assert f"Example: pleura {verb}" in done.stdout

@@ -145,8 +145,9 @@ def test_several_folds_are_averaged(run, tmp_path):
 
 
 def test_an_epoch_can_be_shortened_and_then_shows_other_cases_each_time(dataset, tmp_path, monkeypatch):
-    import pleura.train as module
+    import pleura.training.learner as module
     from pleura.config import load_recipe
+    from pleura.train import train
 
     shown: list[tuple[int, ...]] = []
 
@@ -156,6 +157,6 @@ def test_an_epoch_can_be_shortened_and_then_shows_other_cases_each_time(dataset,
 
     monkeypatch.setattr(module, "batches", seen)
     overrides = ["training.cases_per_epoch=8", "stages.low.epochs=2", "stages.high.epochs=1"]
-    module.train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path)
+    train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path)
     epochs = [order for order in shown if len(order) == 8]
     assert len(set(epochs)) == len(epochs) == 3

@@ -19,18 +19,21 @@ from pydantic.fields import FieldInfo
 import pleura
 from pleura.batch import COLUMNS, WRITES
 from pleura.cli import app
-from pleura.config import load_recipe
 from pleura.data.dataset import Case
 from pleura.data.rle import SIIM_SIDE_PX
 from pleura.learn.checkpoint import Checkpoint
 from pleura.measure.metrics import empty_floor
 from pleura.measure.report import NAMES
+from pleura.recipes import load_experiment
 from pleura.settings import (
     AugmentConfig,
     AveragingConfig,
+    Ensemble,
     LossConfig,
+    MemberConfig,
     ModelConfig,
     Recipe,
+    RuleConfig,
     ScheduleConfig,
     StageConfig,
     TrainingConfig,
@@ -53,8 +56,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`training.schedule`", ScheduleConfig),
     ("`training.averaging`", AveragingConfig),
     ("`training.augment`", AugmentConfig),
+    ("An ensemble", Ensemble),
+    ("`members`", MemberConfig),
+    ("`triplet`", RuleConfig),
 )
-NOT_BUILT = ("tune", "recalibrate", "score", "compare", "export", "serve", "import-recipe", "import-weights", "recipes")
+NOT_BUILT = ("tune", "recalibrate", "score", "compare", "export", "serve")
 
 
 def text(path: Path) -> str:
@@ -161,7 +167,9 @@ def test_every_command_on_a_page_is_one_that_the_command_line_takes(page: Path) 
             continue
         context = COMMANDS[verb].make_context(verb, list(words))
         if verb == "train":
-            load_recipe(ROOT / context.params["recipe"], context.params["overrides"] or [])
+            recipe = context.params["recipe"]
+            here = ROOT / recipe if (ROOT / recipe).is_file() else recipe
+            load_experiment(here, context.params["overrides"] or [])
 
 
 @every_page

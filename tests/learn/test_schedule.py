@@ -52,6 +52,39 @@ def test_the_rate_rises_through_the_warm_up_and_falls_ever_after(epochs: int, wa
         assert (after > before) if moment + 1 / 8 < warmup else (after < before or moment < warmup)
 
 
+def rates_of_torch(period: int, epochs: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, period, eta_min=1e-4)
+    rates = []
+    for _ in range(epochs):
+        rates.append(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+    return rates
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 50), st.integers(0, 3))
+def test_the_cosine_with_a_period_agrees_with_torch_after_its_warm_up(period: int, epochs: int, warmup: int):
+    cosine = schedule("cosine", epochs, period_epochs=period, warmup_epochs=warmup)
+    rates = [cosine.lr(warmup + epoch, 0.0) for epoch in range(epochs)]
+    assert rates == pytest.approx(rates_of_torch(period, epochs), rel=1e-6)
+
+
+def test_the_cosine_with_a_period_falls_and_rises_again_step_by_step():
+    cosine = schedule("cosine", 50, period_epochs=8)
+    rates = [cosine.lr(epoch, 0.0) for epoch in (0, 4, 8, 12, 16, 24, 48)]
+    assert rates == pytest.approx([1e-2, 0.505e-2, 1e-4, 0.505e-2, 1e-2, 1e-4, 1e-2])
+    assert cosine.lr(8, 0.0) < cosine.lr(8, 0.5) < cosine.lr(9, 0.0)
+
+
+def test_a_period_may_be_shorter_or_longer_than_the_stage_or_of_half_epochs():
+    assert schedule("cosine", 4, period_epochs=8).lr(3, 0.999) > 5e-3
+    assert schedule("cosine", 4, period_epochs=1.5).lr(1, 0.5) == pytest.approx(1e-4)
+    as_long = schedule("cosine", 10, period_epochs=10)
+    assert [as_long.lr(epoch, 0.3) for epoch in range(10)] == [schedule("cosine").lr(epoch, 0.3) for epoch in range(10)]
+
+
 def test_the_warm_up_begins_near_zero_and_reaches_lr():
     cosine = schedule("cosine", warmup_epochs=2)
     assert 0 < cosine.lr(0, 0.0) < 1e-4
@@ -100,6 +133,21 @@ def test_the_plateau_agrees_with_torch(scores: list[float], patience: int):
         reference.step(score)
         expected.append(optimizer.param_groups[0]["lr"])
     assert told(schedule("plateau", patience=patience), scores) == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 10_000), max_size=30))
+def test_the_plateau_of_the_winner_agrees_with_torch(ten_thousandths: list[int]):
+    scores = [score / 10_000 for score in ten_thousandths]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="max", factor=0.1, patience=2, threshold=1e-7, threshold_mode="rel", min_lr=1e-7
+    )
+    expected = []
+    for score in scores:
+        reference.step(score)
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert told(schedule("plateau", lr=1e-4, min_lr=1e-7, patience=2), scores) == pytest.approx(expected)
 
 
 @settings(max_examples=40, deadline=None)

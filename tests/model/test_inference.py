@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from pleura.errors import CheckpointError
+from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pleura.model import Outputs, build_model
+from pleura.model.decoder import PresenceHead
 from pleura.model.inference import Preprocessing, infer, normalise, resize_images, resize_masks
+from pleura.settings import ModelConfig
 
 SMALL = Preprocessing(prepared_px=16, size_px=16, in_channels=1, mean=0.5, std=0.25)
 
@@ -100,6 +109,38 @@ def test_an_image_is_normalised_alike_in_all_channels(channels: int):
     torch.testing.assert_close(inputs, ((images - 0.4) / 0.2).expand(-1, channels, -1, -1))
 
 
+def test_each_channel_can_have_numbers_of_its_own():
+    images, mean, std = random_images(0), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    inputs = normalise(images, Preprocessing(16, 16, 3, mean=mean, std=std))
+    assert (inputs.shape, inputs.dtype) == ((2, 3, 16, 16), torch.float32)
+    for channel in range(3):
+        torch.testing.assert_close(inputs[:, channel], (images[:, 0] - mean[channel]) / std[channel])
+
+
+def test_one_number_for_all_is_the_same_as_it_for_each():
+    images = random_images(0)
+    for_all = normalise(images, Preprocessing(16, 16, 3, mean=0.4, std=0.2))
+    for_each = normalise(images, Preprocessing(16, 16, 3, mean=[0.4] * 3, std=[0.2] * 3))
+    mixed = normalise(images, Preprocessing(16, 16, 3, mean=[0.4] * 3, std=0.2))
+    assert torch.equal(for_all, for_each)
+    assert torch.equal(for_all, mixed)
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.5] * 2, 0.2), (0.5, [0.2]), ([], 0.2)])
+def test_numbers_that_do_not_fit_the_channels_are_refused(mean: float | list[float], std: float | list[float]):
+    with pytest.raises(CheckpointError, match=r"preprocessing.(mean|std) has \d numbers for 3 channels; give one for"):
+        Preprocessing(16, 16, 3, mean=mean, std=std)
+
+
+@pytest.mark.parametrize("mean", [0.449, [0.485, 0.456, 0.406]])
+def test_a_checkpoint_carries_numbers_for_each_channel(tmp_path: Path, mean: float | list[float]):
+    preprocessing = Preprocessing(16, 32, 3, mean=mean, std=[0.229, 0.224, 0.225])
+    settings = {"encoder": "test_resnet", "pretrained": False, "in_channels": 3}
+    checkpoint = Checkpoint(ModelConfig(**settings), {}, asdict(preprocessing), {})
+    save_checkpoint(tmp_path / "c.safetensors", checkpoint)
+    assert Preprocessing(**load_checkpoint(tmp_path / "c.safetensors").preprocessing) == preprocessing
+
+
 def test_the_probabilities_are_the_sigmoid_of_the_logits_once():
     model, images = lopsided(), random_images(3)
     expected = torch.sigmoid(model((images - 0.5) / 0.25))[:, 0]
@@ -150,3 +191,84 @@ def test_an_image_gets_the_same_answer_alone_and_in_a_batch():
     model, images = lopsided(), random_images(0, n=3)
     together = infer(model, images, SMALL)
     torch.testing.assert_close(infer(model, images[1:2], SMALL), together[1:2])
+
+
+# --- the presence head's word
+
+
+class Doubting(nn.Module):
+    """A net with a logit for each pixel and one for the image, which depends on the image's left half."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.presence = PresenceHead(1)
+        nn.init.constant_(self.presence.linear.weight, 20.0)
+        nn.init.constant_(self.presence.linear.bias, 0.3)
+        self.dtype = dtype
+
+    def forward(self, images: Tensor, every_output: bool = False) -> Tensor | Outputs:
+        logits = (5 * images).to(self.dtype)
+        left = images[..., : images.shape[-1] // 2]
+        return Outputs(logits, self.presence(left).to(self.dtype)) if every_output else logits
+
+
+def doubting_parts(images: Tensor) -> tuple[Tensor, Tensor]:
+    outputs = Doubting()((images - 0.5) / 0.25, every_output=True)
+    return torch.sigmoid(outputs.logits)[:, 0], torch.sigmoid(outputs.presence)[:, :, None]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 999))
+def test_no_pixel_is_more_probable_than_a_pneumothorax_on_its_image(seed: int):
+    images = random_images(seed)
+    pixels, presence = doubting_parts(images)
+    capped = infer(Doubting(), images, SMALL)
+    assert (capped <= presence + 1e-6).all()
+    torch.testing.assert_close(capped, torch.minimum(pixels, presence))
+
+
+def test_the_cap_is_each_images_own():
+    images = torch.stack([torch.full((1, 16, 16), 0.42), torch.full((1, 16, 16), 0.9)])
+    images[:, :, :, 8:] = 1.0  # the pixels on the right are sure, whatever the head says
+    dark, bright = infer(Doubting(), images, SMALL)
+    assert dark.max() < 0.01
+    assert bright.max() > 0.99
+
+
+def test_each_view_is_capped_before_the_mean():
+    images = torch.zeros(1, 1, 16, 16)
+    images[..., 8:] = 1.0  # the head sees nothing here, and everything in the mirror
+    here, there = infer(Doubting(), images, SMALL), infer(Doubting(), images.flip(-1), SMALL).flip(-1)
+    assert here.max() < 1e-6
+    assert there.max() > 0.99
+    torch.testing.assert_close(infer(Doubting(), images, SMALL, flip=True), (here + there) / 2)
+
+
+@pytest.mark.parametrize(("flip", "times"), [(False, 1), (True, 2)])
+def test_the_sigmoid_is_called_once_with_a_presence_head_too(monkeypatch: pytest.MonkeyPatch, flip: bool, times: int):
+    calls, sigmoid = [], torch.sigmoid
+    monkeypatch.setattr(torch, "sigmoid", lambda logits: calls.append(1) or sigmoid(logits))
+    infer(Doubting(), random_images(0), SMALL, flip=flip)
+    assert len(calls) == times
+
+
+def test_half_precision_is_capped_in_single_precision():
+    probabilities = infer(Doubting(torch.bfloat16), random_images(0), SMALL)
+    assert probabilities.dtype == torch.float32
+    torch.testing.assert_close(probabilities, infer(Doubting(), random_images(0), SMALL), atol=0.02, rtol=0.02)
+
+
+def test_a_wrapped_net_is_capped_as_well():
+    images = random_images(0)
+    assert torch.equal(infer(AveragedModel(Doubting()), images, SMALL), infer(Doubting(), images, SMALL))
+
+
+def test_a_real_net_with_a_presence_head_that_says_no_finds_nothing():
+    settings = {"encoder": "test_resnet", "pretrained": False, "presence_head": True, "deep_supervision": True}
+    net, images = build_model(settings).eval(), random_images(0, side=64)
+    preprocessing = Preprocessing(64, 64, 1, mean=0.449, std=0.226)
+    nn.init.constant_(net.presence.linear.bias, 100.0)
+    free = infer(net, images, preprocessing)
+    torch.testing.assert_close(free, torch.sigmoid(net(normalise(images, preprocessing)))[:, 0])
+    nn.init.constant_(net.presence.linear.bias, -100.0)
+    assert infer(net, images, preprocessing, flip=True).max() < 1e-6 < free.max()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.errors import ConfigError, InputError
-from pleura.model import build_model, encoders
+from pleura.model import Outputs, build_model, encoders
 from pleura.model.encoders import Encoder, run_padded
 from pleura.settings import ModelConfig
 
@@ -219,6 +219,15 @@ def test_any_size_comes_out_as_it_went_in(size: tuple[int, int]):
 @torch.inference_mode()
 def test_albunet_takes_any_size(albunet: nn.Module):
     assert albunet(torch.zeros(1, 3, 100, 70)).shape == (1, 1, 100, 70)
+
+
+@torch.inference_mode()
+def test_albunet_has_every_output_and_no_further_heads(albunet: nn.Module):
+    images = torch.randn(1, 3, 64, 50)
+    outputs = albunet(images, every_output=True)
+    assert isinstance(outputs, Outputs)
+    assert torch.equal(outputs.logits, albunet(images))
+    assert outputs[1:] == (None, ())
 
 
 @torch.inference_mode()

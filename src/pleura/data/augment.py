@@ -68,14 +68,23 @@ class AugmentParameters:
 
 
 @torch.no_grad()
-def augment(images: Tensor, masks: Tensor, config: AugmentConfig, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def augment(
+    images: Tensor, masks: Tensor, config: AugmentConfig, seed: tuple[int, ...], of: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """A randomly changed copy of a batch: images float32 (N, C, H, W) in [0, 1], masks float32 (N, 1, H, W) in {0, 1}.
 
-    The same `seed`, for example (seed, epoch, step, rank), draws the same on every device; pixels agree to rounding.
+    The same `seed`, for example (seed, epoch, step), draws the same on every device; pixels agree to rounding.
+    of: (first, total), if these are the rows from `first` on of a batch of `total` that processes share: each case is
+    changed as it would be in the whole batch, however that is split.
 
-    Raises: ValueError if a number of `seed` is negative, or if the shapes do not belong together.
+    Raises: ValueError if a number of `seed` is negative, if the shapes do not belong together, or if `of` has no such
+    rows.
     """
-    return apply(images, masks, sample_parameters(config, images.shape[0], seed), config)
+    n = len(images)
+    first, total = of or (0, n)
+    if not 0 <= first <= total - n:
+        raise ValueError(f"of: a batch of {total} images has no rows {first} to {first + n}")
+    return apply(images, masks, sample_parameters(config, total, seed).take(torch.arange(first, first + n)), config)
 
 
 def sample_parameters(config: AugmentConfig, n: int, seed: tuple[int, ...]) -> AugmentParameters:
@@ -298,7 +307,9 @@ def _blur(images: Tensor, parameters: AugmentParameters) -> Tensor:
     n, channels, height, width = images.shape
     radius = math.ceil(3 * float(parameters.blur_sigma_px.max()))
     offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-(offsets**2) / (2 * parameters.blur_sigma_px[:, None] ** 2))
+    sigma = parameters.blur_sigma_px[:, None].clamp(min=0.01)  # or its square is 0 in float32, and 0 / 0 no number
+    # Each row is cut at its own three sigma, so that it does not depend on its neighbours in the batch.
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2)) * (offsets.abs() <= (3 * sigma).ceil())
     kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.device).repeat_interleave(channels, 0)[:, None]
     flat = F.pad(images.reshape(1, n * channels, height, width), (radius,) * 4, mode="replicate")
     flat = F.conv2d(F.conv2d(flat, kernel[:, :, None], groups=n * channels), kernel[..., None], groups=n * channels)

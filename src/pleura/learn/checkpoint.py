@@ -81,7 +81,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         **{key: getattr(checkpoint, key) for key in KEYS},
     }
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()}
-    write_atomically(path, save(tensors, {key: json.dumps(value) for key, value in header.items()}))
+    write_atomically(path, _sorted_header(save(tensors, {key: json.dumps(value) for key, value in header.items()})))
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """The bytes of a safetensors file with its header's own keys in order.
+
+    safetensors writes them in an order that differs from process to process, and so would the hash of equal models.
+    Source: the safetensors format: 8 bytes for the header's length (little-endian), the header as JSON, the tensors.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

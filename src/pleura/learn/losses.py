@@ -1,6 +1,17 @@
-"""Losses on logits. The sigmoid is applied here, and nowhere before."""
+"""Losses on logits. The sigmoid is applied here, and nowhere before.
+
+All of them are computed in float32 (float64 stays) even where logits are bfloat16 or autocast is on, because sums over
+a million pixels do not fit bfloat16; no matrix product is used, which autocast would shorten.
+
+`smooth`, in pixels, decides what Dice, Jaccard and Tversky make of empty masks. There they are p / (p + smooth) for a
+sum of probabilities p: with smooth 1 a false positive of one pixel costs 0.5, and the gradient lives until nothing is
+left. With the winner's 1e-6 they are 1 whatever is predicted, with a gradient of 1e-6 / p ** 2, which is none: a false
+positive costs nothing there beyond BCE and focal. Pooled over a batch with one positive this matters less.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,45 +19,182 @@ from torch.nn import functional
 
 from pleura.settings import LossConfig
 
-SMOOTH = 1.0
-"""Added to numerator and denominator of the soft Dice, in pixels: on an empty image a false positive costs."""
-GAMMA = 2.0
+Gather = Callable[[Tensor], Tensor]
+"""Sum of a tensor over processes, its gradient summed as well: `learn.processes.sum_over_processes`."""
 
 
-def combo_loss(logits: Tensor, masks: Tensor, config: LossConfig) -> Tensor:
-    """Weighted sum of BCE, 1 - soft Dice and focal loss; a scalar.
+def total_loss(
+    logits: Tensor,
+    masks: Tensor,
+    config: LossConfig,
+    presence: Tensor | None = None,
+    deep: Sequence[Tensor] = (),
+    gather: Gather | None = None,
+) -> Tensor:
+    """The sum that a net is trained on: `combo_loss`, and what the net's further outputs add; a scalar.
 
-    logits: (N, C, H, W), any float dtype. masks: the same shape in {0, 1}. Computed in float32 even under autocast,
-    because sums over a million pixels do not fit bfloat16.
-    Source: 1st place of SIIM-ACR 2019 (weights BCE, Dice, focal).
+    logits: (N, C, H, W). masks: the same shape in {0, 1}. presence: (N, 1), logits of "is there any". deep: one
+    (N, C, H, W) of logits for each decoder stage. gather: see `combo_loss`.
+    Raises: ValueError if `config` has a weight for an output that is not given.
     """
-    logits, masks = logits.float(), masks.float()
-    total = logits.new_zeros(())
-    if config.bce:
-        total = total + config.bce * functional.binary_cross_entropy_with_logits(logits, masks)
-    if config.dice:
-        total = total + config.dice * soft_dice_loss(logits, masks, config.per_image)
-    if config.focal:
-        total = total + config.focal * focal_loss(logits, masks)
+    total = combo_loss(logits, masks, config, gather)
+    if config.presence:
+        if presence is None:
+            raise ValueError("loss.presence has a weight, but the net gives no presence; set model.presence_head=true")
+        total = total + config.presence * presence_loss(presence, masks)
+    if config.deep:
+        if not deep:
+            raise ValueError("loss.deep has a weight, but the net gives none; set model.deep_supervision=true")
+        parts = [combo_loss(stage, masks, config, gather) for stage in deep]
+        total = total + config.deep * torch.stack(parts).mean()
     return total
 
 
-def soft_dice_loss(logits: Tensor, masks: Tensor, per_image: bool = False) -> Tensor:
-    """1 - soft Dice on probabilities; a scalar in [0, 1].
+def combo_loss(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None = None) -> Tensor:
+    """Weighted sum of the terms of `TERMS`; a scalar.
 
-    Pooled over the batch, or the mean over images. On empty masks it is p / (p + 1) for a sum of probabilities p:
-    a false positive costs there too, and its gradient does not vanish.
+    logits: (N, C, H, W), any float dtype. masks: the same shape in {0, 1}, any dtype. gather: sums over processes, for
+    the terms that are pooled over the batch; without it they pool what is at hand. Each process shall call it alike.
+    Source: 1st place of SIIM-ACR 2019 (weights BCE, Dice, focal).
+    """
+    logits, masks = _precise(logits, masks)
+    total = logits.new_zeros(())
+    for name, term in TERMS.items():
+        if weight := getattr(config, name):
+            total = total + weight * term(logits, masks, config, gather)
+    return total
+
+
+def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over pixels; a scalar."""
+    return functional.binary_cross_entropy_with_logits(*_precise(logits, masks))
+
+
+def presence_loss(presence: Tensor, masks: Tensor) -> Tensor:
+    """Binary cross-entropy of "is there any", mean over images; a scalar. presence: (N, 1). masks: (N, C, H, W).
+
+    Source: 4th place of SIIM-ACR 2019.
+    """
+    return bce_loss(presence, masks.flatten(1).any(1, keepdim=True))
+
+
+def soft_dice_loss(
+    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, gather: Gather | None = None
+) -> Tensor:
+    """1 - soft Dice on probabilities; a scalar in [0, 1]. Pooled over the batch, or the mean over images.
+
+    On empty masks it is p / (p + smooth) for a sum of probabilities p: see the head of this file.
     Source: Milletari et al. 2016 (arXiv 1606.04797), with a smooth term.
     """
+    overlap, predicted, true = _sums(logits, masks, per_image, gather)
+    return (1 - (2 * overlap + smooth) / (predicted + true + smooth)).mean()
+
+
+def soft_jaccard_loss(
+    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, gather: Gather | None = None
+) -> Tensor:
+    """1 - soft Jaccard index on probabilities; a scalar in [0, 1]. Pooled over the batch, or the mean over images."""
+    overlap, predicted, true = _sums(logits, masks, per_image, gather)
+    return (1 - (overlap + smooth) / (predicted + true - overlap + smooth)).mean()
+
+
+def tversky_loss(
+    logits: Tensor,
+    masks: Tensor,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    per_image: bool = False,
+    smooth: float = 1.0,
+    gather: Gather | None = None,
+) -> Tensor:
+    """1 - soft Tversky index; a scalar in [0, 1]. `alpha` weighs false positives, `beta` false negatives.
+
+    Source: Salehi et al. 2017 (arXiv 1706.05721); alpha = beta = 0.5 is Dice, alpha = beta = 1 Jaccard.
+    """
+    overlap, predicted, true = _sums(logits, masks, per_image, gather)
+    wrong = alpha * (predicted - overlap) + beta * (true - overlap)
+    return (1 - (overlap + smooth) / (overlap + wrong + smooth)).mean()
+
+
+def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0) -> Tensor:
+    """Binary focal loss, mean over pixels; a scalar. Source: Lin et al. 2017 (arXiv 1708.02002), eq. 4."""
+    logits, masks = _precise(logits, masks)
+    towards_truth = torch.where(masks > 0.5, logits, -logits)
+    # As an exponential, because the power of a probability that is 0 has no gradient where gamma is below 1.
+    wrong_to_gamma = torch.exp(gamma * functional.logsigmoid(-towards_truth))
+    return (wrong_to_gamma * -functional.logsigmoid(towards_truth)).mean()
+
+
+def lovasz_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Symmetric Lovász hinge: that of the masks and that of the background, halved, mean over images; a scalar.
+
+    Each is the Lovász extension of the Jaccard loss at the hinge errors max(0, 1 - y logit), y = +-1: convex, and the
+    Jaccard loss itself where errors are 0 or 1. The hinge is the paper's relu and not elu + 1, which others train
+    with: a pixel right by a margin of 1 costs nothing, so that healthy pixels by the million stop pulling, and the
+    loss bounds the Jaccard loss from above. On an empty image the masks' half sees the worst pixel alone; the
+    background's half is the mean over all pixels, so that every false positive has a gradient.
+    Source: Berman et al. 2018 (arXiv 1705.08790), algorithm 1.
+    """
+    logits, masks = _precise(logits, masks)
+    errors = functional.relu(1 - torch.where(masks > 0.5, logits, -logits)).flatten(1)
+    with torch.no_grad():
+        # Both halves have the same errors: one sort of each image does.
+        order = errors.argsort(dim=1, descending=True)
+        true = masks.flatten(1).gather(1, order)
+        weights = (_jaccard_steps(true) + _jaccard_steps(1 - true)) / 2
+        weights = torch.empty_like(weights).scatter_(1, order, weights)
+    return (errors * weights).sum(1).mean()
+
+
+def _jaccard_steps(true: Tensor) -> Tensor:
+    """What each further wrong pixel adds to the Jaccard loss of a row, (N, pixels), worst pixel first.
+
+    In closed form: neighbours' differences of float32 would lose the steps of a millionth.
+    """
+    overlap = true.sum(1, keepdim=True) - true.cumsum(1)
+    union = true.sum(1, keepdim=True) + (1 - true).cumsum(1)
+    # Where there is nothing to find, the first false positive takes the loss from 0 to 1.
+    of_false_positive = torch.where(union > 1, overlap / (union * (union - 1)).clamp(min=1), 1)
+    return torch.where(true > 0.5, 1 / union, of_false_positive)
+
+
+def _precise(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits in float32 at least, masks alike."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits, masks.to(logits.dtype)
+
+
+def _sums(logits: Tensor, masks: Tensor, per_image: bool, gather: Gather | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Overlap, probabilities and masks, summed over the batch (scalars) or over each image (N,)."""
+    logits, masks = _precise(logits, masks)
     probabilities = torch.sigmoid(logits)
     axes = tuple(range(1, logits.ndim)) if per_image else tuple(range(logits.ndim))
-    overlap = (probabilities * masks).sum(axes)
-    dice = (2 * overlap + SMOOTH) / (probabilities.sum(axes) + masks.sum(axes) + SMOOTH)
-    return (1 - dice).mean()
+    sums = torch.stack([(probabilities * masks).sum(axes), probabilities.sum(axes), masks.sum(axes)])
+    if gather is not None and not per_image:
+        sums = gather(sums)
+    overlap, predicted, true = sums.unbind()
+    return overlap, predicted, true
 
 
-def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary focal loss, mean over pixels; a scalar. Source: Lin et al. 2017 (arXiv 1708.02002), eq. 4, gamma 2."""
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-    wrong = torch.sigmoid(torch.where(masks > 0.5, -logits, logits))
-    return (wrong**GAMMA * cross_entropy).mean()
+def _dice(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None) -> Tensor:
+    return soft_dice_loss(logits, masks, config.per_image, config.smooth, gather)
+
+
+def _jaccard(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None) -> Tensor:
+    return soft_jaccard_loss(logits, masks, config.per_image, config.smooth, gather)
+
+
+def _tversky(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None) -> Tensor:
+    alpha, beta = config.tversky_alpha, config.tversky_beta
+    return tversky_loss(logits, masks, alpha, beta, config.per_image, config.smooth, gather)
+
+
+TERMS: dict[str, Callable[[Tensor, Tensor, LossConfig, Gather | None], Tensor]] = {
+    "bce": lambda logits, masks, config, gather: bce_loss(logits, masks),
+    "dice": _dice,
+    "focal": lambda logits, masks, config, gather: focal_loss(logits, masks, config.focal_gamma),
+    "jaccard": _jaccard,
+    "lovasz": lambda logits, masks, config, gather: lovasz_loss(logits, masks),
+    "tversky": _tversky,
+}
+"""The terms of `combo_loss`, by the name of their weight in `LossConfig`."""

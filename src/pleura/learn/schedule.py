@@ -13,7 +13,8 @@ class Schedule:
     """The learning rate at each step of a stage.
 
     `plateau` remembers the scores (higher is better) it was told, in `state()`; the others need no memory.
-    Sources: Loshchilov & Hutter 2017 (arXiv 1608.03983) for the cosine; torch's ReduceLROnPlateau for the plateau.
+    Sources: Loshchilov & Hutter 2017 (arXiv 1608.03983) for the cosine; torch's CosineAnnealingLR for its rise after
+    `period_epochs` (no restart); torch's ReduceLROnPlateau for the plateau.
     """
 
     config: TrainingConfig
@@ -32,8 +33,12 @@ class Schedule:
         done = epoch + share
         if done < config.warmup_epochs:
             return high * (done + 0.01) / (config.warmup_epochs + 0.01)
-        part = (done - config.warmup_epochs) / max(self.config.epochs - config.warmup_epochs, 1e-9)
-        return low + (high - low) * (1 + math.cos(math.pi * min(part, 1.0))) / 2
+        done -= config.warmup_epochs
+        if config.period_epochs is None:
+            part = min(done / max(self.config.epochs - config.warmup_epochs, 1e-9), 1.0)
+        else:
+            part = done / config.period_epochs
+        return low + (high - low) * (1 + math.cos(math.pi * part)) / 2
 
     def told(self, score: float) -> None:
         """Take note of an epoch's validation score."""

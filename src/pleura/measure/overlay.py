@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,8 @@ PREDICTED_RGB, TRUTH_RGB = (255, 64, 64), (64, 220, 120)
 DISCLAIMER = "research software, not a medical device"
 FILL = 0.18
 """How much of the predicted mask's colour covers the lung: enough to see, not to hide the pleural line."""
+GAP_PX = 6
+"""Between the pictures of a contact sheet."""
 
 
 def overlay(
@@ -54,6 +57,24 @@ def _captioned(picture: Image.Image, caption: str) -> Image.Image:
         at = (size // 2, picture.height + size // 4 + round(number * size * 1.4))
         draw.text(at, line, font=font, fill=(235, 235, 235) if number < len(lines) - 1 else (150, 150, 150))
     return framed
+
+
+def contact_sheet(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:
+    """Several pictures on one, row by row, each in the upper left of a cell as large as the largest of them.
+
+    Returns an RGB picture, no wider than it must be where there are fewer pictures than `columns`.
+    Raises: ValueError without pictures or columns.
+    """
+    if not pictures or columns < 1:
+        raise ValueError(f"a contact sheet needs a picture and a column, not {len(pictures)} and {columns}")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    width = max(picture.width for picture in pictures) + GAP_PX
+    height = max(picture.height for picture in pictures) + GAP_PX
+    sheet = Image.new("RGB", (columns * width - GAP_PX, rows * height - GAP_PX))
+    for number, picture in enumerate(pictures):
+        sheet.paste(picture, (number % columns * width, number // columns * height))
+    return sheet
 
 
 def as_data_uri(picture: Image.Image) -> str:

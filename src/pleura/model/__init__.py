@@ -1,4 +1,7 @@
-"""Nets: any timm encoder with a U-Net decoder, and AlbuNet. A net takes images (N, C, H, W) and returns logits."""
+"""Nets: any timm encoder with a U-Net decoder, and AlbuNet. A net takes images (N, C, H, W) and returns logits.
+
+With `every_output=True` it returns `Outputs`: the logits, and those of the presence and deep heads that it has.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from torch import nn
 
 from pleura.config import parse_model
 from pleura.model.albunet import AlbuNet
+from pleura.model.decoder import Outputs
 from pleura.model.encoders import Encoder
 from pleura.model.unet import UNet
 from pleura.settings import ModelConfig
+
+__all__ = ["ARCHITECTURES", "Outputs", "build_model"]
 
 ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], nn.Module]] = {"unet": UNet, "albunet": AlbuNet}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pleura.model.decoder import Outputs
 from pleura.model.encoders import Encoder, run_padded
 from pleura.settings import ModelConfig
 
@@ -61,6 +62,10 @@ class AlbuNet(nn.Module):
         logits: Tensor = self.head(functional.relu(self.dec0(decoded)))
         return logits
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W."""
-        return run_padded(images, self.stride, self._logits)
+    def forward(self, images: Tensor, every_output: bool = False) -> Tensor | Outputs:
+        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W.
+
+        every_output: return `Outputs`, as every net does; this one has no further heads.
+        """
+        logits = run_padded(images, self.stride, self._logits)
+        return Outputs(logits) if every_output else logits

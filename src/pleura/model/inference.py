@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pleura.errors import CheckpointError
+from pleura.model.decoder import Outputs, PresenceHead
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -18,8 +21,19 @@ class Preprocessing:
     size_px: int
     """Side to which it is resized for the net."""
     in_channels: int
-    mean: float
-    std: float
+    mean: float | list[float]
+    """Of an image in [0, 1]: one number for all channels, or one for each, as imported weights may need."""
+    std: float | list[float]
+    """As `mean`."""
+
+    def __post_init__(self) -> None:
+        """Raises: CheckpointError if there is neither one number nor one for each channel."""
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(numbers, int | float) and len(numbers) != self.in_channels:
+                raise CheckpointError(
+                    f"preprocessing.{name} has {len(numbers)} numbers for {self.in_channels} channels; "
+                    "give one for all, or one for each"
+                )
 
 
 def resize_images(images: Tensor, size_px: int) -> Tensor:
@@ -47,8 +61,23 @@ def resize_masks(masks: Tensor, size_px: int) -> Tensor:
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(N, 1, H, W) float32 in [0, 1] -> (N, in_channels, H, W), normalised as the encoder expects."""
-    normal = (images - preprocessing.mean) / preprocessing.std
+    mean, std = (
+        numbers if isinstance(numbers, int | float) else images.new_tensor(numbers)[:, None, None]
+        for numbers in (preprocessing.mean, preprocessing.std)
+    )
+    normal: Tensor = (images - mean) / std
     return normal.expand(-1, preprocessing.in_channels, -1, -1)
+
+
+def _probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
+    # Whatever the net is wrapped in (an average, several devices), its modules are found; attributes are not.
+    has_head = any(isinstance(module, PresenceHead) for module in model.modules())
+    outputs = model(inputs, every_output=True) if has_head else Outputs(model(inputs))
+    logits = outputs.logits.float()
+    if outputs.presence is not None:
+        # The sigmoid rises, so that the smaller logit has the smaller probability: once is enough.
+        logits = torch.minimum(logits, outputs.presence.float()[:, :, None, None])
+    return torch.sigmoid(logits)
 
 
 @torch.inference_mode()
@@ -56,12 +85,13 @@ def infer(model: nn.Module, images: Tensor, preprocessing: Preprocessing, flip: 
     """Probabilities of a batch: the sigmoid is applied here, once.
 
     images: (N, 1, H, W) uint8, or float32 in [0, 1], of any side. flip: mean with the flipped image's (TTA).
-    Returns: (N, size_px, size_px) float32 in [0, 1], the first class.
+    Returns: (N, size_px, size_px) float32 in [0, 1], the first class. With a presence head no pixel gets a higher
+    probability than its image (in each view, before the mean), so that the triplet finds nothing where the head does
+    not: the 4th place's rule. Source: https://github.com/amirassov/kaggle-pneumothorax.
     """
     inputs = normalise(resize_images(images, preprocessing.size_px), preprocessing)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    probabilities = torch.sigmoid(model(inputs).float())
+    probabilities = _probabilities(model, inputs)
     if flip:
-        mirrored = torch.sigmoid(model(inputs.flip(-1)).float()).flip(-1)
-        probabilities = (probabilities + mirrored) / 2
+        probabilities = (probabilities + _probabilities(model, inputs.flip(-1)).flip(-1)) / 2
     return probabilities[:, 0]

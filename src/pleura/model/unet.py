@@ -5,44 +5,20 @@ Sources: Ronneberger et al. 2015 (arXiv 1505.04597); https://github.com/sneddy/p
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pleura.errors import ConfigError
-from pleura.model.encoders import Encoder, run_padded
+from pleura.model.decoder import DecoderStage, Outputs, PresenceHead, last_upsample
+from pleura.model.encoders import Encoder
 from pleura.settings import ModelConfig
 
 
-def _convolution(in_channels: int, out_channels: int, normalisation: str) -> nn.Sequential:
-    plain = normalisation == "none"
-    convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=plain)
-    nn.init.kaiming_normal_(convolution.weight)
-    layers: list[nn.Module] = [convolution]
-    if plain:
-        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # there is a bias where nothing follows
-    else:
-        layers.append(nn.BatchNorm2d(out_channels))
-    return nn.Sequential(*layers, nn.ReLU(inplace=True))
-
-
-class DecoderStage(nn.Module):
-    """Upsample x2, conv 3x3, ReLU; concatenate with the encoder's feature of that size; conv 3x3, ReLU."""
-
-    def __init__(self, in_channels: int, skip_channels: int, width: int, normalisation: str) -> None:
-        super().__init__()
-        self.upsample = nn.Upsample(scale_factor=2)
-        self.convolution = _convolution(in_channels, width, normalisation)
-        self.bottleneck = _convolution(width + skip_channels, width, normalisation)
-
-    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
-        """(N, in_channels, H, W) and (N, skip_channels, 2H, 2W) -> (N, width, 2H, 2W)."""
-        features = self.convolution(self.upsample(features))
-        decoded: Tensor = self.bottleneck(torch.cat([features, skip], dim=1))
-        return decoded
-
-
 class UNet(nn.Module):
-    """Encoder, one decoder stage for each feature but the deepest, one last upsample, a 1x1 convolution."""
+    """Encoder, one decoder stage for each feature but the deepest, one last upsample, a 1x1 convolution.
+
+    What the stages are made of, and the heads beside the last, stand in `model/decoder.py`.
+    """
 
     def __init__(self, encoder: Encoder, config: ModelConfig) -> None:
         """Raises: ConfigError if `decoder_widths` does not have one width for each stage."""
@@ -58,23 +34,35 @@ class UNet(nn.Module):
         self.encoder = encoder
         ins = [encoder.channels[-1], *widths[:-1]]
         self.decoder = nn.ModuleList(
-            DecoderStage(deep, skip, width, config.normalisation)
-            for deep, skip, width in zip(ins, skips, widths, strict=True)
+            DecoderStage(deep, skip, width, config) for deep, skip, width in zip(ins, skips, widths, strict=True)
         )
         # Encoders that begin at stride 4 (ConvNeXt) leave more for the last upsample to do.
-        self.last_upsample = nn.Sequential(
-            nn.Upsample(scale_factor=encoder.reductions[0]),
-            _convolution(widths[-1], config.last_width, config.normalisation),
-        )
+        self.last_upsample = last_upsample(widths[-1], encoder.reductions[0], config)
         self.head = nn.Conv2d(config.last_width, config.classes, 1)
+        # Drawn last, so that a seed gives the same net above with these heads and without.
+        self.presence = PresenceHead(encoder.channels[-1]) if config.presence_head else None
+        deep_widths = widths if config.deep_supervision else []
+        self.deep = nn.ModuleList(nn.Conv2d(width, config.classes, 1) for width in deep_widths)
 
-    def _logits(self, images: Tensor) -> Tensor:
-        *skips, decoded = self.encoder(images)
+    def forward(self, images: Tensor, every_output: bool = False) -> Tensor | Outputs:
+        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W.
+
+        every_output: return `Outputs`, with the presence and the deep logits of the heads that the net has.
+        """
+        height, width = images.shape[-2:]
+        below, right = -height % self.stride, -width % self.stride
+        if below or right:  # the border is repeated, which invents no edge
+            images = functional.pad(images, (0, right, 0, below), mode="replicate")
+        *skips, deepest = self.encoder(images)
+        decoded, stages = deepest, []
         for stage, skip in zip(self.decoder, reversed(skips), strict=True):
             decoded = stage(decoded, skip)
-        logits: Tensor = self.head(self.last_upsample(decoded))
-        return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W."""
-        return run_padded(images, self.stride, self._logits)
+            stages.append(decoded)
+        logits: Tensor = self.head(self.last_upsample(decoded))[..., :height, :width]
+        if not every_output:
+            return logits
+        # Without deep supervision there are stages, but no heads on them.
+        small = [head(features) for head, features in zip(self.deep, stages, strict=False)]
+        large = [functional.interpolate(part, size=images.shape[-2:], mode="bilinear") for part in small]
+        presence = self.presence(deepest) if self.presence is not None else None
+        return Outputs(logits, presence, tuple(part[..., :height, :width] for part in large))

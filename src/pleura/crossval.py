@@ -1,0 +1,196 @@
+"""`pleura train --fold all`: every fold in turn or side by side, and what all of them say together.
+
+Each case is scored by the model that did not train on it. The pooled scores come twice: by each fold's own triplet,
+which was tuned on the very cases it is scored on, and by a triplet tuned on the other folds' cases, which was not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from pleura.data.dataset import Dataset
+from pleura.errors import OutputError, PleuraError
+from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
+from pleura.learn.checkpoint import write_atomically
+from pleura.learn.run import BEST, STATE
+from pleura.measure.bootstrap import Estimate, bootstrap
+from pleura.measure.metrics import Outcomes, empty_floor
+from pleura.measure.triplet import Histograms, search
+from pleura.predict import Predictor
+from pleura.settings import Recipe
+from pleura.train import train
+
+logger = logging.getLogger("pleura")
+
+SUMMARY, CASES = "folds.json", "out-of-fold.csv"
+
+
+@dataclass(frozen=True)
+class FoldsSummary:
+    """What the folds of a recipe say together."""
+
+    folds: dict[int, dict[str, float]]
+    """The metrics of each fold, by its own triplet."""
+    floor: float
+    """SIIM mean Dice of the empty predictor on all cases."""
+    in_sample: dict[str, Estimate]
+    """Pooled over all cases, by each fold's own triplet."""
+    cross_fitted: dict[str, Estimate]
+    """Pooled over all cases, each fold by a triplet tuned on the others."""
+    file: Path
+
+    def spread(self, metric: str) -> tuple[float, float]:
+        """Mean and standard deviation of a metric over the folds."""
+        values = [metrics[metric] for metrics in self.folds.values()]
+        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def train_folds(
+    recipe: Recipe, dataset: Dataset, out: Path, resume: bool = False, parallel: int = 1, tensorboard: bool = False
+) -> FoldsSummary:
+    """Train a recipe on each fold of a dataset, and pool what the models say of the cases they did not see.
+
+    parallel: folds at a time, each in a process of its own with a GPU of its own or a share of the cores.
+    Raises: what `train` raises; OutputError if `out` holds folds and `resume` is false; PleuraError that names the
+    folds that failed, after the others are done.
+    """
+    folds = sorted({case.fold for case in dataset.cases})
+    begun = [fold for fold in folds if (out / f"fold-{fold}" / STATE).exists()]
+    if begun and not resume:
+        raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")
+    if parallel > 1:
+        _side_by_side(recipe, dataset, out, folds, parallel, tensorboard)
+    else:
+        for fold in folds:
+            logger.info("fold %d of %s", fold, ", ".join(map(str, folds)))
+            train(recipe, dataset, out, fold, resume=True, tensorboard=tensorboard)
+    return summarise(dataset, out, folds)
+
+
+def _side_by_side(
+    recipe: Recipe, dataset: Dataset, out: Path, folds: list[int], parallel: int, tensorboard: bool
+) -> None:
+    write_atomically(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
+    words = [sys.executable, "-m", "pleura", "train", str(out / "recipe.yaml"), "--data", str(dataset.folder)]
+    words += ["--out", str(out), "--resume", *(["--tensorboard"] if tensorboard else [])]
+    waiting, free, failed = list(folds), list(range(parallel)), []
+    running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                fold, place = waiting.pop(0), free.pop(0)
+                command = [*words, "--fold", str(fold)]
+                running[fold] = (place, subprocess.Popen(command, env=_environment(place, parallel)))
+            for fold, (place, process) in list(running.items()):
+                try:
+                    code = process.wait(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+                del running[fold]
+                free.append(place)
+                failed += [fold] if code else []
+    finally:
+        for _, process in running.values():
+            process.terminate()
+    if failed:
+        raise PleuraError(
+            f"fold {', '.join(map(str, sorted(failed)))} failed, for the reason told above; the others are done: "
+            "repair it and run the same command with --resume"
+        )
+
+
+def _environment(place: int, parallel: int) -> dict[str, str]:
+    """A GPU of its own for each process where there are GPUs, a share of the cores where there are none."""
+    if torch.cuda.is_available():
+        return os.environ | {"CUDA_VISIBLE_DEVICES": str(place % torch.cuda.device_count())}
+    return os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // parallel))}
+
+
+def summarise(dataset: Dataset, out: Path, folds: list[int]) -> FoldsSummary:
+    """Score every case by the model of its own fold; writes folds.json and out-of-fold.csv into `out`.
+
+    Raises: CheckpointError if a fold has no best.safetensors, OutputError.
+    """
+    positions, histograms, scores, own = [], [], [], []
+    for fold in folds:
+        predictor = Predictor.load(out / f"fold-{fold}" / BEST)
+        positions.append(dataset.positions("val", fold))
+        counted, scored = measure_cases(predictor, dataset, positions[-1])
+        histograms.append(counted)
+        scores.append(scored)
+        own.append(outcomes_by(counted, scored, predictor.triplet))
+    fitted = []
+    for index in range(len(folds)):
+        others = [part for other, part in enumerate(histograms) if other != index] or histograms
+        fitted.append(outcomes_by(histograms[index], scores[index], search(Histograms.join(others)).triplet))
+    everyone = np.concatenate(positions)
+    pooled = [_pooled(own), _pooled(fitted)]
+    patients = patient_numbers(dataset, everyone)
+    summary = FoldsSummary(
+        {fold: outcomes.summary() for fold, outcomes in zip(folds, own, strict=True)},
+        empty_floor(pooled[0].positive),
+        bootstrap(pooled[0].summary, patients),
+        bootstrap(pooled[1].summary, patients),
+        out / SUMMARY,
+    )
+    _write(summary, dataset, everyone, pooled[1])
+    return summary
+
+
+def _pooled(parts: list[Outcomes]) -> Outcomes:
+    fields = ("positive", "called", "dice", "scores")
+    return Outcomes(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+
+
+def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64], outcomes: Outcomes) -> None:
+    def plain(value: float) -> float | None:
+        return round(value, 6) if np.isfinite(value) else None
+
+    def estimates(found: dict[str, Estimate]) -> dict[str, list[float | None]]:
+        return {name: [plain(each.value), plain(each.low), plain(each.high)] for name, each in found.items()}
+
+    document: dict[str, Any] = {
+        "cases": len(positions),
+        "positives": int(outcomes.positive.sum()),
+        "floor": plain(summary.floor),
+        "folds": {
+            fold: {name: plain(value) for name, value in metrics.items()} for fold, metrics in summary.folds.items()
+        },
+        "mean_and_sd_over_folds": {
+            name: [plain(number) for number in summary.spread(name)] for name in next(iter(summary.folds.values()))
+        },
+        "pooled_by_triplets_tuned_on_these_cases": estimates(summary.in_sample),
+        "pooled_by_triplets_tuned_on_the_other_folds": estimates(summary.cross_fitted),
+        "data_sha256": dataset.data_hash,
+    }
+    write_atomically(summary.file, json.dumps(document, indent=1).encode())
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("image_id", "fold", "positive", "called", "siim_dice", "score"))
+    for row, position in enumerate(positions):
+        case = dataset.cases[position]
+        writer.writerow(
+            (
+                case.image_id,
+                case.fold,
+                int(outcomes.positive[row]),
+                int(outcomes.called[row]),
+                f"{outcomes.dice[row]:.6f}",
+                f"{outcomes.scores[row]:.6f}",
+            )
+        )
+    write_atomically(summary.file.with_name(CASES), table.getvalue().encode("utf-8", "surrogateescape"))

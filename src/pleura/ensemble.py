@@ -1,0 +1,75 @@
+"""Several recipes trained one after the other, and the file that makes them one model: OUT/ensemble.json.
+
+`Predictor.load(OUT)` is then the mean of the members' probabilities by weight, each member the mean of its folds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import distributed
+
+from pleura import __version__
+from pleura.data.dataset import Dataset
+from pleura.errors import OutputError
+from pleura.learn.checkpoint import write_atomically
+from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
+from pleura.recipes import load_members
+from pleura.settings import Ensemble
+from pleura.train import train
+
+logger = logging.getLogger("pleura")
+
+
+def train_ensemble(
+    ensemble: Ensemble,
+    overrides: Iterable[str],
+    dataset: Dataset,
+    out: Path,
+    fold: int = 0,
+    resume: bool = False,
+    tensorboard: bool = False,
+) -> Path:
+    """Train each member into a folder of its name in `out`, and write ensemble.json once all of them are there.
+
+    overrides: `dotted.key=value`, for every member. resume: go on; members that are finished are left as they are.
+    Returns: `out`. Raises: ConfigError before any data is read; OutputError if `out` holds an ensemble of other
+    members; and what `pleura.train.train` raises.
+    """
+    recipes = load_members(ensemble, overrides)
+    described = _described(ensemble)
+    _refuse_another(out / ENSEMBLE, described)
+    for number, (name, recipe) in enumerate(recipes.items(), start=1):
+        logger.info("member %d of %d: %s", number, len(recipes), name)
+        train(recipe, dataset, out / name, fold, resume, tensorboard=tensorboard)
+    # Processes of one training share the folder; they end each member together.
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        write_atomically(out / ENSEMBLE, described)
+    return out
+
+
+def _described(ensemble: Ensemble) -> bytes:
+    members = [{"folder": member.name, "weight": member.weight} for member in ensemble.members]
+    document = {
+        "format": ENSEMBLE_FORMAT,
+        "name": ensemble.name,
+        "members": members,
+        "triplet": ensemble.triplet.model_dump() if ensemble.triplet else None,
+        "pleura": __version__,
+    }
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def _refuse_another(path: Path, described: bytes) -> None:
+    """Members are found by the file: one that names others would leave them out. Raises: OutputError."""
+    if not path.is_file():
+        return
+    try:
+        before = [member["folder"] for member in json.loads(path.read_bytes())["members"]]
+    except (ValueError, KeyError, TypeError):
+        return  # damaged: it is about to be written anew
+    if before != [member["folder"] for member in json.loads(described)["members"]]:
+        raise OutputError(f"{path}: is of other members ({', '.join(before)}); choose another --out")

@@ -1,0 +1,100 @@
+"""Averages of a net's weights: SWA and EMA while it trains, means and greedy soups of its best epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+
+from pleura.settings import AveragingConfig
+
+
+class Scored(Protocol):
+    """What a measurement of weights has: a score, higher is better."""
+
+    @property
+    def score(self) -> float:
+        """The score by which weights are chosen."""
+
+
+Measured = TypeVar("Measured", bound=Scored)
+
+
+class RunningAverages:
+    """SWA and EMA of a net, as its stage trains; those that are off cost nothing.
+
+    Sources: Izmailov et al. 2018 (arXiv 1803.05407) for SWA; both are torch.optim.swa_utils'.
+    """
+
+    def __init__(self, net: nn.Module, config: AveragingConfig, epochs: int) -> None:
+        self.from_epoch = epochs - config.swa_epochs
+        self.models: dict[str, AveragedModel] = {}
+        if config.swa_epochs:
+            self.models["swa"] = AveragedModel(net)
+        if config.ema_decay:
+            average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+            self.models["ema"] = AveragedModel(net, multi_avg_fn=average)
+
+    def after_step(self, net: nn.Module) -> None:
+        """Take note of the weights after an optimizer step."""
+        if "ema" in self.models:
+            self.models["ema"].update_parameters(net)
+
+    def after_epoch(self, net: nn.Module, epoch: int) -> None:
+        """Take note of the weights after epoch 0, 1, ... of the stage."""
+        if "swa" in self.models and epoch >= self.from_epoch:
+            self.models["swa"].update_parameters(net)
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The weights of each average that has seen any, by its kind; BatchNorm statistics are those of the net."""
+        return {kind: model.module.state_dict() for kind, model in self.models.items() if int(model.n_averaged)}
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {kind: model.state_dict() for kind, model in self.models.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`; an average that was not made then begins anew."""
+        for kind, model in self.models.items():
+            if kind in state:
+                model.load_state_dict(state[kind])
+
+
+def mean_weights(all_weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the state dicts of one net, summed in float64; integer tensors are those of the first."""
+    first = all_weights[0]
+    return {
+        key: torch.stack([weights[key].double() for weights in all_weights]).mean(0).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor.clone()
+        for key, tensor in first.items()
+    }
+
+
+def greedy_soup(
+    best_first: Sequence[Mapping[str, Tensor]], measure: Callable[[Mapping[str, Tensor]], Measured]
+) -> tuple[Measured, int]:
+    """Average the best epochs one by one; each stays in if the score does not lose by it.
+
+    Returns: how the soup measures, and how many epochs are in it.
+    Source: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1.
+    """
+    chosen = [best_first[0]]
+    measured = measure(mean_weights(chosen))
+    for candidate in best_first[1:]:
+        result = measure(mean_weights([*chosen, candidate]))
+        if result.score >= measured.score:
+            chosen, measured = [*chosen, candidate], result
+    return measured, len(chosen)
+
+
+def refresh_batchnorm(net: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Make BatchNorm's running statistics anew from inputs (N, C, H, W): an average of weights has none of its own.
+
+    A net without BatchNorm reads no input. Source: arXiv 1803.05407, section 3.2.
+    """
+    with torch.no_grad():
+        update_bn(inputs, net)

@@ -1,0 +1,49 @@
+"""Optimizers by name, and which parameters learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from pleura.settings import TrainingConfig
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer of a stage over the parameters that have gradients."""
+    build: Any = OPTIMIZERS[config.optimizer]
+    if config.optimizer == "sgd":
+        build = partial(build, momentum=config.momentum)
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer: torch.optim.Optimizer = build(trainable, lr=config.lr, weight_decay=config.weight_decay)
+    return optimizer
+
+
+class Freezer:
+    """Switches the gradients of an encoder off and on; parameters that never learn stay off."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.encoder = encoder
+        self.learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+        self.frozen = False
+
+    def freeze(self, frozen: bool) -> bool:
+        """Freeze or thaw; returns whether that changed anything."""
+        changed, self.frozen = frozen != self.frozen, frozen
+        for parameter in self.learning:
+            parameter.requires_grad_(not frozen)
+        return changed
+
+    def hold_statistics(self) -> None:
+        """After `model.train()`: a frozen encoder keeps its BatchNorm statistics too."""
+        if self.frozen:
+            self.encoder.eval()

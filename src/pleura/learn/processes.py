@@ -1,0 +1,46 @@
+"""Training in several processes: sums that gradients pass through, and BatchNorm over all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    # torch.distributed.nn.functional.all_reduce is deprecated, and what replaces it is private.
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of every process's tensor of this shape, for a loss on the global batch.
+
+    The gradient is summed as well, so that its mean over processes, as DistributedDataParallel takes it, is the
+    gradient of that loss.
+    """
+    total: Tensor = _SumOverProcesses.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
+
+
+def synchronise_batchnorm(net: nn.Module, device: torch.device) -> tuple[nn.Module, bool]:
+    """Let BatchNorm see the batches of all processes; returns the net, and whether it now does.
+
+    torch has this for GPUs alone: on CPUs each process keeps statistics of its own part of the batch.
+    """
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
+        return net, True
+    if device.type == "cpu":
+        return net, False
+    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+    return synchronised, True

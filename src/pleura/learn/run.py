@@ -1,0 +1,195 @@
+"""The folder of one training run: its files, how far it is, and how it goes on after whatever stopped it.
+
+Each file is written whole or not at all, and the state last: a run that is killed anywhere repeats what came after its
+last state, and writes the same again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from pleura.errors import ConfigError, OutputError, writing
+from pleura.learn.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+    save_state,
+    write_atomically,
+)
+from pleura.settings import Recipe
+
+BEST, LAST, STATE, METRICS, AVERAGES = (
+    "best.safetensors",
+    "last.safetensors",
+    "state/state.pt",
+    "metrics.csv",
+    "averages.csv",
+)
+
+
+@dataclass
+class Progress:
+    """How far a run is; part of its state."""
+
+    stage: int = 0
+    epoch: int = 0
+    """Finished epochs of the stage."""
+    step: int = 0
+    """Finished steps of the epoch after those."""
+    losses: list[float] = field(default_factory=list)
+    """Of those steps."""
+    best: float = -1.0
+    """The best validation score of the stage."""
+    waited: int = 0
+    """Epochs since then."""
+    top: list[tuple[float, int]] = field(default_factory=list)
+    """Score and number of the best epochs of the stage that are kept, the best first."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """A row for each epoch of all stages."""
+    averages: list[dict[str, Any]] = field(default_factory=list)
+    """A row for each average of all finished stages, and for the best epoch beside it."""
+    closed: bool = False
+    """Whether the stage has handed on its weights."""
+
+    def next_stage(self) -> Progress:
+        """The beginning of the stage after this one."""
+        return Progress(stage=self.stage + 1, history=self.history, averages=self.averages)
+
+    def rewound(self, stages: Sequence[str]) -> Progress:
+        """The beginning of the stage after these, with what is known of them alone."""
+        history, averages = ([row for row in rows if row["stage"] in stages] for rows in (self.history, self.averages))
+        return Progress(stage=len(stages), history=history, averages=averages)
+
+
+class Run:
+    """The files of one fold of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def state(self, resume: bool, stage: str | None) -> dict[str, Any] | None:
+        """The state to go on from, or None if there is none.
+
+        Raises: OutputError if there is one and neither to resume nor to start at a stage was asked for;
+        CheckpointError if it is damaged.
+        """
+        if not (self.folder / STATE).exists():
+            return None
+        if not resume and stage is None:
+            raise OutputError(
+                f"{self.folder}: holds a run already; add --resume to go on with it, or choose another --out"
+            )
+        return load_state(self.folder / STATE)
+
+    def save_state(self, state: dict[str, Any], stage: str, top: Sequence[tuple[float, int]]) -> None:
+        """Write the state, and only then remove the epochs that are no longer among the best. Raises: OutputError."""
+        save_state(self.folder / STATE, state)
+        kept = {self._top(stage, epoch) for _, epoch in top}
+        for file in self.folder.glob("state/top-*.safetensors"):
+            if file not in kept:
+                file.unlink(missing_ok=True)
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Write what is logged meanwhile to log.txt too."""
+        logger = logging.getLogger("pleura")
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(self.folder / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(handler)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)  # log.txt is written also where nobody configured logging
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write recipe.yaml, with every setting. Raises: OutputError."""
+        document = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.folder / "recipe.yaml", document.encode())
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows as csv; what a row lacks stays empty. Raises: OutputError."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.folder / name, table.getvalue().encode())
+
+    def save_epoch(self, checkpoint: Checkpoint, stage: str, is_best: bool) -> None:
+        """Write last.safetensors and, for the best epoch so far, STAGE-best.safetensors too. Raises: OutputError."""
+        if is_best:
+            save_checkpoint(self.folder / f"{stage}-best.safetensors", checkpoint)
+            save_checkpoint(self.folder / BEST, checkpoint)
+        save_checkpoint(self.folder / LAST, checkpoint)
+
+    def best_of(self, stage: str) -> Checkpoint:
+        """The best epoch of a stage. Raises: CheckpointError."""
+        return load_checkpoint(self.folder / f"{stage}-best.safetensors")
+
+    def save_average(self, checkpoint: Checkpoint, stage: str, kind: str) -> None:
+        """Write STAGE-KIND.safetensors. Raises: OutputError."""
+        save_checkpoint(self.folder / f"{stage}-{kind}.safetensors", checkpoint)
+
+    def hand_on(self, checkpoint: Checkpoint, stage: str) -> None:
+        """Write what a stage ends with, STAGE.safetensors and best.safetensors. Raises: OutputError."""
+        save_checkpoint(self.folder / f"{stage}.safetensors", checkpoint)
+        save_checkpoint(self.folder / BEST, checkpoint)
+
+    def save_top(self, checkpoint: Checkpoint, stage: str, epoch: int) -> None:
+        """Keep one of the best epochs of a stage. Raises: OutputError."""
+        save_checkpoint(self._top(stage, epoch), checkpoint)
+
+    def top_weights(self, stage: str, top: Sequence[tuple[float, int]]) -> list[dict[str, Tensor]]:
+        """The weights of the best epochs of a stage, the best first. Raises: CheckpointError."""
+        return [load_checkpoint(self._top(stage, epoch)).weights for _, epoch in top]
+
+    def handed_on_by(self, stage: str) -> dict[str, Tensor]:
+        """The weights that a finished stage handed on. Raises: ConfigError if it has left none, CheckpointError."""
+        path = self.folder / f"{stage}.safetensors"
+        if not path.is_file():
+            raise ConfigError(f"--stage: the stage before it, {stage}, has left no {path}; begin with it")
+        return load_checkpoint(path).weights
+
+    def _top(self, stage: str, epoch: int) -> Path:
+        return self.folder / "state" / f"top-{stage}-{epoch:04d}.safetensors"
+
+
+def changed_settings(state: Mapping[str, Any], recipe: Recipe, data_sha256: str, data: Path) -> list[str]:
+    """The settings in which a resumed run departs from how it began, one sentence each.
+
+    Raises: OutputError for other data or another net.
+    """
+    if state["data_sha256"] != data_sha256:
+        raise OutputError(f"{data}: is not the dataset that this run began with; choose another --out")
+    before, now = (_flat("", document) for document in (state["recipe"], recipe.model_dump(mode="json")))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
+    if other_net:
+        raise OutputError(f"{other_net} is not what this run began with; choose another --out")
+    return [f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed]
+
+
+def _flat(path: str, document: Any) -> dict[str, Any]:
+    """A nested document as dotted path -> value."""
+    if not isinstance(document, (dict, list)):
+        return {path: document}
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= _flat(f"{path}.{key}" if path else str(key), value)
+    return flat

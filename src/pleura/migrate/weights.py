@@ -1,0 +1,116 @@
+"""Checkpoints under the key names of the winner's repository -> one of ours, with equal outputs.
+
+Source: https://github.com/sneddy/pneumothorax-segmentation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pleura import __version__
+from pleura.errors import ConfigError, InputError, OutputError
+from pleura.learn.checkpoint import Checkpoint, load_weights, save_checkpoint
+from pleura.measure.triplet import Triplet
+from pleura.migrate.nets import ENCODERS
+from pleura.migrate.transforms import IMAGENET
+from pleura.model import build_model
+from pleura.model.inference import Preprocessing
+from pleura.model.published import published_config, published_weights, without_module
+from pleura.model.weights import read_weights
+
+WINNERS_TRIPLET = Triplet(0.75, 2000, 0.3)
+"""The winner's best on validation, among the eight that he tried."""
+
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """What `import_weights` reads and writes."""
+
+    file: Path
+    """A state dict in a .pth, .pt or .safetensors file."""
+    architecture: str
+    """`unet` or `albunet`."""
+    out: Path
+    """The checkpoint to write."""
+    encoder: str | None = None
+    """timm's name of a unet's encoder, or the repository's; None tells it from the blocks."""
+    size_px: int = 1024
+    """Side of the square images that it was trained on."""
+    input_scaling: str | None = None
+    """`encoder` (ImageNet's, for each channel) or `none` ([0, 1]); None: as published for that net."""
+    triplet: str | None = None
+    """TOP/PIXELS/BOTTOM; None: the winner's best on validation."""
+
+
+def import_weights(settings: WeightSettings) -> Checkpoint:
+    """Turn a published state dict into a checkpoint whose net gives the same logits; nothing but tensors is unpickled.
+
+    Raises: InputError if the file cannot be read as tensors, CheckpointError if they are not the tensors of that net,
+    ConfigError for settings that do not fit, OutputError if the checkpoint cannot be written.
+    """
+    triplet = _triplet(settings.triplet)
+    if settings.out.exists():
+        raise OutputError(f"cannot write {settings.out}: a file of that name is in the way; choose another --out")
+    state = without_module(read_weights(settings.file))
+    origin = str(settings.file)
+    encoder = ENCODERS[settings.encoder][0] if settings.encoder in ENCODERS else settings.encoder
+    config = published_config(state, settings.architecture, encoder, origin)
+    scaling = settings.input_scaling or _published_scaling(config.architecture, config.encoder)
+    config = config.model_copy(update={"input_scaling": scaling})
+    net = build_model(config)
+    weights = published_weights(net, config, state, origin)
+    load_weights(net, weights, origin)
+    checkpoint = Checkpoint(
+        model=config,
+        weights=weights,
+        preprocessing=asdict(_preprocessing(settings.size_px, config.in_channels, scaling)),
+        triplet=asdict(triplet),
+        provenance={
+            "imported": settings.file.name,
+            "sha256": _sha256(settings.file),
+            "triplet": "given" if settings.triplet else "the winner's best on validation, not tuned for these weights",
+            "pleura": __version__,
+        },
+    )
+    save_checkpoint(settings.out, checkpoint)
+    return checkpoint
+
+
+def _published_scaling(architecture: str, encoder: str) -> str:
+    # The winner's AlbuNet and seunet saw [0, 1]; his resnet50 and the notebook's densenet ImageNet's scaling.
+    return "none" if architecture == "albunet" or encoder.startswith("legacy_se") else "encoder"
+
+
+def _preprocessing(size_px: int, channels: int, scaling: str) -> Preprocessing:
+    if scaling == "none":
+        return Preprocessing(size_px, size_px, channels, 0.0, 1.0)
+    mean, std = IMAGENET
+    if channels != len(mean):
+        return Preprocessing(size_px, size_px, channels, sum(mean) / len(mean), sum(std) / len(std))
+    return Preprocessing(size_px, size_px, channels, list(mean), list(std))
+
+
+def _triplet(text: str | None) -> Triplet:
+    if text is None:
+        return WINNERS_TRIPLET
+    try:
+        top, pixels, bottom = text.split("/")
+        triplet = Triplet(float(top), int(pixels), float(bottom))
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no triplet; write TOP/PIXELS/BOTTOM, as in 0.75/2000/0.3") from error
+    if not (0 <= triplet.top_threshold <= 1 and 0 <= triplet.bottom_threshold <= 1 and triplet.min_pixels >= 0):
+        raise ConfigError(f"{text!r} is no triplet: thresholds lie in [0, 1], and pixels are at least 0")
+    return triplet
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()

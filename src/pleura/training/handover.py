@@ -1,0 +1,85 @@
+"""The end of a stage: each average of its weights is measured beside the best epoch, and one is handed on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pleura.learn.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
+from pleura.learn.checkpoint import Checkpoint
+from pleura.learn.run import AVERAGES, Progress, Run
+from pleura.settings import StageConfig
+from pleura.training.learner import Learner
+from pleura.training.validate import Validator
+
+logger = logging.getLogger("pleura")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Weights that a stage could hand on."""
+
+    checkpoint: Checkpoint
+    score: float
+    epochs: int
+    """How many epochs are in it."""
+
+
+class HandOver:
+    """What a stage that has trained ends with."""
+
+    def __init__(self, learner: Learner, validator: Validator, run: Run, stage: StageConfig) -> None:
+        self.learner, self.validator, self.run, self.stage = learner, validator, run, stage
+
+    def __call__(self, progress: Progress, averages: RunningAverages) -> None:
+        """Write STAGE.safetensors, the averages beside it, and averages.csv. Raises: OutputError, CheckpointError."""
+        stage, writes = self.stage, self.learner.writes
+        self.learner.accelerator.wait_for_everyone()  # all read what the first process wrote
+        found = {"best": _Candidate(self.run.best_of(stage.name), progress.best, 1)}
+        found |= self._averages(progress, averages)
+        chosen: str = stage.averaging.hand_on
+        if chosen == "best_on_val":
+            chosen = max(found, key=lambda kind: found[kind].score)
+        if chosen not in found:
+            if writes:
+                logger.warning("%s: ended too early for %s, hands on its best epoch", stage.name, chosen)
+            chosen = "best"
+        for kind, candidate in found.items():
+            row = {"stage": stage.name, "kind": kind, "epochs": candidate.epochs, "handed_on": int(kind == chosen)}
+            scores = {key: value for key, value in candidate.checkpoint.scores.items() if key != "split"}
+            progress.averages.append(row | scores)
+            if writes and kind != "best":
+                self.run.save_average(candidate.checkpoint, stage.name, kind)
+            if writes and len(found) > 1:
+                last = ", handed on" if kind == chosen else ""
+                logger.info("%s: %s has %s %.4f%s", stage.name, kind, stage.select, candidate.score, last)
+        if writes:
+            self.run.write_table(AVERAGES, progress.averages)
+            self.run.hand_on(found[chosen].checkpoint, stage.name)
+        self.learner.accelerator.wait_for_everyone()
+
+    def _averages(self, progress: Progress, averages: RunningAverages) -> dict[str, _Candidate]:
+        config, epochs = self.stage.averaging, progress.epoch
+        counts = {"swa": min(config.swa_epochs, epochs), "ema": epochs}
+        found = {
+            kind: self._measured(weights, kind, counts[kind], progress) for kind, weights in averages.weights().items()
+        }
+        if config.top_k and len(progress.top) > 1:
+            top = self.run.top_weights(self.stage.name, progress.top)
+            found["top_k"] = self._measured(mean_weights(top), "top_k", len(top), progress)
+            if config.soup:
+                soup, count = greedy_soup(top, lambda weights: self._measured(weights, "soup", len(top), progress))
+                found["soup"] = _Candidate(soup.checkpoint, soup.score, count)
+        return found
+
+    def _measured(self, weights: Mapping[str, Tensor], kind: str, epochs: int, progress: Progress) -> _Candidate:
+        """Weights with BatchNorm statistics of their own, and how they do on the validation cases."""
+        learner, stage = self.learner, self.stage
+        learner.load(weights, f"{kind} of stage {stage.name}")
+        if stage.averaging.refresh_cases:
+            refresh_batchnorm(learner.net, learner.inputs_like_those_of(stage, progress))
+        validation = self.validator(learner.net, stage, learner.preprocessing(stage))
+        return _Candidate(learner.checkpoint(stage, progress.epoch, validation, kind), validation.score, epochs)

@@ -1,0 +1,104 @@
+"""Validation while a net trains: metrics of the held-out cases, with the best triplet for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import nn
+
+from pleura.data.batches import batches
+from pleura.data.dataset import Dataset
+from pleura.errors import InputError
+from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes
+from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
+from pleura.model.inference import Preprocessing, infer, resize_masks
+from pleura.settings import StageConfig
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How some weights do on the validation cases, by the triplet that suits these cases best."""
+
+    metrics: dict[str, float]
+    triplet: Triplet
+    score: float
+    """The metric that `select` names."""
+
+
+class Validator:
+    """The validation cases of one fold, ready to measure nets at the size of a stage."""
+
+    def __init__(self, accelerator: Accelerator, dataset: Dataset, positions: NDArray[np.int64], flip: bool) -> None:
+        self.accelerator, self.dataset, self.positions, self.flip = accelerator, dataset, positions, flip
+
+    def __call__(self, net: nn.Module, stage: StageConfig, preprocessing: Preprocessing) -> Validation:
+        """Measure a net; every process takes a share of the cases, and all get the same answer."""
+        accelerator = self.accelerator
+        net.eval()
+        mine = self.positions[accelerator.process_index :: accelerator.num_processes]
+        parts = []
+        for batch in batches(self.dataset, mine, max(1, stage.batch_size // accelerator.num_processes)):
+            masks = resize_masks(batch.masks, stage.size_px)[:, 0].numpy().astype(np.uint8)
+            with accelerator.autocast():
+                probabilities = infer(net, batch.images.to(accelerator.device), preprocessing, self.flip)
+            parts.append(Histograms.of(probabilities.cpu().numpy(), masks))
+        if accelerator.num_processes > 1:
+            parts = gather_object(parts)
+        histograms = Histograms.join(parts)
+        weights = None
+        if stage.select == "siim_dice_at_siim_prevalence":
+            weights = prevalence_weights(histograms.positive, SIIM_PREVALENCE)
+        triplet = search(histograms, weights).triplet
+        called, dice = histograms.decided(triplet)
+        metrics = Outcomes(histograms.positive, called, dice, histograms.scores()).summary()
+        return Validation(metrics, triplet, metrics[stage.select])
+
+    def samples(
+        self, net: nn.Module, stage: StageConfig, preprocessing: Preprocessing, count: int
+    ) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+        """The same few cases each time: ids, images (n, S, S) in [0, 1], probabilities and masks (n, s, s)."""
+        net.eval()
+        positions = _spread(self.dataset, self.positions, count)
+        images = torch.from_numpy(np.stack([self.dataset.images[position] for position in positions]))[:, None]
+        masks = resize_masks(torch.from_numpy(self.dataset.masks(positions))[:, None], stage.size_px)
+        with self.accelerator.autocast():
+            parts = [
+                infer(net, part.to(self.accelerator.device), preprocessing, self.flip).cpu()
+                for part in torch.split(images, stage.batch_size)
+            ]
+        ids = [self.dataset.cases[position].image_id for position in positions]
+        shown = images[:, 0].numpy().astype(np.float32) / np.float32(255)
+        return ids, shown, torch.cat(parts).numpy(), masks[:, 0].numpy().astype(np.uint8)
+
+    def refuse_unless_scores_exist(self, stage: StageConfig, fold: int) -> None:
+        """Raises: InputError where the stage's score cannot be had: every epoch's would be NaN, and none the best."""
+        positive = self.dataset.positive[self.positions]
+        lacks = {
+            "siim_dice": False,
+            "siim_dice_at_siim_prevalence": bool(positive.all()) or not positive.any(),
+            "dice_on_positives": not positive.any(),
+            "auroc": bool(positive.all()) or not positive.any(),
+        }
+        if lacks[stage.select]:
+            have = "positives" if positive.any() else "negatives"
+            raise InputError(
+                f"fold {fold} has {have} alone, so that {stage.select} cannot be had; choose another --fold, or set "
+                "training.select=siim_dice"
+            )
+
+
+def _spread(dataset: Dataset, positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Cases to look at after each epoch, always the same: three positives to a negative, spread over the fold."""
+    positive = dataset.positive[positions]
+    wanted = -(-count * 3 // 4)
+    chosen = [
+        part[np.linspace(0, len(part) - 1, min(number, len(part))).astype(np.int64)]
+        for part, number in ((positions[positive], wanted), (positions[~positive], count - wanted))
+        if len(part) and number > 0
+    ]
+    return np.concatenate(chosen) if chosen else positions[:0]

@@ -1,0 +1,78 @@
+"""Two processes that share each batch (gloo, as torchrun and accelerate launch start them) train as one does."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import socket
+
+import numpy as np
+import pytest
+from places import SMOKE
+
+from pleura.config import load_recipe
+from pleura.data.dataset import Dataset
+from pleura.learn.checkpoint import load_checkpoint
+
+# ConvNeXt has LayerNorm, whose statistics are each image's own: BatchNorm on CPUs sees a process's part of the batch.
+NET = ("model.encoder=test_convnext", "model.decoder_widths=[16,16,8]", "model.normalisation=none", "samples=0")
+PER_IMAGE = ("training.loss={bce: 1, dice: 1, lovasz: 0.5, per_image: true}",)
+POOLED = ("training.loss={bce: 1, dice: 1, tversky: 1, per_image: false}", "training.freeze_encoder_epochs=1")
+
+
+def train_in_a_process(environment, overrides, dataset, out):
+    os.environ |= environment
+    import torch
+
+    from pleura.train import train
+
+    torch.set_num_threads(1)
+    train(load_recipe(SMOKE, overrides), Dataset(dataset), out)
+
+
+def launch(processes, overrides, dataset, out):
+    """Start processes with the environment that torchrun gives them, and wait for all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pleura.train"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = []
+    for rank in range(processes):
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        arguments = (environment if processes > 1 else {}, overrides, dataset, out)
+        started.append(context.Process(target=train_in_a_process, args=arguments))
+        started[-1].start()
+    for process in started:
+        process.join(timeout=150)
+    assert [process.exitcode for process in started] == [0] * processes
+
+
+def column(out, name):
+    rows = csv.DictReader((out / "fold-0" / "metrics.csv").read_text().splitlines())
+    return np.array([float(row[name]) for row in rows])
+
+
+@pytest.mark.parametrize("loss", [PER_IMAGE, POOLED], ids=["per image", "pooled over the batch"])
+def test_two_processes_have_the_losses_and_the_weights_of_one(loss, dataset, tmp_path):
+    overrides = (*NET, *loss, "training.epochs=2", "training.batch_size=4")
+    launch(1, overrides, dataset, tmp_path / "one")
+    launch(2, overrides, dataset, tmp_path / "two")
+    for name in ("loss", "siim_dice", "auroc"):
+        assert column(tmp_path / "two", name) == pytest.approx(column(tmp_path / "one", name), abs=1e-5)
+    one, two = (load_checkpoint(tmp_path / name / "fold-0" / "best.safetensors").weights for name in ("one", "two"))
+    assert all(np.allclose(one[key].numpy(), two[key].numpy(), atol=2e-4) for key in one)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monkeypatch):
+    from accelerate import Accelerator
+
+    from pleura.errors import ConfigError
+    from pleura.train import train
+
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
+    with pytest.raises(ConfigError, match=r"stages\.low\.batch_size: 4 images cannot be shared by 3 processes"):
+        train(load_recipe(SMOKE), Dataset(dataset), tmp_path)
