@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,14 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     train(load_recipe(SMOKE), Dataset(dataset), out)
     return out
+
+
+@pytest.fixture(autouse=True)
+def curves_are_not_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure takes longer than a training here. `run`, the notebook and tests/training have real ones."""
+    watch = sys.modules.get("pleura.training.watch")
+    if watch is not None and "training" not in request.path.parts:
+        monkeypatch.setattr(watch.Watch, "stage_done", lambda *_: None)
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
 ) -> None:
     """Train a recipe on all folds but one, or on each of them."""
-    from pleura.recipes import load_experiment
+    from pleura.recipes import load_experiment, load_members
     from pleura.settings import Ensemble
 
     if not re.fullmatch(r"[0-9]+|all", fold):
@@ -170,22 +170,30 @@ def train(
     if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
     from pleura.data.dataset import Dataset
+    from pleura.learn.processes import end_processes, is_first_process
+    from pleura.model import check_model
 
+    recipes = load_members(settings, overrides or []).values() if isinstance(settings, Ensemble) else [settings]
+    for each in recipes:
+        check_model(each.model)
     dataset = Dataset(data)
     if isinstance(settings, Ensemble):
         from pleura.ensemble import train_ensemble
 
-        folder = train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
-        typer.echo(f"{folder / 'ensemble.json'}\nnext: pleura evaluate {out} --data {data}")
+        train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
+        lines = say.trained(out / "ensemble.json", out, data)
     elif fold == "all":
         from pleura.crossval import train_folds
 
-        _print(say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard)))
+        lines = say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard))
     else:
         from pleura.train import train as run
 
-        folder = run(settings, dataset, out, int(fold), resume, stage=stage, weights=weights, tensorboard=tensorboard)
-        typer.echo(f"{folder / 'best.safetensors'}\nnext: pleura evaluate {out} --data {data}")
+        done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=weights, tensorboard=tensorboard)
+        lines = say.trained(done / "best.safetensors", out, data)
+    if is_first_process():
+        _print(lines)
+    end_processes()
 
 
 @app.command(epilog="Example: pleura evaluate run --data siim")

@@ -26,6 +26,7 @@ from pleura.data.dataset import Dataset
 from pleura.errors import OutputError, PleuraError
 from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
 from pleura.learn.checkpoint import write_atomically
+from pleura.learn.processes import is_first_process
 from pleura.learn.run import BEST, STATE
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.metrics import Outcomes, empty_floor
@@ -76,7 +77,8 @@ def train_folds(
         _side_by_side(recipe, dataset, out, folds, parallel, tensorboard)
     else:
         for fold in folds:
-            logger.info("fold %d of %s", fold, ", ".join(map(str, folds)))
+            if is_first_process():
+                logger.info("fold %d of %s", fold, ", ".join(map(str, folds)))
             train(recipe, dataset, out, fold, resume=True, tensorboard=tensorboard)
     return summarise(dataset, out, folds)
 
@@ -147,7 +149,8 @@ def summarise(dataset: Dataset, out: Path, folds: list[int]) -> FoldsSummary:
         bootstrap(pooled[1].summary, patients),
         out / SUMMARY,
     )
-    _write(summary, dataset, everyone, pooled[1])
+    if is_first_process():
+        _write(summary, dataset, everyone, pooled[1])
     return summary
 
 

@@ -10,12 +10,11 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from torch import distributed
-
 from pleura import __version__
 from pleura.data.dataset import Dataset
 from pleura.errors import OutputError
 from pleura.learn.checkpoint import write_atomically
+from pleura.learn.processes import is_first_process
 from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.recipes import load_members
 from pleura.settings import Ensemble
@@ -43,10 +42,11 @@ def train_ensemble(
     described = _described(ensemble)
     _refuse_another(out / ENSEMBLE, described)
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
-        logger.info("member %d of %d: %s", number, len(recipes), name)
+        if is_first_process():
+            logger.info("member %d of %d: %s", number, len(recipes), name)
         train(recipe, dataset, out / name, fold, resume, tensorboard=tensorboard)
     # Processes of one training share the folder; they end each member together.
-    if not distributed.is_initialized() or distributed.get_rank() == 0:
+    if is_first_process():
         write_atomically(out / ENSEMBLE, described)
     return out
 

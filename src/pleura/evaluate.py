@@ -98,6 +98,8 @@ class _Known:
 
     train: NDArray[np.bool_]
     val: NDArray[np.bool_]
+    told: bool
+    """Whether the model says what it has met: imported weights do not."""
 
     @classmethod
     def of(cls, predictor: Predictor, dataset: Dataset) -> _Known:
@@ -106,7 +108,8 @@ class _Known:
             part: {key for checkpoint in predictor.checkpoints for key in checkpoint.seen.get(part, [])}
             for part in ("train", "val")
         }
-        return cls(*(np.array([key in met[part] for key in keys], dtype=bool) for part in ("train", "val")))
+        train, val = (np.array([key in met[part] for key in keys], dtype=bool) for part in ("train", "val"))
+        return cls(train, val, all(any(checkpoint.seen.values()) for checkpoint in predictor.checkpoints))
 
     def choose(self, split: Split | None, folder: Path) -> tuple[Split, NDArray[np.int64]]:
         """The split, decided where it was not asked for, and its positions. Raises: InputError if it has no case."""
@@ -124,6 +127,8 @@ class _Known:
 
     def in_words(self, split: Split, positions: NDArray[np.int64]) -> str:
         """What is evaluated, in words that give away what the model has met before."""
+        if not self.told:
+            return f"{len(positions)} cases, of which the model does not tell those that it has met before"
         count, learned, tuned = len(positions), int(self.train[positions].sum()), int(self.val[positions].sum())
         if learned:
             return f"{count} cases, {learned} of which the model has learned from: this estimates nothing"

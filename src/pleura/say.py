@@ -27,6 +27,12 @@ def prepared(made: Prepared, out: Path) -> Iterator[str]:
         yield f"  all of them with reasons: {out / 'problems.csv'}"
 
 
+def trained(model: Path, run: Path, data: Path) -> Iterator[str]:
+    """Where the model is, and what to do with it."""
+    yield str(model)
+    yield f"next: pleura evaluate {run} --data {data}"
+
+
 def evaluation(done: Evaluation) -> Iterator[str]:
     """Scores with their floor and intervals, the rule behind them, and the verdict."""
     from pleura.measure.report import NAMES

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,25 @@ def train(
     changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder) if state else []
     training = _Training(Learner(recipe, dataset, accelerator, fold), validator, run)
     training.begin(state, stage, weights)
-    with run.logged() if accelerator.is_main_process else nullcontext():
+    with _logged(run, accelerator.is_main_process):
         for change in changes:
             logger.info("resumed with another setting: %s", change)
         training.all_stages(tensorboard)
-    accelerator.end_training()
     return run.folder
+
+
+@contextmanager
+def _logged(run: Run, speaks: bool) -> Iterator[None]:
+    """Log to the run's log.txt too; one process speaks for all."""
+    if speaks:
+        with run.logged():
+            yield
+        return
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _refuse_what_cannot_run(recipe: Recipe, validator: Validator, fold: int, begin_at: str | None) -> None:
@@ -97,7 +111,8 @@ class _Training:
         """Take up a state, or the weights to start from. Raises: CheckpointError, ConfigError."""
         names = [each.name for each in self.recipe.stages]
         if stage is not None:
-            self.progress = Progress(**state["progress"]).rewound(names[: names.index(stage)]) if state else Progress()
+            before = Progress(**state["progress"]) if state else Progress()
+            self.progress = before.rewound(names[: names.index(stage)])
             if self.progress.stage:
                 self.learner.load(self.run.handed_on_by(names[self.progress.stage - 1]), "the stage before")
         elif state:

@@ -124,3 +124,45 @@ def test_doctor_tells_how_far_folds_leak(pleura, tmp_path):
     done = pleura("doctor", tmp_path / "folds.csv", "--patients", tmp_path / "patients.csv")
     assert done.returncode == 1
     assert "fold 0: 1 of 2 validation images (50.0 %) and 1 of 1 positive ones (100.0 %)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.lr=-1", "training.lr: "),
+        ("training.positive_rate=[0.8,2]", "training.positive_rate"),
+        ("training.averaging.hand_on=swa", "hand_on is swa, which is not made"),
+        ("training.loss.presence=1", "set model.presence_head=true"),
+        ("model.encoder=resnet1", "timm has no net 'resnet1'"),
+        ("model.decoder_widths=[8,8]", "give 4 widths, not 2"),
+        ("model.pretrained=nowhere.safetensors", "there is no file nowhere.safetensors"),
+    ],
+)
+def test_wrong_settings_are_refused_before_data_is_read(pleura, tmp_path, override, message):
+    done = pleura("train", SMOKE, override, "--data", tmp_path / "no data", "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("smoke", "--fold", "x"),
+        ("smoke", "--stage", "high", "--resume"),
+        ("smoke", "--fold", "all", "--stage", "high"),
+        ("smoke", "--fold", "all", "--weights", "w.safetensors"),
+        ("ens4b_unet", "--fold", "all"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(pleura, tmp_path, words):
+    done = pleura("train", *words, "--data", tmp_path, "--out", tmp_path / "run")
+    assert done.returncode == 2
+
+
+def test_all_folds_are_trained_by_one_command(pleura, dataset, tmp_path):
+    words = ("train", "smoke", "samples=0", "training.cases_per_epoch=8", "--data", dataset, "--out", tmp_path)
+    done = pleura(*words, "--fold", "all")
+    assert done.returncode == 0, done.stderr
+    assert "mean over folds (sd)" in done.stdout
+    assert (tmp_path / "folds.json").exists()

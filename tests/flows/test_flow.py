@@ -52,7 +52,7 @@ def test_a_run_leaves_checkpoints_a_table_and_a_log_a_person_can_read(run):
     fold = run / "fold-0"
     assert {path.name for path in fold.iterdir()} >= {
         "best.safetensors", "last.safetensors", "low.safetensors", "high.safetensors", "metrics.csv", "log.txt",
-        "recipe.yaml", "state",
+        "recipe.yaml", "state", "curves.svg", "curves.png", "averages.csv", "samples",
     }  # fmt: skip
     rows = rows_of(fold / "metrics.csv")
     assert [row["stage"] for row in rows] == ["low", "high"]

@@ -23,6 +23,17 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and speaks; true where there is only one."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def end_processes() -> None:
+    """Part from the other processes in good order; torch complains of one that just ends."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """The sum of every process's tensor of this shape, for a loss on the global batch.
 

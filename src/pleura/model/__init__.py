@@ -6,20 +6,32 @@ With `every_output=True` it returns `Outputs`: the logits, and those of the pres
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from pleura.config import parse_model
+from pleura.errors import InputError
 from pleura.model.albunet import AlbuNet
 from pleura.model.decoder import Outputs
 from pleura.model.encoders import Encoder
 from pleura.model.unet import UNet
 from pleura.settings import ModelConfig
 
-__all__ = ["ARCHITECTURES", "Outputs", "build_model"]
+__all__ = ["ARCHITECTURES", "Outputs", "build_model", "check_model"]
 
 ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], nn.Module]] = {"unet": UNet, "albunet": AlbuNet}
+
+
+def check_model(config: ModelConfig) -> None:
+    """Refuse a net that cannot be built, before any data is read.
+
+    Raises: ConfigError for settings that do not fit, InputError for a file of weights that is not there.
+    """
+    if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
+        raise InputError(f"model.pretrained: there is no file {config.pretrained}; give a path, true or false")
+    build_model(config.model_copy(update={"pretrained": False}))
 
 
 def build_model(config: ModelConfig | Mapping[str, Any]) -> nn.Module:

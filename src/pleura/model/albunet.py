@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.model.decoder import Outputs
-from pleura.model.encoders import Encoder, run_padded
+from pleura.model.encoders import Encoder, padded
 from pleura.settings import ModelConfig
 
 
@@ -52,20 +52,17 @@ class AlbuNet(nn.Module):
         self.dec0 = nn.Conv2d(32, 32, 3, padding=1)
         self.head = nn.Conv2d(32, config.classes, 1)
 
-    def _logits(self, images: Tensor) -> Tensor:
-        _, conv2, conv3, conv4, conv5 = self.encoder(images)
-        decoded = self.centre(functional.max_pool2d(conv5, 2))
-        decoded = self.dec5(decoded, conv5)
-        decoded = self.dec4(decoded, conv4)
-        decoded = self.dec3(decoded, conv3)
-        decoded = self.dec1(self.dec2(decoded, conv2))
-        logits: Tensor = self.head(functional.relu(self.dec0(decoded)))
-        return logits
-
     def forward(self, images: Tensor, every_output: bool = False) -> Tensor | Outputs:
         """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W.
 
         every_output: return `Outputs`, as every net does; this one has no further heads.
         """
-        logits = run_padded(images, self.stride, self._logits)
+        height, width = images.shape[-2:]
+        _, conv2, conv3, conv4, conv5 = self.encoder(padded(images, self.stride))
+        decoded = self.centre(functional.max_pool2d(conv5, 2))
+        decoded = self.dec5(decoded, conv5)
+        decoded = self.dec4(decoded, conv4)
+        decoded = self.dec3(decoded, conv3)
+        decoded = self.dec1(self.dec2(decoded, conv2))
+        logits: Tensor = self.head(functional.relu(self.dec0(decoded)))[..., :height, :width]
         return Outputs(logits) if every_output else logits

@@ -5,7 +5,6 @@ Source: https://github.com/huggingface/pytorch-image-models (`features_only`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +104,11 @@ def load_encoder(net: nn.Module, path: Path, name: str) -> None:
     net.load_state_dict(wanted)
 
 
-def run_padded(images: Tensor, stride: int, net: Callable[[Tensor], Tensor]) -> Tensor:
-    """Run a net that needs H and W to be multiples of `stride` on any size, by padding and cropping.
+def padded(images: Tensor, stride: int) -> Tensor:
+    """Images (N, C, H, W) with H and W grown to multiples of `stride`, below and to the right.
 
-    images (N, C, H, W) -> what `net` returns, cropped to H and W. The border is repeated, which invents no edge.
+    The border is repeated, which invents no edge.
     """
     height, width = images.shape[-2:]
     below, right = -height % stride, -width % stride
-    if below or right:
-        images = functional.pad(images, (0, right, 0, below), mode="replicate")
-    return net(images)[..., :height, :width]
+    return functional.pad(images, (0, right, 0, below), mode="replicate") if below or right else images

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pleura.errors import ConfigError
 from pleura.model.decoder import DecoderStage, Outputs, PresenceHead, last_upsample
-from pleura.model.encoders import Encoder
+from pleura.model.encoders import Encoder, padded
 from pleura.settings import ModelConfig
 
 
@@ -50,9 +50,7 @@ class UNet(nn.Module):
         every_output: return `Outputs`, with the presence and the deep logits of the heads that the net has.
         """
         height, width = images.shape[-2:]
-        below, right = -height % self.stride, -width % self.stride
-        if below or right:  # the border is repeated, which invents no edge
-            images = functional.pad(images, (0, right, 0, below), mode="replicate")
+        images = padded(images, self.stride)
         *skips, deepest = self.encoder(images)
         decoded, stages = deepest, []
         for stage, skip in zip(self.decoder, reversed(skips), strict=True):

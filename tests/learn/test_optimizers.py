@@ -1,0 +1,42 @@
+"""Optimizers by name, and encoders that are frozen for a while."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pleura.learn.optimizers import Freezer, build_optimizer
+from pleura.settings import TrainingConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_an_optimizer_has_the_settings_of_its_stage(name: str, kind: type):
+    config = TrainingConfig(optimizer=name, lr=0.25, weight_decay=0.5, momentum=0.75)
+    optimizer = build_optimizer(nn.Linear(1, 1).parameters(), config)
+    group = optimizer.param_groups[0]
+    assert type(optimizer) is kind
+    assert (group["lr"], group["weight_decay"]) == (0.25, 0.5)
+    assert group.get("momentum", 0.75) == 0.75
+
+
+def test_parameters_without_gradients_are_not_the_optimizers():
+    net = nn.Linear(2, 2)
+    net.bias.requires_grad_(False)
+    assert build_optimizer(net.parameters(), TrainingConfig()).param_groups[0]["params"] == [net.weight]
+
+
+def test_a_frozen_encoder_learns_nothing_and_thaws_whole():
+    encoder = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.Linear(1, 1).requires_grad_(False))
+    learning = [parameter.requires_grad for parameter in encoder.parameters()]
+    freezer = Freezer(encoder)
+    assert freezer.freeze(True)
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    encoder.train()
+    freezer.hold_statistics()
+    assert not encoder[1].training
+    assert not freezer.freeze(True)
+    assert freezer.freeze(False)
+    assert [parameter.requires_grad for parameter in encoder.parameters()] == learning

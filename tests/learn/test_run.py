@@ -1,0 +1,77 @@
+"""The folder of a run: what is in the way, what goes on, what is thrown away when."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+
+from pleura.config import parse_recipe
+from pleura.errors import ConfigError, OutputError
+from pleura.learn.run import METRICS, Progress, Run, changed_settings
+
+RECIPE = parse_recipe({"stages": [{"name": "low"}, {"name": "high"}]})
+
+
+def state_of(**changes):
+    return {"data_sha256": "d", "recipe": RECIPE.model_dump(mode="json"), **changes}
+
+
+def test_a_folder_without_a_state_begins_anew(tmp_path):
+    assert Run(tmp_path).state(resume=True, stage=None) is None
+
+
+def test_a_run_in_the_way_is_refused_unless_it_is_to_go_on_or_to_repeat_a_stage(tmp_path):
+    run = Run(tmp_path)
+    run.save_state({"progress": {"epoch": 3}}, "low", [])
+    with pytest.raises(OutputError, match="--resume"):
+        run.state(resume=False, stage=None)
+    assert run.state(resume=True, stage=None) == run.state(resume=False, stage="high") == {"progress": {"epoch": 3}}
+
+
+def test_epochs_that_fell_out_of_the_best_are_removed_after_the_state_is_written(tmp_path, monkeypatch):
+    run, kept = Run(tmp_path), tmp_path / "state" / "top-low-0002.safetensors"
+    for name in ("top-low-0001.safetensors", "top-low-0002.safetensors"):
+        (tmp_path / "state").mkdir(exist_ok=True)
+        (tmp_path / "state" / name).write_bytes(b"x")
+    run.save_state({}, "low", [(0.9, 2)])
+    assert list((tmp_path / "state").glob("top-*")) == [kept]
+
+
+def test_the_next_stage_keeps_the_history_and_begins_at_its_start():
+    done = Progress(stage=0, epoch=4, step=2, best=0.7, top=[(0.7, 1)], history=[{"stage": "low"}], closed=True)
+    assert done.next_stage() == Progress(stage=1, history=[{"stage": "low"}])
+
+
+def test_a_repeated_stage_forgets_itself_and_what_came_after():
+    rows = [{"stage": "low"}, {"stage": "high"}]
+    done = Progress(stage=1, epoch=9, history=rows, averages=rows, closed=True)
+    assert done.rewound(["low"]) == Progress(stage=1, history=rows[:1], averages=rows[:1])
+
+
+def test_a_stage_whose_stage_before_has_left_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="the stage before it, low"):
+        Run(tmp_path).handed_on_by("low")
+
+
+def test_rows_with_other_columns_go_into_one_table(tmp_path):
+    Run(tmp_path).write_table(METRICS, [{"a": 1}, {"a": 2, "b": 3}])
+    rows = list(csv.DictReader((tmp_path / METRICS).read_text().splitlines()))
+    assert rows == [{"a": "1", "b": ""}, {"a": "2", "b": "3"}]
+
+
+def test_changed_settings_are_told_and_another_net_or_other_data_refused(tmp_path):
+    changed = RECIPE.model_copy(update={"seed": 7})
+    assert changed_settings(state_of(), changed, "d", tmp_path) == ["seed was 42, is 7"]
+    with pytest.raises(OutputError, match="not the dataset"):
+        changed_settings(state_of(), RECIPE, "other", tmp_path)
+    other = RECIPE.model_copy(update={"model": RECIPE.model.model_copy(update={"bottleneck": "scse"})})
+    with pytest.raises(OutputError, match=r"model\.bottleneck is not what this run began with"):
+        changed_settings(state_of(), other, "d", tmp_path)
+
+
+def test_a_progress_comes_back_from_the_state_as_it_was(tmp_path):
+    run, progress = Run(tmp_path), Progress(1, 2, 3, [0.5], 0.8, 1, [(0.8, 2)], [{"stage": "low", "lr": 0.1}])
+    run.save_state({"progress": vars(progress), "model": {"w": torch.ones(2)}}, "low", [])
+    assert Progress(**run.state(True, None)["progress"]) == progress

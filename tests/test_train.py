@@ -1,0 +1,165 @@
+"""Training: stages that hand on, settings that matter, and what is refused before any work."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from places import SMOKE
+
+from pleura.config import load_recipe
+from pleura.data.dataset import Dataset
+from pleura.errors import ConfigError, InputError, NonFiniteLossError
+from pleura.learn.checkpoint import load_checkpoint
+from pleura.train import train
+
+QUIET = ("samples=0", "training.cases_per_epoch=8")
+
+
+def smoke(*overrides):
+    return load_recipe(SMOKE, (*QUIET, *overrides))
+
+
+def weights_of(fold, name):
+    return load_checkpoint(fold / f"{name}.safetensors").weights
+
+
+def same(one, two):
+    return all(torch.equal(one[key], two[key]) for key in one)
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+ONE_STEP_OF_NOTHING = ("stages.high.lr=1e-30", "stages.high.schedule.name=constant", "stages.high.epochs=1")
+
+
+def test_a_stage_starts_from_the_average_that_the_one_before_handed_on(dataset, tmp_path):
+    averaging = "stages.low.averaging={swa_epochs: 2, hand_on: swa, refresh_cases: 8}"
+    recipe = smoke("stages.low.epochs=3", averaging, *ONE_STEP_OF_NOTHING)
+    fold = train(recipe, Dataset(dataset), tmp_path)
+    swa, best, high = (weights_of(fold, name) for name in ("low-swa", "low-best", "high"))
+    learned = [key for key in swa if key.endswith("weight")]
+    assert same(swa, weights_of(fold, "low"))
+    assert all(torch.allclose(swa[key], high[key], atol=1e-7) for key in learned)
+    assert not all(torch.equal(swa[key], best[key]) for key in learned)
+    assert load_checkpoint(fold / "low.safetensors").provenance["weights"] == "swa"
+
+
+def test_every_average_is_measured_beside_the_best_epoch(dataset, tmp_path):
+    averaging = "{swa_epochs: 2, ema_decay: 0.5, top_k: 2, soup: true, hand_on: best_on_val, refresh_cases: 8}"
+    fold = train(smoke("training.epochs=2", f"training.averaging={averaging}"), Dataset(dataset), tmp_path)
+    rows = rows_of(fold / "averages.csv")
+    assert [(row["stage"], row["kind"]) for row in rows] == [
+        (stage, kind) for stage in ("low", "high") for kind in ("best", "swa", "ema", "top_k", "soup")
+    ]
+    for stage in ("low", "high"):
+        scores = {row["kind"]: float(row["siim_dice"]) for row in rows if row["stage"] == stage}
+        [chosen] = [row["kind"] for row in rows if row["stage"] == stage and row["handed_on"] == "1"]
+        assert scores[chosen] == max(scores.values())
+        kind = load_checkpoint(fold / f"{stage}.safetensors").provenance["weights"]
+        assert kind == ("epoch" if chosen == "best" else chosen)
+
+
+def test_an_average_that_a_stage_ended_too_early_for_leaves_the_best_epoch(dataset, tmp_path):
+    stopping = ("training.epochs=30", "training.early_stopping=1", "training.lr=1e-30")
+    averaging = "training.averaging={swa_epochs: 1, hand_on: swa}"
+    fold = train(smoke(*stopping, averaging), Dataset(dataset), tmp_path)
+    assert len(rows_of(fold / "metrics.csv")) < 2 * 30
+    assert "ended too early for swa" in (fold / "log.txt").read_text()
+    assert same(weights_of(fold, "low"), weights_of(fold, "low-best"))
+
+
+def test_gradients_of_small_batches_add_up_to_those_of_a_large_one(dataset, tmp_path):
+    # LayerNorm: BatchNorm would see another batch. SGD, because Adam magnifies what is only rounding.
+    net = ("model.encoder=test_convnext", "model.decoder_widths=[16,16,8]", "model.normalisation=none")
+    loss = ("training.loss={bce: 1, dice: 1, per_image: true}", "training.optimizer=sgd")
+    loss += ("training.momentum=0.0", "training.schedule.name=constant")
+    same_warps = ("training.augment={horizontal_flip: 0, affine_probability: 0, distortion_probability: 0, "
+                  "intensity_probability: 0}",)  # fmt: skip
+    one = train(smoke(*net, *loss, *same_warps, "training.batch_size=8"), Dataset(dataset), tmp_path / "one")
+    small = ("training.batch_size=2", "training.accumulate_steps=4")
+    two = train(smoke(*net, *loss, *same_warps, *small), Dataset(dataset), tmp_path / "two")
+    large, added = weights_of(one, "high"), weights_of(two, "high")
+    assert all(torch.allclose(large[key], added[key], atol=1e-6) for key in large)
+
+
+def test_a_frozen_encoder_stays_as_it_was_until_it_thaws(dataset, tmp_path):
+    frozen = ("stages.low.freeze_encoder_epochs=1", "stages.low.epochs=1", "stages.high.freeze_encoder_epochs=0")
+    fold = train(smoke(*frozen), Dataset(dataset), tmp_path)
+    torch.manual_seed(0)
+    low, high = weights_of(fold, "low"), weights_of(fold, "high")
+    encoder = [key for key in low if key.startswith("encoder.")]
+    other = train(smoke(*frozen, "stages.low.lr=0.1"), Dataset(dataset), tmp_path / "other")
+    assert same({key: low[key] for key in encoder}, weights_of(other, "low"))
+    assert not same({key: low[key] for key in low if "decoder" in key}, weights_of(other, "low"))
+    assert not same({key: low[key] for key in encoder}, high)
+
+
+def test_a_stage_can_be_repeated_alone_and_the_one_before_is_left_as_it_was(dataset, tmp_path):
+    first = train(smoke(), Dataset(dataset), tmp_path)
+    low, high = (weights_of(first, name) for name in ("low", "high"))
+    again = train(smoke(), Dataset(dataset), tmp_path, stage="high")
+    assert same(low, weights_of(again, "low"))
+    assert same(high, weights_of(again, "high"))
+    train(smoke("stages.high.lr=1e-2"), Dataset(dataset), tmp_path, stage="high")
+    assert not same(high, weights_of(again, "high"))
+    assert [row["stage"] for row in rows_of(again / "metrics.csv")] == ["low", "high"]
+
+
+def test_a_stage_that_is_not_there_or_has_nothing_to_start_from_is_refused(dataset, tmp_path):
+    with pytest.raises(ConfigError, match="there is no stage 'middle'; the stages are low, high"):
+        train(smoke(), Dataset(dataset), tmp_path, stage="middle")
+    with pytest.raises(ConfigError, match="the stage before it, low, has left no"):
+        train(smoke(), Dataset(dataset), tmp_path, stage="high")
+
+
+def test_a_run_can_start_from_the_weights_of_another_and_remembers_its_cases(dataset, tmp_path):
+    first = train(smoke(), Dataset(dataset), tmp_path / "first")
+    checkpoint = first / "best.safetensors"
+    started = train(smoke("training.lr=1e-30"), Dataset(dataset), tmp_path / "second", weights=checkpoint)
+    before, after = weights_of(first, "best"), weights_of(started, "best")
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before if key.endswith("weight"))
+    seen = [set(load_checkpoint(path).seen["train"]) for path in (checkpoint, started / "best.safetensors")]
+    assert seen[0] <= seen[1]
+    with pytest.raises(InputError, match=r"has learned from .* of the validation cases of fold 1"):
+        train(smoke(), Dataset(dataset), tmp_path / "third", fold=1, weights=checkpoint)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(dataset, tmp_path, monkeypatch):
+    import pleura.train as module
+
+    def cliff(logits, *_):
+        # Its value is finite everywhere and its slope at 0 is not.
+        return (logits - logits.detach()).abs().sqrt().mean()
+
+    monkeypatch.setattr(module, "total_loss", cliff)
+    with pytest.raises(NonFiniteLossError, match=r"the gradient became .* add --resume"):
+        train(smoke(), Dataset(dataset), tmp_path)
+    assert not (tmp_path / "fold-0" / "last.safetensors").exists()
+
+
+def test_flip_tta_of_a_recipe_is_used_in_validation_and_by_those_who_load_it(dataset, tmp_path):
+    from pleura.predict import Predictor
+
+    plain = train(smoke(), Dataset(dataset), tmp_path / "plain")
+    flipped = train(smoke("tta=flip"), Dataset(dataset), tmp_path / "flipped")
+    auroc = [rows_of(fold / "metrics.csv")[0]["auroc"] for fold in (plain, flipped)]
+    assert auroc[0] != auroc[1]
+    assert Predictor.load(flipped / "best.safetensors").tta == "flip"
+
+
+def test_presence_and_deep_losses_train_the_heads(dataset, tmp_path):
+    heads = ("model.presence_head=true", "model.deep_supervision=true")
+    loss = "training.loss={bce: 1, presence: 0.5, deep: 0.3}"
+    fold = train(smoke(*heads, loss, "training.positive_rate=[0.8,0.22]"), Dataset(dataset), tmp_path)
+    assert np.isfinite([float(row["loss"]) for row in rows_of(fold / "metrics.csv")]).all()
+    assert {"presence.linear.weight", "deep.0.weight"} <= weights_of(fold, "best").keys()
+
+
+def test_the_share_of_time_spent_waiting_for_data_is_in_the_table(dataset, tmp_path):
+    fold = train(smoke(), Dataset(dataset), tmp_path)
+    assert all(0 <= float(row["waiting_share"]) < 1 for row in rows_of(fold / "metrics.csv"))
