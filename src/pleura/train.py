@@ -23,7 +23,7 @@ from pleura.learn.averaging import RunningAverages
 from pleura.learn.losses import total_loss
 from pleura.learn.optimizers import build_optimizer
 from pleura.learn.processes import sum_over_processes
-from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings
+from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, refuse_other_stages
 from pleura.learn.schedule import Schedule
 from pleura.progress import Waiting, track
 from pleura.settings import Recipe, StageConfig
@@ -62,6 +62,8 @@ def train(
     _refuse_what_cannot_run(recipe, validator, fold, stage)
     state = run.state(resume, stage)
     changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder) if state else []
+    if state and stage is None:
+        refuse_other_stages(state, recipe)
     training = _Training(Learner(recipe, dataset, accelerator, fold), validator, run)
     training.begin(state, stage, weights)
     with _logged(run, accelerator.is_main_process):
@@ -150,6 +152,8 @@ class _Training:
             schedule = Schedule(stage, **self.state["schedule"])
             averages.load(self.state["averages"])
             logger.info("resumed stage %s after epoch %d and %d steps", stage.name, progress.epoch, progress.step)
+        else:
+            self._save(stage, optimizer, schedule, averages)  # --resume then comes back to this stage, whatever it was
         self.saved = time.monotonic()
         while progress.epoch < stage.epochs and not 0 < stage.early_stopping <= progress.waited:
             progress.closed = False

@@ -9,7 +9,7 @@ import torch
 
 from pleura.config import parse_recipe
 from pleura.errors import ConfigError, OutputError
-from pleura.learn.run import METRICS, Progress, Run, changed_settings
+from pleura.learn.run import METRICS, Progress, Run, changed_settings, refuse_other_stages
 
 RECIPE = parse_recipe({"stages": [{"name": "low"}, {"name": "high"}]})
 
@@ -69,6 +69,15 @@ def test_changed_settings_are_told_and_another_net_or_other_data_refused(tmp_pat
     other = RECIPE.model_copy(update={"model": RECIPE.model.model_copy(update={"bottleneck": "scse"})})
     with pytest.raises(OutputError, match=r"model\.bottleneck is not what this run began with"):
         changed_settings(state_of(), other, "d", tmp_path)
+
+
+def test_a_run_does_not_go_on_in_other_stages():
+    state = state_of(progress={"stage": 1})
+    refuse_other_stages(state, RECIPE)
+    refuse_other_stages(state, parse_recipe({"stages": [{"name": "low"}, {"name": "high"}, {"name": "more"}]}))
+    for names in (["low"], ["low", "other"], ["high", "low"]):
+        with pytest.raises(OutputError, match="began with the stages low, high"):
+            refuse_other_stages(state, parse_recipe({"stages": [{"name": name} for name in names]}))
 
 
 def test_a_progress_comes_back_from_the_state_as_it_was(tmp_path):

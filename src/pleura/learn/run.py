@@ -184,6 +184,18 @@ def changed_settings(state: Mapping[str, Any], recipe: Recipe, data_sha256: str,
     return [f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed]
 
 
+def refuse_other_stages(state: Mapping[str, Any], recipe: Recipe) -> None:
+    """A state goes on in the stage that it stands in, after the same ones. Raises: OutputError."""
+    reached = state["progress"]["stage"] + 1
+    before = [stage["name"] for stage in state["recipe"]["stages"]][:reached]
+    now = [stage.name for stage in recipe.stages][:reached]
+    if before != now:
+        raise OutputError(
+            f"the run began with the stages {', '.join(before)}, not {', '.join(now)}: begin at one with --stage, or "
+            "choose another --out"
+        )
+
+
 def _flat(path: str, document: Any) -> dict[str, Any]:
     """A nested document as dotted path -> value."""
     if not isinstance(document, (dict, list)):
