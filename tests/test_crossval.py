@@ -51,9 +51,9 @@ def test_no_fold_is_judged_by_a_triplet_that_its_own_cases_chose(folds, dataset,
     out, _ = folds
     counts, data = [], Dataset(dataset)
 
-    def seen(histograms):
+    def seen(histograms, weights):
         counts.append(len(histograms))
-        return found(histograms)
+        return found(histograms, weights)
 
     found = module.search
     monkeypatch.setattr(module, "search", seen)
@@ -69,6 +69,16 @@ def test_folds_in_the_way_are_refused_and_finished_ones_left_alone(folds, datase
     after = train_folds(load_recipe(SMOKE, SHORT), Dataset(dataset), out, resume=True)
     assert (out / "fold-1" / "metrics.csv").stat().st_mtime_ns == written
     assert after.cross_fitted == before.cross_fitted
+
+
+def test_folds_side_by_side_take_the_devices_that_they_were_given(monkeypatch):
+    import torch
+
+    from pleura.crossval import _environment
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert [_environment(place, 3)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["2", "5", "2"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from places import SMOKE
 
 from pleura.config import load_recipe
 from pleura.data.dataset import Dataset
-from pleura.errors import ConfigError, InputError, NonFiniteLossError
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.errors import ConfigError, InputError, NonFiniteLossError, OutputError
+from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
 from pleura.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")
@@ -97,6 +98,67 @@ def test_a_frozen_encoder_stays_as_it_was_until_it_thaws(dataset, tmp_path):
     assert same({key: low[key] for key in encoder}, weights_of(other, "low"))
     assert not same({key: low[key] for key in low if "decoder" in key}, weights_of(other, "low"))
     assert not same({key: low[key] for key in encoder}, high)
+
+
+def test_an_encoder_that_was_frozen_for_a_whole_stage_learns_in_the_next(dataset, tmp_path):
+    fold = train(smoke("stages.low.freeze_encoder_epochs=1"), Dataset(dataset), tmp_path)
+    low, high = weights_of(fold, "low"), weights_of(fold, "high")
+    learned = [key for key in low if key.startswith("encoder.") and key.endswith("weight")]
+    assert not any(torch.equal(low[key], high[key]) for key in learned)
+
+
+def test_a_finished_stage_that_is_made_longer_goes_on_from_its_last_epoch(dataset, tmp_path):
+    averaging = "training.averaging={swa_epochs: 1, top_k: 2, soup: true, hand_on: soup, refresh_cases: 8}"
+    short = (averaging, "training.schedule.name=constant")
+    whole = train(smoke(*short, "stages.high.epochs=3"), Dataset(dataset), tmp_path / "whole")
+    train(smoke(*short, "stages.high.epochs=2"), Dataset(dataset), tmp_path / "longer")
+    longer = train(smoke(*short, "stages.high.epochs=3"), Dataset(dataset), tmp_path / "longer", resume=True)
+    assert same(weights_of(whole, "last"), weights_of(longer, "last"))
+    kinds = [row["kind"] for row in rows_of(longer / "averages.csv") if row["stage"] == "high"]
+    assert len(kinds) == len(set(kinds))
+
+
+def test_a_repeated_stage_remembers_what_the_first_weights_had_met(dataset, tmp_path):
+    first = train(smoke(), Dataset(dataset), tmp_path / "first") / "best.safetensors"
+    checkpoint = load_checkpoint(first)
+    stranger = dataclasses.replace(checkpoint, seen={"train": ["00000000"], "val": []})
+    save_checkpoint(tmp_path / "stranger.safetensors", stranger)
+    out = tmp_path / "second"
+    train(smoke(), Dataset(dataset), out, weights=tmp_path / "stranger.safetensors")
+    fold = train(smoke(), Dataset(dataset), out, stage="high")
+    assert "00000000" in load_checkpoint(fold / "best.safetensors").seen["train"]
+
+
+def test_a_stage_that_runs_again_leaves_nothing_old_to_start_from(dataset, tmp_path, monkeypatch):
+    import pleura.train as module
+
+    train(smoke(), Dataset(dataset), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Training, "_close_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(smoke("stages.low.lr=0.01"), Dataset(dataset), tmp_path, stage="low")
+    with pytest.raises(ConfigError, match="the stage before it, low, has left no"):
+        train(smoke(), Dataset(dataset), tmp_path, stage="high")
+
+
+def test_weights_that_could_not_be_used_are_refused(dataset, tmp_path):
+    fold = train(smoke(), Dataset(dataset), tmp_path)
+    with pytest.raises(ConfigError, match="--weights: stage high starts from"):
+        train(smoke(), Dataset(dataset), tmp_path, stage="high", weights=fold / "best.safetensors")
+    other, out = smoke("model.in_channels=3"), tmp_path / "other"
+    with pytest.raises(ConfigError, match=r"set model\.in_channels=1"):
+        train(other, Dataset(dataset), out, weights=fold / "best.safetensors")
+
+
+def test_another_optimizer_does_not_go_on_from_the_state_of_the_first(dataset, tmp_path):
+    train(smoke(), Dataset(dataset), tmp_path)
+    with pytest.raises(OutputError, match="began with adam, and sgd cannot go on"):
+        train(smoke("training.optimizer=sgd", "training.epochs=2"), Dataset(dataset), tmp_path, resume=True)
+
+
+def test_a_dataset_smaller_than_the_batch_is_trained_on_as_one_batch(dataset, tmp_path):
+    fold = train(smoke("training.batch_size=64", "training.cases_per_epoch=null"), Dataset(dataset), tmp_path)
+    assert len(rows_of(fold / "metrics.csv")) == 2
 
 
 def test_a_stage_can_be_repeated_alone_and_the_one_before_is_left_as_it_was(dataset, tmp_path):

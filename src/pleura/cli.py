@@ -32,7 +32,7 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as error:
             typer.echo(
                 "pleura: interrupted; what was finished is kept, run the same command again to go on "
-                "(pleura train: with --resume)",
+                "(pleura train: with --resume, and without --stage)",
                 err=True,
             )
             raise typer.Exit(130) from error
@@ -164,6 +164,8 @@ def train(
         raise typer.BadParameter(f"{fold!r} is neither a number nor all", param_hint="--fold")
     if stage and (resume or fold == "all"):
         raise typer.BadParameter("goes neither with --resume nor with --fold all", param_hint="--stage")
+    if parallel > 1 and fold != "all":
+        raise typer.BadParameter("goes with --fold all", param_hint="--parallel")
     if fold == "all" and weights:
         raise typer.BadParameter("its cases would be validation cases of some fold", param_hint="--weights")
     settings = load_experiment(recipe, overrides or [])  # before torch is imported, so that a typo is told at once

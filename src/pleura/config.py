@@ -26,6 +26,9 @@ from pleura.settings import (
     StageConfig,
 )
 
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: ValueError for dates that are none, RecursionError for brackets without end."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-4 as text; people who write learning rates mean the number."""
@@ -50,7 +53,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a recipe is a mapping with the key 'stages'; see recipes/ for examples")
@@ -88,7 +91,7 @@ def load_ensemble(path: Path) -> Ensemble | None:
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, *NOT_YAML):
         return None
     if not isinstance(document, dict) or "members" not in document:
         return None
@@ -122,7 +125,7 @@ def _override(document: dict[str, Any], override: str) -> None:
         raise ConfigError(f"{override!r} is no override; write key=value, as in training.lr=1e-4")
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise ConfigError(f"{override!r}: the value is not YAML") from error
     node: Any = document
     *parents, last = dotted.split(".")

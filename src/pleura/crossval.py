@@ -2,6 +2,7 @@
 
 Each case is scored by the model that did not train on it. The pooled scores come twice: by each fold's own triplet,
 which was tuned on the very cases it is scored on, and by a triplet tuned on the other folds' cases, which was not.
+Either way the epoch, or the average, of each fold was chosen on the cases that it is scored on: that optimism stays.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from pleura.learn.checkpoint import write_atomically
 from pleura.learn.processes import is_first_process
 from pleura.learn.run import BEST, STATE
 from pleura.measure.bootstrap import Estimate, bootstrap
-from pleura.measure.metrics import Outcomes, empty_floor
-from pleura.measure.triplet import Histograms, search
+from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
+from pleura.measure.triplet import Histograms, prevalence_weights, search
 from pleura.predict import Predictor
 from pleura.settings import Recipe
 from pleura.train import train
@@ -55,8 +56,10 @@ class FoldsSummary:
     file: Path
 
     def spread(self, metric: str) -> tuple[float, float]:
-        """Mean and standard deviation of a metric over the folds."""
-        values = [metrics[metric] for metrics in self.folds.values()]
+        """Mean and standard deviation of a metric over the folds that have it."""
+        values = [metrics[metric] for metrics in self.folds.values() if np.isfinite(metrics[metric])]
+        if not values:
+            return float("nan"), float("nan")
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
@@ -80,7 +83,7 @@ def train_folds(
             if is_first_process():
                 logger.info("fold %d of %s", fold, ", ".join(map(str, folds)))
             train(recipe, dataset, out, fold, resume=True, tensorboard=tensorboard)
-    return summarise(dataset, out, folds)
+    return summarise(dataset, out, folds, recipe.stages[-1].select)
 
 
 def _side_by_side(
@@ -108,6 +111,7 @@ def _side_by_side(
     finally:
         for _, process in running.values():
             process.terminate()
+            process.wait()
     if failed:
         raise PleuraError(
             f"fold {', '.join(map(str, sorted(failed)))} failed, for the reason told above; the others are done: "
@@ -118,12 +122,16 @@ def _side_by_side(
 def _environment(place: int, parallel: int) -> dict[str, str]:
     """A GPU of its own for each process where there are GPUs, a share of the cores where there are none."""
     if torch.cuda.is_available():
-        return os.environ | {"CUDA_VISIBLE_DEVICES": str(place % torch.cuda.device_count())}
-    return os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // parallel))}
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        devices = given.split(",") if given else [str(device) for device in range(torch.cuda.device_count())]
+        return os.environ | {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // parallel)), **os.environ}
 
 
-def summarise(dataset: Dataset, out: Path, folds: list[int]) -> FoldsSummary:
+def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim_dice") -> FoldsSummary:
     """Score every case by the model of its own fold; writes folds.json and out-of-fold.csv into `out`.
+
+    select: the score that triplets are tuned for, as in the recipe.
 
     Raises: CheckpointError if a fold has no best.safetensors, OutputError.
     """
@@ -137,8 +145,10 @@ def summarise(dataset: Dataset, out: Path, folds: list[int]) -> FoldsSummary:
         own.append(outcomes_by(counted, scored, predictor.triplet))
     fitted = []
     for index in range(len(folds)):
-        others = [part for other, part in enumerate(histograms) if other != index] or histograms
-        fitted.append(outcomes_by(histograms[index], scores[index], search(Histograms.join(others)).triplet))
+        others = Histograms.join([part for other, part in enumerate(histograms) if other != index])
+        reweighted = select == "siim_dice_at_siim_prevalence"
+        weights = prevalence_weights(others.positive, SIIM_PREVALENCE) if reweighted else None
+        fitted.append(outcomes_by(histograms[index], scores[index], search(others, weights).triplet))
     everyone = np.concatenate(positions)
     pooled = [_pooled(own), _pooled(fitted)]
     patients = patient_numbers(dataset, everyone)
@@ -167,6 +177,7 @@ def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64]
         return {name: [plain(each.value), plain(each.low), plain(each.high)] for name, each in found.items()}
 
     document: dict[str, Any] = {
+        "note": "no case was trained on by the model that scores it; each model's epoch was chosen on these cases",
         "cases": len(positions),
         "positives": int(outcomes.positive.sum()),
         "floor": plain(summary.floor),

@@ -58,4 +58,5 @@ def folds(summary: FoldsSummary) -> Iterator[str]:
     for key, (name, _) in NAMES.items():
         mean, sd = summary.spread(key)
         yield f"  {name:<36}{f'{mean:.4f} ({sd:.4f})':<24}{summary.cross_fitted[key]}"
+    yield "  each model's epoch was chosen on the cases that it is scored on here"
     yield str(summary.file)

@@ -131,7 +131,7 @@ class AveragingConfig(_Strict):
     soup: bool = False
     """Greedy soup of the top k: each joins if the average gains by it (arXiv 2203.05482)."""
     refresh_cases: Annotated[int, Field(ge=0)] = 512
-    """Training cases by which an average's BatchNorm statistics are made anew; 0 leaves them averaged."""
+    """Training cases by which an average's BatchNorm statistics are made anew; 0 averages them like the weights."""
     hand_on: Literal["best", "swa", "ema", "top_k", "soup", "best_on_val"] = "best"
     """What the stage ends with: what the next stage starts from and, after the last, best.safetensors. `best`: the
     single best epoch; `best_on_val`: whichever scores best."""
@@ -253,8 +253,8 @@ class StageConfig(TrainingConfig):
     """Names the stage, and its checkpoint in the run, NAME.safetensors."""
 
 
-class Recipe(_Strict):
-    """One experiment."""
+class _Experiment(_Strict):
+    """What a recipe or an ensemble says of itself."""
 
     name: str = "unnamed"
     """What the run calls itself."""
@@ -266,6 +266,11 @@ class Recipe(_Strict):
     """What the source does not say, and what stands here instead."""
     cost: str = ""
     """What a run takes."""
+
+
+class Recipe(_Experiment):
+    """One experiment."""
+
     seed: Annotated[int, Field(ge=0)] = 42
     """Seed of everything random."""
     tta: Literal["none", "flip"] = "none"
@@ -284,6 +289,10 @@ class Recipe(_Strict):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two stages are named {twice[0]!r}; give each its own name")
+        kinds = ("best", "swa", "ema", "top_k", "soup")
+        taken = {"best", "last", *(f"{name}-{kind}" for name in names for kind in kinds)} & set(names)
+        if taken:
+            raise ValueError(f"no stage can be named {min(taken)!r}: the run has a file of that name; choose another")
         return self
 
     @model_validator(mode="after")
@@ -320,19 +329,9 @@ class MemberConfig(_Strict):
         return self.recipe.replace("\\", "/").split("/")[-1].split(".")[0]
 
 
-class Ensemble(_Strict):
+class Ensemble(_Experiment):
     """Several recipes, each trained for itself; their probabilities are averaged by weight."""
 
-    name: str = "unnamed"
-    """What the run calls itself."""
-    source: str = ""
-    """Where the ensemble comes from."""
-    anchor: str = ""
-    """The published score to compare with, and on what it was measured."""
-    unknown: str = ""
-    """What the source does not say, and what stands here instead."""
-    cost: str = ""
-    """What a run takes."""
     members: Annotated[list[MemberConfig], Field(min_length=1)]
     """At least one; each is trained into a folder of its name."""
     triplet: RuleConfig | None = None

@@ -21,8 +21,8 @@ from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, NonFiniteLossError
 from pleura.learn.averaging import RunningAverages
 from pleura.learn.losses import total_loss
-from pleura.learn.optimizers import build_optimizer
-from pleura.learn.processes import sum_over_processes
+from pleura.learn.optimizers import build_optimizer, resume_optimizer
+from pleura.learn.processes import share_buffers, sum_over_processes
 from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, refuse_other_stages
 from pleura.learn.schedule import Schedule
 from pleura.progress import Waiting, track
@@ -59,7 +59,7 @@ def train(
     """
     run, accelerator = Run(out / f"fold-{fold}"), build_accelerator(recipe)
     validator = Validator(accelerator, dataset, dataset.positions("val", fold), recipe.tta == "flip")
-    _refuse_what_cannot_run(recipe, validator, fold, stage)
+    _refuse_what_cannot_run(recipe, validator, fold, stage, weights)
     state = run.state(resume, stage)
     changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder) if state else []
     if state and stage is None:
@@ -67,6 +67,8 @@ def train(
     training = _Training(Learner(recipe, dataset, accelerator, fold), validator, run)
     training.begin(state, stage, weights)
     with _logged(run, accelerator.is_main_process):
+        if state and weights and stage is None:
+            logger.info("--weights is not used: the run goes on from its own state")
         for change in changes:
             logger.info("resumed with another setting: %s", change)
         training.all_stages(tensorboard)
@@ -77,7 +79,7 @@ def train(
 def _logged(run: Run, speaks: bool) -> Iterator[None]:
     """Log to the run's log.txt too; one process speaks for all."""
     if speaks:
-        with run.logged():
+        with run.held(), run.logged():
             yield
         return
     before, logger.disabled = logger.disabled, True
@@ -87,8 +89,12 @@ def _logged(run: Run, speaks: bool) -> Iterator[None]:
         logger.disabled = before
 
 
-def _refuse_what_cannot_run(recipe: Recipe, validator: Validator, fold: int, begin_at: str | None) -> None:
+def _refuse_what_cannot_run(
+    recipe: Recipe, validator: Validator, fold: int, begin_at: str | None, weights: Path | None
+) -> None:
     names, processes = [stage.name for stage in recipe.stages], validator.accelerator.num_processes
+    if weights is not None and begin_at not in (None, names[0]):
+        raise ConfigError(f"--weights: stage {begin_at} starts from what the stage before it has left; leave one out")
     if begin_at is not None and begin_at not in names:
         raise ConfigError(f"--stage: there is no stage {begin_at!r}; the stages are {', '.join(names)}")
     for stage in recipe.stages:
@@ -116,7 +122,7 @@ class _Training:
             before = Progress(**state["progress"]) if state else Progress()
             self.progress = before.rewound(names[: names.index(stage)])
             if self.progress.stage:
-                self.learner.load(self.run.handed_on_by(names[self.progress.stage - 1]), "the stage before")
+                self.learner.take_up(self.run.handed_on_by(names[self.progress.stage - 1]), "the stage before")
         elif state:
             self.progress, self.state, self.learner.met = Progress(**state["progress"]), state, state["met"]
             self.learner.load(state["model"], self.run.folder / STATE)
@@ -135,7 +141,7 @@ class _Training:
             while True:
                 stage = self.recipe.stages[self.progress.stage]
                 self._one_stage(stage, watch)
-                self.learner.load(self.run.handed_on_by(stage.name), stage.name)
+                self.learner.load(self.run.handed_on_by(stage.name).weights, stage.name)
                 if self.progress.stage + 1 == len(self.recipe.stages):
                     break
                 self.progress, self.state = self.progress.next_stage(), None
@@ -145,27 +151,33 @@ class _Training:
 
     def _one_stage(self, stage: StageConfig, watch: Watch | None) -> None:
         learner, progress = self.learner, self.progress
+        learner.freeze_encoder(False)  # the optimizer takes what can learn, also if that is frozen for a while
         optimizer = learner.accelerator.prepare_optimizer(build_optimizer(learner.net.parameters(), stage))
         schedule, averages = Schedule(stage), RunningAverages(learner.net, stage.averaging, stage.epochs)
         if self.state:
-            optimizer.load_state_dict(self.state["optimizer"])
+            resume_optimizer(optimizer, self.state["optimizer"], stage)
             schedule = Schedule(stage, **self.state["schedule"])
             averages.load(self.state["averages"])
-            logger.info("resumed stage %s after epoch %d and %d steps", stage.name, progress.epoch, progress.step)
+            how = "is finished already" if progress.closed else "is gone on with"
+            logger.info("stage %s %s, after epoch %d and %d steps", stage.name, how, progress.epoch, progress.step)
         else:
             self._save(stage, optimizer, schedule, averages)  # --resume then comes back to this stage, whatever it was
+        if learner.writes and progress.epoch == progress.step == 0:
+            self.run.forget([each.name for each in self.recipe.stages[progress.stage :]])
         self.saved = time.monotonic()
         while progress.epoch < stage.epochs and not 0 < stage.early_stopping <= progress.waited:
             progress.closed = False
             began, first = time.monotonic(), progress.step
-            waiting_s = self._epoch(stage, optimizer, schedule, averages)
-            trained_s, steps = time.monotonic() - began, progress.step - first
+            waiting_s, size = self._epoch(stage, optimizer, schedule, averages)
+            trained_s, images = time.monotonic() - began, (progress.step - first) * size
             averages.after_epoch(learner.net, progress.epoch)
+            if not learner.batchnorm_is_global:
+                share_buffers(learner.net)
             validation = self.validator(learner.net, stage, learner.preprocessing(stage))
             schedule.told(validation.score)
             row = {"stage": stage.name, "epoch": progress.epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
             row |= {"loss": float(np.mean(progress.losses)), **validation.metrics}
-            row |= {"images_per_s": steps * stage.batch_size / trained_s, "waiting_share": waiting_s / trained_s}
+            row |= {"images_per_s": images / trained_s, "waiting_share": waiting_s / trained_s}
             self._close_epoch(stage, row | {"seconds": time.monotonic() - began}, validation, watch)
             self._save(stage, optimizer, schedule, averages)
         if not progress.closed:
@@ -175,8 +187,10 @@ class _Training:
             if watch:
                 watch.stage_done(progress.history)
 
-    def _epoch(self, stage: StageConfig, optimizer: Any, schedule: Schedule, averages: RunningAverages) -> float:
-        """The steps of an epoch that are still to do; returns the seconds in which they waited for data."""
+    def _epoch(
+        self, stage: StageConfig, optimizer: Any, schedule: Schedule, averages: RunningAverages
+    ) -> tuple[float, int]:
+        """The steps of an epoch that are still to do; returns the seconds they waited for data, and a batch's size."""
         learner, progress, accelerator = self.learner, self.progress, self.learner.accelerator
         gather = sum_over_processes if accelerator.num_processes > 1 else None
         order = learner.order(stage, progress.epoch, progress.history)
@@ -196,19 +210,20 @@ class _Training:
             loss = total_loss(outputs.logits, masks, stage.loss, outputs.presence, outputs.deep, gather)
             mean = float(accelerator.reduce(loss.detach(), "mean"))
             self._refuse_unless_finite(mean, "loss", order[progress.step], stage)
-            accelerator.backward(loss / stage.accumulate_steps)
+            first = progress.step - progress.step % stage.accumulate_steps  # of the batches that are added up
+            accelerator.backward(loss / min(stage.accumulate_steps, steps - first))
             progress.step += 1
             progress.losses.append(mean)
             if progress.step % stage.accumulate_steps and progress.step < steps:
                 continue
             norm = accelerator.clip_grad_norm_(learner.model.parameters(), stage.gradient_clip or float("inf"))
-            self._refuse_unless_finite(float(norm), "gradient", order[progress.step - 1], stage)
+            self._refuse_unless_finite(float(norm), "gradient", order[first : progress.step].reshape(-1), stage)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             averages.after_step(learner.net)
             if progress.step < steps and time.monotonic() - self.saved >= 60 * self.recipe.save_minutes:
                 self._save(stage, optimizer, schedule, averages)
-        return source.waited_s
+        return source.waited_s, size
 
     def _refuse_unless_finite(self, value: float, what: str, positions: NDArray[np.int64], stage: StageConfig) -> None:
         if np.isfinite(value):
@@ -216,7 +231,8 @@ class _Training:
         names = ", ".join(self.learner.dataset.cases[int(position)].image_id for position in positions)
         raise NonFiniteLossError(
             f"the {what} became {value} in stage {stage.name}, on the cases {names}; the last good state is kept in "
-            f"{self.run.folder}: lower stages.{stage.name}.lr or set training.gradient_clip, and add --resume"
+            f"{self.run.folder}: lower stages.{stage.name}.lr or set training.gradient_clip, and add --resume (without "
+            "--stage)"
         )
 
     def _close_epoch(

@@ -130,6 +130,9 @@ def test_doctor_tells_how_far_folds_leak(pleura, tmp_path):
     ("override", "message"),
     [
         ("training.lr=-1", "training.lr: "),
+        ("training.lr=2026-99-99", "the value is not YAML"),
+        ("stages.low.name=last", "no stage can be named 'last'"),
+        ("stages.high.name=low-swa", "no stage can be named 'low-swa'"),
         ("training.positive_rate=[0.8,2]", "training.positive_rate"),
         ("training.averaging.hand_on=swa", "hand_on is swa, which is not made"),
         ("training.loss.presence=1", "set model.presence_head=true"),
@@ -153,6 +156,7 @@ def test_wrong_settings_are_refused_before_data_is_read(pleura, tmp_path, overri
         ("smoke", "--fold", "all", "--stage", "high"),
         ("smoke", "--fold", "all", "--weights", "w.safetensors"),
         ("ens4b_unet", "--fold", "all"),
+        ("smoke", "--parallel", "2"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_usage(pleura, tmp_path, words):

@@ -97,6 +97,19 @@ def test_refreshed_statistics_are_those_of_the_inputs():
     assert net[1].num_batches_tracked.item() == 2
 
 
+def test_without_a_refresh_the_statistics_are_averaged_like_the_weights():
+    net = batchnorm_net()
+    averages = RunningAverages(net, AveragingConfig(swa_epochs=2, ema_decay=0.5, refresh_cases=0), 2)
+    for epoch, value in enumerate((1.0, 3.0)):
+        nn.init.constant_(net[1].running_mean, value)
+        averages.after_step(net)
+        averages.after_epoch(net, epoch)
+    assert {kind: float(weights["1.running_mean"][0]) for kind, weights in averages.weights().items()} == {
+        "swa": 2.0,
+        "ema": 2.0,
+    }
+
+
 def test_a_net_without_batchnorm_reads_no_input():
     def unread():
         raise AssertionError("an input was read")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pleura.learn.optimizers import Freezer, build_optimizer
+from pleura.learn.optimizers import Freezer, build_optimizer, resume_optimizer
 from pleura.settings import TrainingConfig
 
 
@@ -20,6 +20,17 @@ def test_an_optimizer_has_the_settings_of_its_stage(name: str, kind: type):
     assert type(optimizer) is kind
     assert (group["lr"], group["weight_decay"]) == (0.25, 0.5)
     assert group.get("momentum", 0.75) == 0.75
+
+
+def test_a_resumed_optimizer_has_its_memory_and_the_settings_of_now():
+    net = nn.Linear(1, 1)
+    before = build_optimizer(net.parameters(), TrainingConfig(optimizer="sgd", momentum=0.5))
+    net(torch.ones(1, 1)).sum().backward()
+    before.step()
+    after = build_optimizer(net.parameters(), TrainingConfig(optimizer="sgd"))
+    resume_optimizer(after, before.state_dict(), TrainingConfig(optimizer="sgd", momentum=0.7, weight_decay=0.1))
+    assert (after.param_groups[0]["momentum"], after.param_groups[0]["weight_decay"]) == (0.7, 0.1)
+    assert torch.equal(after.state[net.weight]["momentum_buffer"], before.state[net.weight]["momentum_buffer"])
 
 
 def test_parameters_without_gradients_are_not_the_optimizers():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pleura.config import parse_recipe
-from pleura.errors import ConfigError, OutputError
-from pleura.learn.run import METRICS, Progress, Run, changed_settings, refuse_other_stages
+from pleura.errors import CheckpointError, ConfigError, OutputError
+from pleura.learn.run import METRICS, STATE_KEYS, Progress, Run, changed_settings, refuse_other_stages
 
 RECIPE = parse_recipe({"stages": [{"name": "low"}, {"name": "high"}]})
 
@@ -24,10 +24,24 @@ def test_a_folder_without_a_state_begins_anew(tmp_path):
 
 def test_a_run_in_the_way_is_refused_unless_it_is_to_go_on_or_to_repeat_a_stage(tmp_path):
     run = Run(tmp_path)
-    run.save_state({"progress": {"epoch": 3}}, "low", [])
+    state = dict.fromkeys(STATE_KEYS, 3)
+    run.save_state(state, "low", [])
     with pytest.raises(OutputError, match="--resume"):
         run.state(resume=False, stage=None)
-    assert run.state(resume=True, stage=None) == run.state(resume=False, stage="high") == {"progress": {"epoch": 3}}
+    assert run.state(resume=True, stage=None) == run.state(resume=False, stage="high") == state
+
+
+def test_a_torch_file_that_is_no_state_is_refused(tmp_path):
+    Run(tmp_path).save_state({"a": 1}, "low", [])
+    with pytest.raises(CheckpointError, match="is no state of this version"):
+        Run(tmp_path).state(resume=True, stage=None)
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path):
+    with Run(tmp_path).held(), pytest.raises(OutputError, match="another process trains in it"), Run(tmp_path).held():
+        pass
+    with Run(tmp_path).held():
+        pass  # and once it has ended, the next one can
 
 
 def test_epochs_that_fell_out_of_the_best_are_removed_after_the_state_is_written(tmp_path, monkeypatch):
@@ -82,5 +96,6 @@ def test_a_run_does_not_go_on_in_other_stages():
 
 def test_a_progress_comes_back_from_the_state_as_it_was(tmp_path):
     run, progress = Run(tmp_path), Progress(1, 2, 3, [0.5], 0.8, 1, [(0.8, 2)], [{"stage": "low", "lr": 0.1}])
-    run.save_state({"progress": vars(progress), "model": {"w": torch.ones(2)}}, "low", [])
+    others = {key: {"w": torch.ones(2)} for key in STATE_KEYS - {"progress"}}
+    run.save_state({"progress": vars(progress), **others}, "low", [])
     assert Progress(**run.state(True, None)["progress"]) == progress

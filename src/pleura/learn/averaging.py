@@ -31,12 +31,13 @@ class RunningAverages:
 
     def __init__(self, net: nn.Module, config: AveragingConfig, epochs: int) -> None:
         self.from_epoch = epochs - config.swa_epochs
+        buffers = config.refresh_cases == 0  # else the statistics are made anew from inputs
         self.models: dict[str, AveragedModel] = {}
         if config.swa_epochs:
-            self.models["swa"] = AveragedModel(net)
+            self.models["swa"] = AveragedModel(net, use_buffers=buffers)
         if config.ema_decay:
             average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-            self.models["ema"] = AveragedModel(net, multi_avg_fn=average)
+            self.models["ema"] = AveragedModel(net, multi_avg_fn=average, use_buffers=buffers)
 
     def after_step(self, net: nn.Module) -> None:
         """Take note of the weights after an optimizer step."""
@@ -49,7 +50,7 @@ class RunningAverages:
             self.models["swa"].update_parameters(net)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The weights of each average that has seen any, by its kind; BatchNorm statistics are those of the net."""
+        """The weights of each average that has seen any, by its kind."""
         return {kind: model.module.state_dict() for kind, model in self.models.items() if int(model.n_averaged)}
 
     def state(self) -> dict[str, Any]:

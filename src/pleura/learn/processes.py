@@ -34,6 +34,12 @@ def end_processes() -> None:
         distributed.destroy_process_group()
 
 
+def share_buffers(net: nn.Module) -> None:
+    """Give every process the buffers of the first: BatchNorm statistics of their own would be nets of their own."""
+    for buffer in net.buffers():
+        distributed.broadcast(buffer, 0)
+
+
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """The sum of every process's tensor of this shape, for a loss on the global batch.
 

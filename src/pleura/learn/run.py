@@ -15,10 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
 import yaml
 from torch import Tensor
 
-from pleura.errors import ConfigError, OutputError, writing
+from pleura.errors import CheckpointError, ConfigError, OutputError, writing
 from pleura.learn.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -36,6 +41,7 @@ BEST, LAST, STATE, METRICS, AVERAGES = (
     "metrics.csv",
     "averages.csv",
 )
+STATE_KEYS = {"progress", "model", "optimizer", "schedule", "averages", "met", "recipe", "data_sha256"}
 
 
 @dataclass
@@ -90,7 +96,10 @@ class Run:
             raise OutputError(
                 f"{self.folder}: holds a run already; add --resume to go on with it, or choose another --out"
             )
-        return load_state(self.folder / STATE)
+        state = load_state(self.folder / STATE)
+        if not state.keys() >= STATE_KEYS:
+            raise CheckpointError(f"{self.folder / STATE}: is no state of this version; choose another --out")
+        return state
 
     def save_state(self, state: dict[str, Any], stage: str, top: Sequence[tuple[float, int]]) -> None:
         """Write the state, and only then remove the epochs that are no longer among the best. Raises: OutputError."""
@@ -99,6 +108,20 @@ class Run:
         for file in self.folder.glob("state/top-*.safetensors"):
             if file not in kept:
                 file.unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training in the same folder meanwhile. Raises: OutputError if one does."""
+        with writing(self.folder):
+            (self.folder / "state").mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / "state" / "lock").open("w")
+        with lock:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise OutputError(f"{self.folder}: another process trains in it; wait for it or stop it") from error
+            yield
 
     @contextmanager
     def logged(self) -> Iterator[None]:
@@ -158,12 +181,21 @@ class Run:
         """The weights of the best epochs of a stage, the best first. Raises: CheckpointError."""
         return [load_checkpoint(self._top(stage, epoch)).weights for _, epoch in top]
 
-    def handed_on_by(self, stage: str) -> dict[str, Tensor]:
-        """The weights that a finished stage handed on. Raises: ConfigError if it has left none, CheckpointError."""
+    def forget(self, stages: Sequence[str]) -> None:
+        """Remove what stages handed on that are about to run again: nothing shall start from what is out of date."""
+        for stage in stages:
+            (self.folder / f"{stage}.safetensors").unlink(missing_ok=True)
+
+    def last(self) -> Checkpoint:
+        """The last epoch. Raises: CheckpointError."""
+        return load_checkpoint(self.folder / LAST)
+
+    def handed_on_by(self, stage: str) -> Checkpoint:
+        """What a finished stage handed on. Raises: ConfigError if it has left nothing, CheckpointError."""
         path = self.folder / f"{stage}.safetensors"
         if not path.is_file():
             raise ConfigError(f"--stage: the stage before it, {stage}, has left no {path}; begin with it")
-        return load_checkpoint(path).weights
+        return load_checkpoint(path)
 
     def _top(self, stage: str, epoch: int) -> Path:
         return self.folder / "state" / f"top-{stage}-{epoch:04d}.safetensors"
@@ -185,7 +217,10 @@ def changed_settings(state: Mapping[str, Any], recipe: Recipe, data_sha256: str,
 
 
 def refuse_other_stages(state: Mapping[str, Any], recipe: Recipe) -> None:
-    """A state goes on in the stage that it stands in, after the same ones. Raises: OutputError."""
+    """A state goes on in the stage that it stands in, after the same ones and with its optimizer.
+
+    Raises: OutputError.
+    """
     reached = state["progress"]["stage"] + 1
     before = [stage["name"] for stage in state["recipe"]["stages"]][:reached]
     now = [stage.name for stage in recipe.stages][:reached]
@@ -193,6 +228,12 @@ def refuse_other_stages(state: Mapping[str, Any], recipe: Recipe) -> None:
         raise OutputError(
             f"the run began with the stages {', '.join(before)}, not {', '.join(now)}: begin at one with --stage, or "
             "choose another --out"
+        )
+    optimizers = state["recipe"]["stages"][reached - 1]["optimizer"], recipe.stages[reached - 1].optimizer
+    if len(set(optimizers)) > 1:
+        raise OutputError(
+            f"stages.{now[-1]}.optimizer: the stage began with {optimizers[0]}, and {optimizers[1]} cannot go on from "
+            f"there; begin it again with --stage {now[-1]}"
         )
 
 

@@ -43,8 +43,9 @@ class Encoder(nn.Module):
         """Raises: ConfigError for an unknown net or one without a pyramid, InputError if weights cannot be had."""
         super().__init__()
         if not is_model(name):
-            close = ", ".join(list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-            raise ConfigError(f"model.encoder: timm has no net {name!r}; did you mean one of: {close}?")
+            close = ", ".join(list_models(f"*{name.split('_')[0]}*")[:5])
+            meant = f"did you mean one of: {close}?" if close else "see timm.list_models()"
+            raise ConfigError(f"model.encoder: timm has no net {name!r}; {meant}")
         self.net = _create(name, in_channels, pretrained is True)
         self.name = name
         self.channels: list[int] = list(self.net.feature_info.channels())

@@ -36,8 +36,8 @@ class HandOver:
 
     def __call__(self, progress: Progress, averages: RunningAverages) -> None:
         """Write STAGE.safetensors, the averages beside it, and averages.csv. Raises: OutputError, CheckpointError."""
-        stage, writes = self.stage, self.learner.writes
-        self.learner.accelerator.wait_for_everyone()  # all read what the first process wrote
+        stage, learner, writes = self.stage, self.learner, self.learner.writes
+        learner.accelerator.wait_for_everyone()  # all read what the first process wrote
         found = {"best": _Candidate(self.run.best_of(stage.name), progress.best, 1)}
         found |= self._averages(progress, averages)
         chosen: str = stage.averaging.hand_on
@@ -47,6 +47,7 @@ class HandOver:
             if writes:
                 logger.warning("%s: ended too early for %s, hands on its best epoch", stage.name, chosen)
             chosen = "best"
+        progress.averages = [row for row in progress.averages if row["stage"] != stage.name]
         for kind, candidate in found.items():
             row = {"stage": stage.name, "kind": kind, "epochs": candidate.epochs, "handed_on": int(kind == chosen)}
             scores = {key: value for key, value in candidate.checkpoint.scores.items() if key != "split"}
@@ -59,7 +60,9 @@ class HandOver:
         if writes:
             self.run.write_table(AVERAGES, progress.averages)
             self.run.hand_on(found[chosen].checkpoint, stage.name)
-        self.learner.accelerator.wait_for_everyone()
+        # The state that is saved next stands after the last epoch, should the stage be made longer.
+        learner.load(self.run.last().weights, "the last epoch")
+        learner.accelerator.wait_for_everyone()
 
     def _averages(self, progress: Progress, averages: RunningAverages) -> dict[str, _Candidate]:
         config, epochs = self.stage.averaging, progress.epoch

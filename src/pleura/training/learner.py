@@ -70,9 +70,10 @@ class Learner:
         return bool(self.accelerator.is_main_process)
 
     def start_from(self, path: Path) -> None:
-        """Take the weights of a checkpoint, and remember which cases it has met.
+        """Begin with the weights of a checkpoint of another run.
 
-        Raises: CheckpointError; InputError if it has learned from cases that this fold validates on.
+        Raises: CheckpointError; ConfigError if it takes other images; InputError if it has learned from cases that this
+        fold validates on.
         """
         checkpoint = load_checkpoint(path)
         leaked = set(checkpoint.seen.get("train", [])) & set(self._keys(self.val_positions))
@@ -81,7 +82,14 @@ class Learner:
                 f"{path}: has learned from {len(leaked)} of the validation cases of fold {self.fold}; train the fold "
                 "that it left out, or start from other weights"
             )
-        self.load(checkpoint.weights, path)
+        channels = checkpoint.model.in_channels
+        if channels != self.recipe.model.in_channels:
+            raise ConfigError(f"{path}: its net takes {channels} channels; set model.in_channels={channels} for it")
+        self.take_up(checkpoint, path)
+
+    def take_up(self, checkpoint: Checkpoint, origin: Path | str) -> None:
+        """Take the weights of a checkpoint, and remember which cases it has met. Raises: CheckpointError."""
+        self.load(checkpoint.weights, origin)
         self.met = {part: checkpoint.seen.get(part, []) for part in ("train", "val")}
 
     def load(self, weights: Mapping[str, Tensor], origin: Path | str) -> None:
@@ -154,6 +162,8 @@ class Learner:
     def inputs_like_those_of(self, stage: StageConfig, progress: Progress) -> Iterator[Tensor]:
         """Inputs as the stage's last epoch trained on them, `refresh_cases` in all; the same in every process."""
         order = self.order(stage, stage.epochs - 1, progress.history).reshape(-1)[: stage.averaging.refresh_cases]
+        if len(order) > 1 and len(order) % stage.batch_size == 1:
+            order = order[:-1]  # BatchNorm has no variance to take from a batch of one
         torch.manual_seed(number_of(self.recipe.seed, progress.stage, stage.epochs))
         for step, batch in enumerate(batches(self.dataset, order, stage.batch_size)):
             seed = (self.recipe.seed, progress.stage, stage.epochs, step)
@@ -161,7 +171,6 @@ class Learner:
 
     def checkpoint(self, stage: StageConfig, epoch: int, validation: Validation, what: str = "epoch") -> Checkpoint:
         """The net as it is, with what is known of it. what: `epoch`, or the kind of average that it is."""
-        now = {"train": self._keys(self.train_positions), "val": self._keys(self.val_positions)}
         tuned = f"val, fold {self.fold}, at {stage.size_px} px, triplet tuned on the same cases"
         scores = {key: round(value, 6) for key, value in validation.metrics.items() if np.isfinite(value)}
         return Checkpoint(
@@ -171,7 +180,7 @@ class Learner:
             triplet=asdict(validation.triplet),
             recipe=self.recipe.model_dump(mode="json"),
             scores={"split": tuned, **scores},
-            seen={part: list(dict.fromkeys([*keys, *self.met[part]])) for part, keys in now.items()},
+            seen=self._seen(),
             provenance={
                 "data_sha256": self.dataset.data_hash,
                 "fold": self.fold,
@@ -182,6 +191,12 @@ class Learner:
                 "pleura": __version__,
             },
         )
+
+    def _seen(self) -> dict[str, list[str]]:
+        """What the weights have met now or before; a case they learn from is no case they are merely chosen on."""
+        learned = dict.fromkeys([*self._keys(self.train_positions), *self.met["train"]])
+        chosen = dict.fromkeys([*self._keys(self.val_positions), *self.met["val"]])
+        return {"train": list(learned), "val": [key for key in chosen if key not in learned]}
 
     def _rows(self, size: int) -> tuple[int, int]:
         return rank_bounds(size, self.accelerator.process_index, self.accelerator.num_processes)
