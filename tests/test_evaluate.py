@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,8 +81,57 @@ def test_the_report_stands_alone(scored):
     done, _ = scored
     page = done.report.read_text()
     assert "src='data:image/jpeg" in page
-    assert "<script" not in page
+    assert not re.search(r"<script[^>]+src|<link|@import|url\(", page)
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_figures_of_the_report_are_files_too(scored):
+    done, _ = scored
+    names = {path.name for path in (done.report.parent / "figures").iterdir()}
+    assert names == {f"{name}.svg" for name in ("dice", "roc", "pr", "froc", "calibration", "prevalence")}
+
+
+def test_the_report_tells_groups_outlines_curves_calibration_and_other_prevalences(scored):
+    _, document = scored
+    assert {"lesion size", "side", "view", "sex", "age"} == {row["by"] for row in document["strata"]}
+    assert document["surface"]["hd95_cases"] + document["surface"]["hd95_left_out"] == document["positives"]
+    assert document["curves"]["roc"]["area"]["value"] == pytest.approx(document["metrics"]["auroc"]["value"])
+    assert document["calibration"]["pixels"]["bins"]
+    counts = document["decisions"]
+    assert counts["true_positives"] + counts["false_negatives"] == document["positives"]
+    assert counts["sensitivity"] == document["metrics"]["sensitivity"]
+
+
+def test_the_lesions_of_the_froc_are_those_of_the_masks(scored, dataset):
+    from scipy.ndimage import label
+
+    _, document = scored
+    data = Dataset(dataset)
+    rows = [row for row, case in enumerate(data.cases) if case.fold == 0]
+    assert document["curves"]["lesions"] == sum(label(mask, np.ones((3, 3)))[1] for mask in data.masks(rows))
+
+
+def test_patients_that_are_in_training_too_are_told(run, dataset, tmp_path):
+    copy = tmp_path / "dataset"
+    shutil.copytree(dataset, copy)
+    rows = list(csv.DictReader((copy / "cases.csv").read_text().splitlines()))
+    with (copy / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"patient": "the same"} for row in rows)
+    findings = evaluate(run, copy, resamples=10, out=tmp_path / "out").findings
+    assert any("show a patient who is in training too" in finding.what for finding in findings)
+
+
+def test_a_calibration_of_the_checkpoint_is_shown_beside_what_it_calibrates(run, dataset, tmp_path):
+    from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+
+    calibration = {"temperature": 2.0, "image": [1.0, 1.0, 0.5], "method": "platt", "conformal": None}
+    one = replace(load_checkpoint(run / "fold-0" / "best.safetensors"), calibration=calibration)
+    save_checkpoint(tmp_path / "one.safetensors", one)
+    evaluate(tmp_path / "one.safetensors", dataset, resamples=10, out=tmp_path)
+    shown = json.loads((tmp_path / "report.json").read_text())["calibration"]
+    assert set(shown) == {"image", "image_calibrated", "pixels", "pixels_calibrated"}
 
 
 @pytest.mark.parametrize("split", ["train", "all"])
@@ -113,8 +166,6 @@ def test_cases_that_no_training_met_are_called_new(run, tmp_path):
 
 
 def test_a_run_of_several_folds_is_not_scored_on_its_own_training_data(run, dataset, tmp_path):
-    from dataclasses import replace
-
     from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
 
     one = load_checkpoint(run / "fold-0" / "best.safetensors")

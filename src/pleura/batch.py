@@ -31,7 +31,18 @@ from pleura.progress import track
 
 JOURNAL, TABLE, RUNS, PROBLEMS = "journal.jsonl", "predictions.csv", "masks.csv", "problems.csv"
 WRITES = ("mask", "rle", "overlay")
-COLUMNS = ("image_id", "is_positive", "score", "area_px", "area_mm2", "side", "rows", "columns", "source")
+COLUMNS = (
+    "image_id",
+    "is_positive",
+    "score",
+    "probability",
+    "area_px",
+    "area_mm2",
+    "side",
+    "rows",
+    "columns",
+    "source",
+)
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,7 @@ def _write_one(settings: BatchSettings, source: str, prediction: Prediction) -> 
         "image_id": name,
         "is_positive": int(prediction.is_positive),
         "score": round(prediction.score, 6),
+        "probability": None if prediction.probability is None else round(prediction.probability, 6),
         "area_px": prediction.area_px,
         "area_mm2": None if prediction.area_mm2 is None else round(prediction.area_mm2, 2),
         "side": prediction.side,
@@ -209,7 +221,7 @@ def _write_png(path: Path, picture: Image.Image) -> None:
 
 def _write_tables(settings: BatchSettings, done: Sequence[dict[str, Any]], problems: list[tuple[str, str]]) -> None:
     ordered = sorted(done, key=lambda entry: str(entry["image_id"]))
-    table = [COLUMNS, *([entry[column] for column in COLUMNS] for entry in ordered)]
+    table = [COLUMNS, *([entry.get(column) for column in COLUMNS] for entry in ordered)]
     write_atomically(settings.out / TABLE, _csv(table))
     if "rle" in settings.write:
         runs = [("ImageId", "EncodedPixels"), *((entry["image_id"], entry["runs"]) for entry in ordered)]

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pleura import __version__, say
-from pleura.errors import InputError, PleuraError
+from pleura import __version__, cli_scoring, cli_tuning, say
+from pleura.errors import PleuraError
 
 
 class _Commands(TyperGroup):
@@ -242,6 +242,14 @@ def predict(
         raise typer.Exit(1)
 
 
+app.command(epilog="Example: pleura tune run --data siim")(cli_tuning.tune)
+app.command(epilog="Example: pleura recalibrate best.safetensors --data local --out site.safetensors")(
+    cli_tuning.recalibrate
+)
+app.command(epilog="Example: pleura score --truth train-rle.csv --pred submission.csv")(cli_scoring.score)
+app.command(epilog="Example: pleura compare run other-run --data siim")(cli_scoring.compare)
+
+
 @app.command("import-recipe", epilog="Example: pleura import-recipe train_config_part0.yaml train_config_part1.yaml")
 def import_recipe(
     files: Annotated[list[Path], typer.Argument(help="Training YAMLs of the winner's repository, in their order.")],
@@ -300,18 +308,20 @@ def demo(out: Annotated[Path, typer.Option(help="The folder to write.")] = Path(
 
 @app.command(epilog="Example: pleura doctor folds.csv --patients siim-nih-id.csv --masks train-rle.csv")
 def doctor(
-    path: Annotated[Path, typer.Argument(help="A csv with folds.")],
-    patients: Annotated[Path, typer.Option(help="csv with ImageId and patient, or the public SIIM to NIH map.")],
-    masks: Annotated[Path | None, typer.Option(help="SIIM csv, to tell positives; else a column exist_labels.")] = None,
+    path: Annotated[Path, typer.Argument(help="Recipe, dataset, run, masks, folds, predictions, checkpoint.")],
+    patients: Annotated[Path | None, typer.Option(help="Of folds: csv with ImageId, patient; or SIIM to NIH.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Of folds: SIIM csv, to tell positives.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Of masks: the radiographs that they belong to.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Of predictions: SIIM csv or dataset with the truth.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Of a checkpoint: a dataset to run it on.")] = None,
 ) -> None:
-    """Tell how far the folds of a csv leak patients; exits with 1 if they do."""
-    from pleura.doctor import check_folds
+    """Tell what a file or folder is, and what is wrong with it; exits with 1 if there is any error."""
+    from pleura.doctor import Against, examine
 
-    leaks = check_folds(path, patients, masks)
-    for leak in leaks:
-        typer.echo(leak)
-    if any(leak.leaked for leak in leaks):
-        raise InputError(f"{path}: patients leak across its folds; make new ones with pleura prepare")
+    found = examine(path, Against(patients, masks, images, truth, data))
+    _print(say.examination(path, found))
+    if found.failed:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +14,27 @@ from pleura import __version__
 from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
 from pleura.data.radiograph import SquareGeometry
-from pleura.errors import InputError
-from pleura.learn.checkpoint import case_key, write_atomically
-from pleura.measure.bootstrap import Estimate, bootstrap, wilson
+from pleura.learn.checkpoint import write_atomically
+from pleura.learn.known import Known
+from pleura.measure.account import Measured, account
+from pleura.measure.bootstrap import Estimate, bootstrap
+from pleura.measure.figures import figures
+from pleura.measure.guards import Finding, empty_predictor, other_prevalence, saturated, shared_patients
+from pleura.measure.lesions import CaseNumbers, Looks
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
+from pleura.measure.operating import proportions
 from pleura.measure.overlay import as_data_uri, overlay
-from pleura.measure.report import Picture, Report, render
+from pleura.measure.report import Picture, Report, as_json, render
+from pleura.measure.strata import Facts
+from pleura.measure.svg import svg
 from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
 from pleura.predict import Predictor, image_score
 from pleura.progress import track
 
-GALLERY = 12
+GALLERY, FIGURES = 24, "figures"
 CROSS_FITS = 5
+Look: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.uint8]], None]
+"""Is shown each batch: probabilities and masks (n, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Evaluation:
     verdict: str
     """One sentence for a person."""
     report: Path
+    findings: list[Finding]
+    """What the guards found, such as a flip."""
 
 
 def evaluate(
@@ -58,7 +69,7 @@ def evaluate(
     resamples: int = 1000,
     out: Path | None = None,
 ) -> Evaluation:
-    """Score a checkpoint, or a run, on a dataset; write report.html and report.json.
+    """Score a checkpoint, or a run, on a dataset; write report.html, report.json and the figures of the report.
 
     split: val, the cases that the model was chosen on; train, those it learned from; all. By default val where the
     dataset holds any of them, all elsewhere. tta: none or flip, by default as the recipe says. out: the report's
@@ -68,14 +79,18 @@ def evaluate(
     report = (out or (model if model.is_dir() else model.parent)) / "report.html"
     _check_writable(report)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
-    known = _Known.of(predictor, dataset)
+    known = Known.of(
+        [checkpoint.seen for checkpoint in predictor.checkpoints], [case.image_id for case in dataset.cases]
+    )
     split, positions = known.choose(split, dataset.folder)
-    histograms, scores = measure_cases(predictor, dataset, positions)
+    looks = Looks(predictor.triplet, dataset.size_px, _spacings(dataset, positions))
+    histograms, scores = measure_cases(predictor, dataset, positions, look=looks.add)
     patients = patient_numbers(dataset, positions)
     outcomes = outcomes_by(histograms, scores, predictor.triplet)
-    estimates = bootstrap(outcomes.summary, patients, resamples) | _proportions(outcomes)
+    estimates = bootstrap(outcomes.summary, patients, resamples) | _shares(outcomes)
     floor = empty_floor(outcomes.positive)
     in_sample = bool(known.val[positions].any()) and not predictor.triplet_is_given
+    told = [empty_predictor(outcomes), saturated(histograms), looks.turned(), *_of_training(known, dataset, positions)]
     evaluation = Evaluation(
         split=known.in_words(split, positions),
         triplet=predictor.triplet,
@@ -87,55 +102,31 @@ def evaluate(
         in_sample=in_sample,
         verdict=verdict(outcomes, estimates, floor, in_sample),
         report=report,
+        findings=[finding for finding in told if finding],
     )
-    _write(evaluation, resamples, predictor, dataset, positions, outcomes)
+    measured = Measured(
+        outcomes,
+        looks.cases,
+        _facts(dataset, positions, looks.cases),
+        patients,
+        looks.unit,
+        looks.tolerance,
+        pixel_counts=looks.pixel_counts,
+        calibrated=_calibrated(predictor, scores),
+    )
+    document = _document(evaluation, resamples, predictor, dataset, positions, measured)
+    _write(report, document, _gallery(predictor, dataset, positions, outcomes))
     return evaluation
 
 
-@dataclass(frozen=True)
-class _Known:
-    """Which cases of a dataset a model has met: told by the cases themselves, so also after preparing them anew."""
-
-    train: NDArray[np.bool_]
-    val: NDArray[np.bool_]
-    told: bool
-    """Whether the model says what it has met: imported weights do not."""
-
-    @classmethod
-    def of(cls, predictor: Predictor, dataset: Dataset) -> _Known:
-        keys = [case_key(case.image_id) for case in dataset.cases]
-        met = {
-            part: {key for checkpoint in predictor.checkpoints for key in checkpoint.seen.get(part, [])}
-            for part in ("train", "val")
-        }
-        train, val = (np.array([key in met[part] for key in keys], dtype=bool) for part in ("train", "val"))
-        return cls(train, val, all(any(checkpoint.seen.values()) for checkpoint in predictor.checkpoints))
-
-    def choose(self, split: Split | None, folder: Path) -> tuple[Split, NDArray[np.int64]]:
-        """The split, decided where it was not asked for, and its positions. Raises: InputError if it has no case."""
-        if (self.train & self.val).any():
-            raise InputError(
-                f"{folder}: the run holds several folds, and each case was training data of some; evaluate the folds "
-                "one at a time, fold-K/best.safetensors; their pooled scores are in folds.json after --fold all"
-            )
-        if split is None:
-            split = "val" if self.val.any() else "all"
-        chosen = {"val": self.val, "train": self.train, "all": np.ones_like(self.val)}[split]
-        if not chosen.any():
-            raise InputError(f"{folder}: holds none of the model's {split} cases; evaluate it with --split all")
-        return split, np.flatnonzero(chosen)
-
-    def in_words(self, split: Split, positions: NDArray[np.int64]) -> str:
-        """What is evaluated, in words that give away what the model has met before."""
-        if not self.told:
-            return f"{len(positions)} cases, of which the model does not tell those that it has met before"
-        count, learned, tuned = len(positions), int(self.train[positions].sum()), int(self.val[positions].sum())
-        if learned:
-            return f"{count} cases, {learned} of which the model has learned from: this estimates nothing"
-        if tuned:
-            rest = "" if tuned == count else f", {count - tuned} of them new to it"
-            return f"{count} cases that the model was chosen on ({split}){rest}"
-        return f"{count} cases that are new to the model"
+def _of_training(known: Known, dataset: Dataset, positions: NDArray[np.int64]) -> list[Finding | None]:
+    """Patients in training too, and a share of positives unlike training's, where training's cases are here."""
+    rest = np.setdiff1d(positions, np.flatnonzero(known.train))
+    if not known.train.any() or not rest.size:
+        return []
+    learned, rated = ([dataset.cases[row].patient for row in rows] for rows in (np.flatnonzero(known.train), rest))
+    prevalence = float(dataset.positive[known.train].mean())
+    return [shared_patients(learned, rated), other_prevalence(dataset.positive[rest], prevalence)]
 
 
 def _check_writable(report: Path) -> None:
@@ -146,10 +137,15 @@ def _check_writable(report: Path) -> None:
 
 
 def measure_cases(
-    predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], batch_size: int = 8
+    predictor: Predictor,
+    dataset: Dataset,
+    positions: NDArray[np.int64],
+    batch_size: int = 8,
+    look: Look | None = None,
 ) -> tuple[Histograms, NDArray[np.float64]]:
     """Histograms on the dataset's grid, and image scores; one pass, 4 KB a case whatever its size.
 
+    look: is shown the pixels on the way.
     Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask.
     """
     parts, scores = [], []
@@ -158,7 +154,10 @@ def measure_cases(
         squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
         geometry = SquareGeometry(dataset.size_px, dataset.size_px, squares.shape[-1])
         full = np.stack([geometry.probabilities_to_original(square) for square in squares])
-        parts.append(Histograms.of(full, dataset.masks(group)))
+        masks = dataset.masks(group)
+        parts.append(Histograms.of(full, masks))
+        if look is not None:
+            look(full, masks)
         scores += [image_score(square) for square in squares]
     return Histograms.join(parts), np.array(scores)
 
@@ -169,11 +168,15 @@ def outcomes_by(histograms: Histograms, scores: NDArray[np.float64], triplet: Tr
     return Outcomes(histograms.positive, called, dice, scores)
 
 
-def _proportions(outcomes: Outcomes) -> dict[str, Estimate]:
-    """Sensitivity or specificity where it is 0 or 1: there the bootstrap's interval has no width."""
-    called, positive = outcomes.called, outcomes.positive
-    counts = {"sensitivity": called[positive], "specificity": ~called[~positive]}
-    return {name: wilson(int(hits.sum()), len(hits)) for name, hits in counts.items() if hits.all() or not hits.any()}
+def _calibrated(predictor: Predictor, scores: NDArray[np.float64]) -> dict[str, Any]:
+    known = predictor.calibration
+    return {"scores": known.images(scores), "temperature": known.temperature} if known else {}
+
+
+def _shares(outcomes: Outcomes) -> dict[str, Estimate]:
+    """Sensitivity and specificity with Wilson's interval: at 0 or 1 the bootstrap's has no width."""
+    found = proportions(outcomes.positive, outcomes.called)
+    return {name: found[name] for name in ("sensitivity", "specificity")}
 
 
 def patient_numbers(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -218,27 +221,51 @@ def verdict(outcomes: Outcomes, estimates: dict[str, Estimate], floor: float, in
     )
 
 
-def _write(
+def _spacings(dataset: Dataset, positions: NDArray[np.int64]) -> list[tuple[float, float] | None]:
+    """Of a pixel of the square image, in mm; None where the header did not say."""
+    found: list[tuple[float, float] | None] = []
+    for case in (dataset.cases[position] for position in positions):
+        scale = max(case.rows, case.columns) / dataset.size_px
+        spacing = case.pixel_spacing_mm
+        found.append((spacing[0] * scale, spacing[1] * scale) if spacing else None)
+    return found
+
+
+def _facts(dataset: Dataset, positions: NDArray[np.int64], numbers: Sequence[CaseNumbers]) -> Facts:
+    cases = [dataset.cases[position] for position in positions]
+    return Facts(
+        area_share=[each.area_share for each in numbers],
+        side=[each.side for each in numbers],
+        view=[case.view for case in cases],
+        sex=[case.sex for case in cases],
+        age=[case.age for case in cases],
+    )
+
+
+def _document(
     evaluation: Evaluation,
     resamples: int,
     predictor: Predictor,
     dataset: Dataset,
     positions: NDArray[np.int64],
-    outcomes: Outcomes,
-) -> None:
-    document = {
+    measured: Measured,
+) -> dict[str, Any]:
+    outcomes = measured.outcomes
+    return {
         "pleura": __version__,
         "split": evaluation.split,
         "positives": evaluation.positives,
         "negatives": evaluation.negatives,
         "floor": evaluation.floor,
         "verdict": evaluation.verdict,
+        "findings": [asdict(finding) for finding in evaluation.findings],
         "triplet": asdict(evaluation.triplet),
         "triplet_tuned_on_these_cases": evaluation.in_sample,
         "tuned": evaluation.tuned,
         "tta": predictor.tta,
         "resamples": resamples,
         "metrics": {name: asdict(estimate) for name, estimate in evaluation.estimates.items()},
+        **account(measured, resamples),
         "data_sha256": dataset.data_hash,
         "checkpoint": predictor.checkpoints[0].provenance,
         "cases": [
@@ -248,23 +275,20 @@ def _write(
                 "called": bool(outcomes.called[row]),
                 "siim_dice": round(float(outcomes.dice[row]), 6),
                 "score": round(float(outcomes.scores[row]), 6),
+                "area_share": round(measured.cases[row].area_share, 6),
+                "hd95": round(measured.cases[row].hd95, 3),
+                "surface_dice": round(measured.cases[row].surface_dice, 6),
             }
             for row, position in enumerate(positions)
         ],
     }
-    text = json.dumps(_without_nan(document), indent=1)
-    write_atomically(evaluation.report.with_suffix(".json"), text.encode())
-    pictures = _gallery(predictor, dataset, positions, outcomes)
-    write_atomically(evaluation.report, render(Report(document, pictures)).encode())
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured becomes null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def _write(report: Path, document: dict[str, Any], pictures: dict[str, list[Picture]]) -> None:
+    write_atomically(report.with_suffix(".json"), as_json(document).encode())
+    for name, chart in figures(document).items():
+        write_atomically(report.parent / FIGURES / f"{name}.svg", svg(chart, alone=True).encode())
+    write_atomically(report, render(Report(document, pictures)).encode())
 
 
 def _gallery(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.measure.calibration import Calibration
+from pleura.measure.lesions import side_of
 from pleura.measure.triplet import REFERENCE_AREA_PX, SCORED_SHARE, Triplet
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing, infer
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
-BOTH_SIDES_SHARE = 0.2
-"""A mask has two sides when at least this share of it lies on the smaller one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Prediction:
     is_positive: bool
     score: float
     """In [0, 1]: mean probability of the highest 0.1 % of pixels. Orders images; not a probability of disease."""
+    probability: float | None
+    """Of a pneumothorax on the image, in [0, 1], from the score by the model's calibration; None if it has none."""
+    ruled_out: bool | None
+    """Whether the score is below the model's threshold of few misses; None if it has none. The mask may still find
+    something: the two rules are for different questions."""
     area_px: int
     area_mm2: float | None
     """None where the spacing is not known."""
@@ -57,6 +62,10 @@ class ModelFiles:
     """The decision rule where it is given for all of them together."""
     described_by: tuple[Path, ...] = ()
     """What else decides the result, besides the checkpoints."""
+    calibration: Mapping[str, Any] | None = None
+    """Of all of them together, where it is given."""
+    tuned_on: tuple[str, ...] = ()
+    """`case_key` of the cases that `triplet` was tuned on, where it was."""
 
     @property
     def all(self) -> list[Path]:
@@ -87,6 +96,7 @@ def _find_ensemble(folder: Path) -> ModelFiles:
             raise ValueError("it is of another version")
         members = [(folder / str(member["folder"]), float(member["weight"])) for member in document["members"]]
         triplet = None if document["triplet"] is None else Triplet(**document["triplet"])
+        calibration, tuned_on = document.get("calibration"), tuple(map(str, document.get("tuned_on", ())))
         if not members or not all(0 < weight < np.inf for _, weight in members):
             raise ValueError("it has members, and weights above 0")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -102,7 +112,7 @@ def _find_ensemble(folder: Path) -> ModelFiles:
     if len({frozenset(names) for names in folds.values()}) > 1:
         told = "; ".join(f"{name}: {', '.join(sorted(names))}" for name, names in folds.items())
         raise CheckpointError(f"{folder}: its members have different folds ({told}); train what is missing")
-    return ModelFiles(checkpoints, weights, triplet, (file,))
+    return ModelFiles(checkpoints, weights, triplet, (file,), calibration, tuned_on)
 
 
 class Predictor:
@@ -115,11 +125,14 @@ class Predictor:
         device: str | None = None,
         weights: Sequence[float] | None = None,
         triplet: Triplet | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ) -> None:
         """tta: `none`, `flip` for the mean with the mirrored image, or None for what each checkpoint's recipe says.
 
         device: the GPU if there is one, by default. weights: of each checkpoint in the mean; equal by default.
         triplet: the decision rule; by default the weighted mean of the checkpoints' own.
+        calibration: as a checkpoint's header has it; by default what all checkpoints agree on. It is for what is
+        reported: the triplet acts on the probabilities before it, and finds the same with it and without.
         Raises: CheckpointError if weights do not fit their net, or the checkpoints differ in preparation;
         InputError for another tta.
         """
@@ -137,6 +150,7 @@ class Predictor:
             raise CheckpointError("the checkpoints were trained on datasets of different --size; use one at a time")
         self.prepared_px = self.preprocessings[0].prepared_px
         self.triplet = triplet or _mean_triplet(triplets, self.weights)
+        self.calibration = _calibration(calibration, self.checkpoints)
         self.models = []
         for checkpoint in checkpoints:
             model = build_model(checkpoint.model)
@@ -151,7 +165,14 @@ class Predictor:
         """
         files = find_model(Path(path))
         checkpoints = [load_checkpoint(file) for file in files.checkpoints]
-        return cls(checkpoints, tta, device, files.weights, files.triplet)
+        if files.tuned_on:  # what the rule of all was tuned on, each of them has been chosen on
+            checkpoints = [
+                replace(one, seen={**one.seen, "val": sorted({*one.seen.get("val", []), *files.tuned_on})})
+                for one in checkpoints
+            ]
+        made = cls(checkpoints, tta, device, files.weights, files.triplet, files.calibration)
+        made.triplet_is_given = files.triplet is not None and not files.tuned_on
+        return made
 
     @property
     def tta(self) -> str:
@@ -187,6 +208,10 @@ class Predictor:
         radiograph = _of_array(image) if isinstance(image, np.ndarray) else read_radiograph(image)
         return self.predict_radiographs([radiograph])[0]
 
+    def calibrated(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Pixel probabilities by the model's temperature, of any shape; as they are if it has no calibration."""
+        return self.calibration.pixels(probabilities) if self.calibration else probabilities
+
     def predict_radiographs(self, radiographs: Sequence[Radiograph]) -> list[Prediction]:
         """Find pneumothorax on radiographs that were read already, as one batch."""
         shapes = [radiograph.image.shape for radiograph in radiographs]
@@ -203,13 +228,17 @@ class Predictor:
         probabilities = SquareGeometry(rows, columns, self.prepared_px).probabilities_to_original(prepared)
         mask = self.triplet.apply(probabilities, max(rows, columns) ** 2)
         area_px, spacing = int(mask.sum()), radiograph.pixel_spacing_mm
+        score, known = image_score(square), self.calibration
+        out_of = known.conformal if known else None
         return Prediction(
             image_id=radiograph.image_id,
             radiograph=radiograph,
             probabilities=probabilities,
             predicted_mask=mask,
             is_positive=area_px > 0,
-            score=image_score(square),
+            score=score,
+            probability=float(known.images(score)) if known else None,
+            ruled_out=bool(score < out_of.threshold) if out_of else None,
             area_px=area_px,
             area_mm2=area_px * spacing[0] * spacing[1] if spacing else None,
             side=side_of(mask),
@@ -220,17 +249,6 @@ def image_score(probabilities: NDArray[np.float32]) -> float:
     """Mean of the highest 0.1 % of an image's probabilities, (H, W) in [0, 1] -> [0, 1]."""
     wanted = max(1, round(probabilities.size * SCORED_SHARE))
     return float(np.partition(probabilities.reshape(-1), -wanted)[-wanted:].mean())
-
-
-def side_of(mask: NDArray[np.uint8]) -> str | None:
-    """The patient's side of a mask (H, W): `R` in the image's left half, `L` in its right, `B` both, None empty."""
-    right = int(mask[:, : mask.shape[1] // 2].sum())
-    total = int(mask.sum())
-    if total == 0:
-        return None
-    if min(right, total - right) >= BOTH_SIDES_SHARE * total:
-        return "B"
-    return "R" if right > total - right else "L"
 
 
 def _of_array(image: NDArray[np.generic]) -> Radiograph:
@@ -246,6 +264,17 @@ def _flips(tta: object) -> bool:
     if tta not in ("none", "flip"):
         raise InputError(f"tta is none or flip, not {tta!r}")
     return tta == "flip"
+
+
+def _calibration(given: Mapping[str, Any] | None, checkpoints: Sequence[Checkpoint]) -> Calibration | None:
+    """The calibration of all; None where they differ: of a mean of models, no one's own is right."""
+    headers = [given] if given is not None else [checkpoint.calibration for checkpoint in checkpoints]
+    if any(header is None or header != headers[0] for header in headers):
+        return None
+    try:
+        return Calibration.of(headers[0] or {})
+    except ValueError as error:
+        raise CheckpointError(f"{error}; write it anew with pleura tune") from error
 
 
 def _mean_triplet(triplets: Sequence[Triplet], weights: NDArray[np.float64]) -> Triplet:

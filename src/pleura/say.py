@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
+    from pleura.compare import Comparison
     from pleura.crossval import FoldsSummary
+    from pleura.doctor import Examination
     from pleura.evaluate import Evaluation
+    from pleura.measure.triplet import Triplet
     from pleura.prepare import Prepared
+    from pleura.recalibrate import Recalibrated
+    from pleura.score import Score
+    from pleura.tune import Tuned
 
 
 def prepared(made: Prepared, out: Path) -> Iterator[str]:
@@ -45,6 +51,7 @@ def evaluation(done: Evaluation) -> Iterator[str]:
     if done.tuned["cross_fitted"] is not None:
         in_sample, honest = done.tuned["in_sample"], done.tuned["cross_fitted"]
         yield f"  tuning it here, at 22.15 % positives: {in_sample:.4f} in sample, {honest:.4f} cross-fitted"
+    yield from map(str, done.findings)
     yield done.verdict
     yield str(done.report)
 
@@ -60,3 +67,136 @@ def folds(summary: FoldsSummary) -> Iterator[str]:
         yield f"  {name:<36}{f'{mean:.4f} ({sd:.4f})':<24}{summary.cross_fitted[key]}"
     yield "  each model's epoch was chosen on the cases that it is scored on here"
     yield str(summary.file)
+
+
+def tuned(done: Tuned) -> Iterator[str]:
+    """The old and the new triplet, what to expect of the new one, how much it wavers, calibration, and the files."""
+    yield f"{done.cases} cases, {done.positives} positive; the best for {done.objective}"
+    yield f"  triplet before   {_rule(done.old)}: {done.old_score:.4f}"
+    yield f"  triplet now      {_rule(done.new)}: {done.in_sample:.4f} in sample"
+    yield f"  to expect of it  {done.nested}, on patients it was not tuned on; optimism {done.optimism:.4f}"
+    if done.objective.name == "dice_on_positives":
+        yield f"                   at a specificity of {done.specificity:.4f} on other patients"
+    nothing = len(done.spread.triplets) - len(done.spread.finding)
+    parts = (("top", "top_threshold", ".3f"), ("pixels", "min_pixels", ".0f"), ("bottom", "bottom_threshold", ".3f"))
+    ranges = [(name, done.spread.interval(part), form) for name, part, form in parts]
+    told = [f"{name} {found[0]:{form}} to {found[1]:{form}}" for name, found, form in ranges if found]
+    if told:
+        yield f"  90 % of {len(done.spread.finding)} resamples choose {', '.join(told)}"
+    if nothing:
+        yield f"  on {nothing} of {len(done.spread.triplets)} resamples the best rule is to find nothing"
+    yield from _calibration(done.calibration)
+    for file in done.written:
+        yield f"wrote {file}"
+
+
+def recalibrated(done: Recalibrated) -> Iterator[str]:
+    """What a site's cases changed, and what to expect of it."""
+    share = f"{100 * done.weight:.0f} %"
+    yield f"{done.cases} local cases, {done.positives} positive: they weigh {share}, the shipped values the rest"
+    yield f"  triplet shipped  {_rule(done.shipped)}"
+    yield f"  best locally     {_rule(done.local)}, for {done.objective}"
+    yield f"  triplet now      {_rule(done.new)}"
+    doubt = "" if done.gain.low > 0 else "; it cannot be told from none"
+    if done.gain.high < 0:
+        doubt = "; that is a loss, and the shipped one stays"
+    yield f"  gain by moving   {done.gain}, on patients it was not fitted on{doubt}"
+    yield f"  image probabilities: Brier score lower by {done.brier_gain}, on the same"
+    yield from _calibration(done.calibration)
+    yield f"wrote {done.out}"
+
+
+def _rule(triplet: Triplet) -> str:
+    if triplet.top_threshold >= 1:
+        return "finds nothing on any image"
+    return f"{triplet.top_threshold:.3f} / {triplet.min_pixels} px / {triplet.bottom_threshold:.3f}"
+
+
+def _calibration(header: dict[str, Any]) -> Iterator[str]:
+    from pleura.measure.calibration import positives_needed
+
+    yield f"  calibration at {100 * header['prevalence']:.1f} % positives{'':<9}ECE before, after, held out; Brier"
+    names = (("images", f"{header['method']} scaling"), ("pixels", f"temperature {header['temperature']:.3f}"))
+    for part, how in names:
+        found = header["quality"][part]
+        numbers = (" ".join(f"{found[when][score]:.4f}" for when in found) for score in ("ece", "brier"))
+        yield f"    {part}, {how:<34}{';  '.join(numbers)}"
+    asked, rule = header["asked"], header["conformal"]
+    within = f"under {100 * asked['alpha']:g} % of patients missed, with {100 * asked['confidence']:g} % confidence"
+    if rule:
+        yield f"  rules out below score {rule['threshold']:.4f}: {within} (from {rule['patients']} positive patients)"
+    else:
+        needed = positives_needed(asked["alpha"], asked["confidence"])
+        yield f"  the data is too few to rule out with {within}: it takes {needed} positive patients"
+
+
+def scored(done: Score, out: Path | None) -> Iterator[str]:
+    """Masks of any tool: who they are of, the floor, findings, each number with its interval, and the verdict."""
+    from pleura.measure.metrics import SIIM_PREVALENCE
+
+    facts, estimates = done.document, done.estimates
+    share = 100 * facts["positives"] / facts["images"]
+    yield f"{facts['images']} images, {facts['positives']} positive (prevalence {share:.1f} %); floor {done.floor:.6f}"
+    known = f"{facts['patients_known']} of them told" if facts["patients_known"] else "none told: each image is one"
+    yield f"  intervals are 95 %, by {facts['patients']} patients ({known})"
+    for finding in done.read.findings:
+        yield f"  {finding}"
+    floors = {"siim_dice": done.floor, "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE}
+    names = {
+        "siim_dice": "SIIM mean Dice",
+        "siim_dice_at_siim_prevalence": "SIIM mean Dice at 22.15 % positives",
+        "dice_on_positives": "Dice on positives",
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+        "ppv": "PPV",
+        "npv": "NPV",
+    }
+    for key, name in names.items():
+        yield f"  {name:<38}{estimates[key]}{f', floor {floors[key]:.4f}' if key in floors else ''}"
+    yield from _outlines(facts["surface"])
+    for row in facts["strata"]:
+        if row["by"] == "lesion size":
+            yield f"  {'Dice, lesion ' + row['group']:<38}{_estimate(row['dice'])}, {row['positives']} images"
+    for row in facts["prevalence"]["rows"]:
+        at = f"at {100 * row['prevalence']:g} % positives"
+        yield f"  {'PPV ' + at:<38}{_estimate(row['ppv'])}"
+        yield f"  {'SIIM mean Dice ' + at:<38}{_estimate(row['siim_dice'])}, floor {row['floor']:.4f}"
+    yield done.verdict
+    if out:
+        yield f"{out / 'score.json'}, {out / 'cases.csv'}"
+
+
+def _outlines(surface: dict[str, Any]) -> Iterator[str]:
+    counted = f"{surface['hd95_cases']} positives, {surface['hd95_left_out']} without a prediction left out"
+    median = f"median {surface['hd95_median']:.1f}; {counted}"
+    yield f"  {'HD95, ' + surface['unit']:<38}{_estimate(surface['hd95'], 1)}, {median}"
+    name = f"Surface Dice within {surface['tolerance']:g} {surface['unit']}"
+    yield f"  {name:<38}{_estimate(surface['surface_dice'])}"
+
+
+def _estimate(found: dict[str, float], digits: int = 4) -> str:
+    value, low, high = (f"{found[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} (95 % {low} to {high})"
+
+
+def compared(done: Comparison) -> Iterator[str]:
+    """Two predictors metric by metric, and whether the data can tell them apart."""
+    yield done.cases
+    yield f"  {'':<30}{'first':>9}{'second':>9}   first - second, 95 %              p, adjusted for all"
+    for each in done.differences:
+        difference = f"{each.difference.value:+.4f} ({each.difference.low:+.4f} to {each.difference.high:+.4f})"
+        ps = f"{each.p:.4f}, {each.p_adjusted:.4f}"
+        told = f"  {each.better} is better" if each.better else ""
+        yield f"  {each.name:<30}{each.first:>9.4f}{each.second:>9.4f}   {difference:<32}  {ps}{told}"
+    yield done.verdict
+
+
+def examination(path: Path, found: Examination) -> Iterator[str]:
+    """What a path is, and each finding with its way out, errors first."""
+    yield f"{path}: {found.kind}"
+    yield from (f"  {line}" for line in found.told)
+    for finding in found.sorted:
+        yield f"{finding.severity}: {finding.what}"
+        yield f"  -> {finding.way_out}"
+    if not found.findings:
+        yield "nothing is wrong that the doctor looks for"

@@ -126,6 +126,18 @@ def test_doctor_tells_how_far_folds_leak(pleura, tmp_path):
     assert "fold 0: 1 of 2 validation images (50.0 %) and 1 of 1 positive ones (100.0 %)" in done.stdout
 
 
+def test_doctor_says_what_a_path_is_and_refuses_in_one_line(pleura, dataset, run, tmp_path):
+    done = pleura("doctor", dataset)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{dataset}: a dataset\n  37 cases of 64 px")
+    (tmp_path / "m.csv").write_text("ImageId,EncodedPixels\na,1048570 20\n")
+    done = pleura("doctor", tmp_path / "m.csv")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "error: 1 rows have a run past the last pixel: a\n  -> the masks were made on" in done.stdout
+    refused(pleura("doctor", tmp_path / "nowhere"), "nowhere")
+    refused(pleura("doctor", run, "--data", tmp_path), "no dataset")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

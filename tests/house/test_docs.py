@@ -60,7 +60,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`members`", MemberConfig),
     ("`triplet`", RuleConfig),
 )
-NOT_BUILT = ("tune", "recalibrate", "score", "compare", "export", "serve")
+NOT_BUILT = ("export", "serve")
 
 
 def text(path: Path) -> str:

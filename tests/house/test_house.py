@@ -39,10 +39,12 @@ ORDER = (
     ("config",),
     NOUNS,
     ("training",),
-    ("prepare", "train", "predict", "migrate", "doctor"),
-    ("batch", "evaluate", "ensemble"),
-    ("crossval",),
+    ("prepare", "train", "predict", "migrate"),
+    ("batch", "evaluate", "ensemble", "doctor", "score"),
+    ("crossval", "calibrate", "compare"),
+    ("tune", "recalibrate"),
     ("demo", "say"),
+    ("cli_tuning", "cli_scoring"),
     ("cli",),
     ("__main__",),
 )
@@ -52,12 +54,12 @@ NOUN_TO_NOUN = {("data", "dicom")}
 # Heavy dependencies, and the only files that may import them.
 HOMES = {
     "timm": {"model/encoders.py"},
-    "typer": {"cli.py"},
+    "typer": {"cli.py", "cli_scoring.py", "cli_tuning.py"},
     "rich": {"progress.py"},
     "pydantic": {"config.py", "settings.py"},
     "sklearn": {"data/folds.py"},
     "accelerate": {"training/learner.py", "training/validate.py"},
-    "pydicom": {"dicom/grey.py", "dicom/header.py", "dicom/read.py", "data/phantom_dicom.py"},
+    "pydicom": {"dicom/grey.py", "dicom/header.py", "dicom/read.py", "dicom/seg.py", "data/phantom_dicom.py"},
     "gdcm": set(),  # by way of pydicom
     "torchvision": set(),  # by way of timm
     "matplotlib": {"measure/curves.py"},

@@ -28,6 +28,7 @@ from pleura.learn.checkpoint import (
     load_weights,
     save_checkpoint,
     save_state,
+    update_header,
     write_atomically,
 )
 from pleura.settings import ModelConfig
@@ -309,3 +310,48 @@ def test_a_full_disk_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OutputError, match="the disk is full"):
         save_state(tmp_path / "state.pt", {"epoch": 2})
     assert load_state(tmp_path / "state.pt") == {"epoch": 1}
+
+
+# --- a header written anew
+
+
+def test_a_header_is_written_anew_and_the_tensors_stay_byte_for_byte(saved: Path) -> None:
+    def tensors(content: bytes) -> bytes:
+        return content[8 + int.from_bytes(content[:8], "little") :]
+
+    before = saved.read_bytes()
+    update_header(saved, {"triplet": {"top_threshold": 0.5}, "calibration": None})
+    loaded = load_checkpoint(saved)
+    assert (loaded.triplet, loaded.calibration) == ({"top_threshold": 0.5}, None)
+    assert (loaded.recipe, loaded.scores, loaded.model) == (CHECKPOINT.recipe, CHECKPOINT.scores, CHECKPOINT.model)
+    assert tensors(saved.read_bytes()) == tensors(before)
+
+
+def test_the_same_values_give_the_same_bytes_as_saving_them(saved: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "other", replace(CHECKPOINT, triplet={"top_threshold": 0.5}))
+    update_header(saved, {"triplet": {"top_threshold": 0.5}})
+    assert saved.read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_a_header_can_be_written_into_a_copy(saved: Path, tmp_path: Path) -> None:
+    before = saved.read_bytes()
+    update_header(saved, {"calibration": None}, tmp_path / "copy.safetensors")
+    assert saved.read_bytes() == before
+    assert load_checkpoint(tmp_path / "copy.safetensors").calibration is None
+
+
+def test_a_header_takes_no_key_that_it_does_not_have(saved: Path) -> None:
+    before = saved.read_bytes()
+    assert "no weather" in refusal(saved, lambda path: update_header(path, {"weather": 1}))
+    assert saved.read_bytes() == before
+
+
+def test_a_disk_that_is_full_leaves_the_old_header(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = saved.read_bytes()
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        update_header(saved, {"calibration": None})
+    assert saved.read_bytes() == before

@@ -84,15 +84,30 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_atomically(path, _sorted_header(save(tensors, {key: json.dumps(value) for key, value in header.items()})))
 
 
-def _sorted_header(content: bytes) -> bytes:
-    """The bytes of a safetensors file with its header's own keys in order.
+def update_header(path: Path, changes: Mapping[str, Any], out: Path | None = None) -> None:
+    """Write some keys of a checkpoint's header anew, atomically; the tensors' bytes stay as they are.
+
+    changes: keys of the header but `format` and `model`, with values that JSON has. out: another file to write to.
+    Raises: CheckpointError if it is no checkpoint, OutputError.
+    """
+    load_checkpoint(path)  # nothing is written into what could not be read
+    unknown = changes.keys() - set(KEYS)
+    if unknown:
+        raise CheckpointError(f"{path}: its header has no {', '.join(sorted(unknown))}")
+    content = path.read_bytes()
+    metadata = {key: json.dumps(value) for key, value in changes.items()}
+    write_atomically(out or path, _sorted_header(content, metadata))
+
+
+def _sorted_header(content: bytes, changes: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of a safetensors file with its header's own keys in order, some of them with another value.
 
     safetensors writes them in an order that differs from process to process, and so would the hash of equal models.
     Source: the safetensors format: 8 bytes for the header's length (little-endian), the header as JSON, the tensors.
     """
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header["__metadata__"] = dict(sorted({**header["__metadata__"], **(changes or {})}.items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
     return len(text).to_bytes(8, "little") + text + content[8 + length :]

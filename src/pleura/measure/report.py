@@ -1,8 +1,10 @@
-"""The report as one HTML file that needs no network and no script."""
+"""The report as one HTML file that needs no network; without a script it lacks the slider and the zoom."""
 
 from __future__ import annotations
 
 import importlib.resources
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,6 +12,7 @@ from typing import Any
 
 from pleura.measure.metrics import SIIM_PREVALENCE
 from pleura.measure.overlay import DISCLAIMER
+from pleura.measure.sections import DECISIONS, decisions, drawings, findings, groups, outlines, prevalence
 
 NAMES = {
     "siim_dice": ("SIIM mean Dice", "1 where both masks are empty, 0 where exactly one is"),
@@ -41,12 +44,27 @@ class Report:
     galleries: Mapping[str, list[Picture]]
 
 
+def as_json(document: Mapping[str, Any]) -> str:
+    """report.json: JSON has no NaN, so that what could not be measured becomes null."""
+    return json.dumps(_without_nan(dict(document)), indent=1)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def page(title: str, body: str) -> str:
-    """A page of HTML that stands alone: pleura's style inside, no script, no network."""
-    style = importlib.resources.files("pleura").joinpath("web/page.css").read_text(encoding="utf-8")
+    """A page of HTML that stands alone: pleura's style and script inside, no network."""
+    web = importlib.resources.files("pleura").joinpath("web")
+    style, script = (web.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     viewport = "<meta name=viewport content='width=device-width,initial-scale=1'>"
     head = f"<!doctype html><html lang=en><meta charset=utf-8>{viewport}<title>{escape(title)}</title>"
-    return f"{head}\n<style>\n{style}</style>\n{body}\n<p class=soft>{DISCLAIMER.capitalize()}.</p></html>\n"
+    foot = f"<p class=soft>{DISCLAIMER.capitalize()}.</p>"
+    return f"{head}\n<style>\n{style}</style>\n{body}\n{foot}\n<script>\n{script}</script></html>\n"
 
 
 def render(report: Report) -> str:
@@ -58,25 +76,31 @@ def render(report: Report) -> str:
         f"<h1>How good is this model?</h1><p class=soft>pleura {escape(document['pleura'])} on "
         f"{escape(document['split'])}.</p>",
         f"<p class='verdict{' good' if good else ''}'>{escape(document['verdict'])}</p>",
+        findings(document),
         f"<p>{positives} of {total} cases have a pneumothorax ({100 * positives / max(total, 1):.1f} %; SIIM-ACR has "
         f"22.15 %). Answering “empty” every time would score {document['floor']:.4f} here: that is the floor.</p>",
         _metrics(document),
+        decisions(document),
+        prevalence(document),
+        drawings(document),
+        groups(document),
+        outlines(document),
         _decision(document),
         *(gallery(title, pictures) for title, pictures in report.galleries.items() if pictures),
         _origin(document),
     ]
-    return page("pleura report", "\n".join(parts))
+    return page("pleura report", "\n".join(part for part in parts if part))
 
 
 def gallery(title: str, pictures: Sequence[Picture]) -> str:
-    """A heading and a grid of pictures that open in full size."""
+    """A heading and a grid of pictures that a click, or Enter, enlarges; Escape goes back, arrows to the next."""
     figures = (
-        f"<figure><a href='{picture.data_uri}'><img loading=lazy alt='{escape(picture.caption)}' "
-        f"src='{picture.data_uri}'></a><figcaption>{escape(picture.caption)}<br><span>{escape(picture.image_id)}</span>"
-        "</figcaption></figure>"
+        f"<figure><button class=zoom><img loading=lazy alt='{escape(picture.caption)}' "
+        f"src='{picture.data_uri}'></button>"
+        f"<figcaption>{escape(picture.caption)}<br><span>{escape(picture.image_id)}</span></figcaption></figure>"
         for picture in pictures
     )
-    legend = "<p class=soft>Red: predicted. Green: truth.</p>"
+    legend = "<p class=soft>Red: predicted. Green: truth. A click enlarges.</p>"
     return f"<h2>{escape(title)}</h2>{legend}<div class=gallery>{''.join(figures)}</div>"
 
 
@@ -91,6 +115,8 @@ def _origin(document: Mapping[str, Any]) -> str:
 def _metrics(document: Mapping[str, Any]) -> str:
     rows = []
     for key, (name, meaning) in NAMES.items():
+        if key in DECISIONS:
+            continue  # they have a table of their own
         estimate = document["metrics"][key]
         if estimate["value"] != estimate["value"]:
             rows.append(f"<tr><td>{name}<div class=soft>{meaning}</div><td class=n colspan=3>no such cases")
@@ -105,9 +131,11 @@ def _metrics(document: Mapping[str, Any]) -> str:
             f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * estimate['value']:.1f}%'></b></div>"
         )
     return (
-        "<div class=scroll><table><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1" + "".join(rows) + "</table></div>"
-        f"<p class=soft>Intervals: bootstrap over patients, {document['resamples']} resamples; Wilson's for a "
-        "sensitivity or specificity of 0 or 1. An AUROC of 1 has no interval worth the name.</p>"
+        "<div class=scroll><table class=metrics><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1"
+        + "".join(rows)
+        + "</table></div>"
+        f"<p class=soft>Intervals: bootstrap over patients, {document['resamples']} resamples. "
+        "An AUROC of 1 has no interval worth the name.</p>"
     )
 
 

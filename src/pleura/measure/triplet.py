@@ -65,10 +65,12 @@ class Histograms:
     @classmethod
     def of(cls, probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> Histograms:
         """probabilities (N, H, W) float32 in [0, 1] and masks (N, H, W) in {0, 1}."""
-        n = len(probabilities)
-        levels = np.minimum((probabilities * LEVELS).astype(np.int64), LEVELS - 1)
-        keys = levels * 2 + masks + np.arange(n)[:, None, None] * (2 * LEVELS)
-        return cls(np.bincount(keys.reshape(-1), minlength=n * 2 * LEVELS).reshape(n, LEVELS, 2))
+        counts = np.zeros((len(probabilities), LEVELS, 2), dtype=np.int64)
+        for image, mask, into in zip(probabilities, masks, counts, strict=True):  # one at a time stays in the cache
+            levels = (image * np.float32(LEVELS)).astype(np.uint16)
+            np.minimum(levels, LEVELS - 1, out=levels)
+            into[:] = np.bincount((2 * levels + mask).reshape(-1), minlength=2 * LEVELS).reshape(LEVELS, 2)
+        return cls(counts)
 
     @classmethod
     def join(cls, parts: Sequence[Histograms]) -> Histograms:
@@ -122,11 +124,30 @@ class Histograms:
 
 
 @dataclass(frozen=True)
+class Gains:
+    """What a search adds up: how a score changes when the rule finds something on an image, image by image."""
+
+    base: float
+    """The score where nothing is found on any image."""
+    gains: NDArray[np.float64]
+    """(N, 256) by the bottom threshold, or (N, 1) where the score does not depend on it."""
+    alarms: NDArray[np.float64] | None = None
+    """(N,) what finding something on an image counts towards the most that is allowed."""
+    most: float = math.inf
+    second: NDArray[np.float64] | None = None
+    """(N, 256) gains that decide between rules of equal score; needed where `gains` has one column."""
+
+
+@dataclass(frozen=True)
 class Found:
     """The optimum of a search."""
 
     triplet: Triplet
     score: float
+
+
+NOTHING = Triplet(1.0, REFERENCE_AREA_PX + 1, 1.0)
+"""The rule that finds nothing, not even on an image that is sure everywhere."""
 
 
 def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -> Found:
@@ -137,33 +158,43 @@ def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -
     """
     n = len(histograms)
     shares = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
-    areas, empty = histograms.areas(), np.where(histograms.positive, 0.0, 1.0)
-    gains = (histograms.dice() - empty[:, None]) * shares[:, None]
-    scale = REFERENCE_AREA_PX / histograms.area_px
-    base, best = float(empty @ shares), Found(Triplet(1.0, REFERENCE_AREA_PX + 1, 1.0), float(empty @ shares))
+    empty = np.where(histograms.positive, 0.0, 1.0)
+    return search_gains(
+        histograms, Gains(float(empty @ shares), (histograms.dice() - empty[:, None]) * shares[:, None])
+    )
+
+
+def search_gains(histograms: Histograms, wanted: Gains) -> Found:
+    """The triplet of highest base and gains among all 256 x areas x 256, bottom <= top; exact."""
+    areas, scale = histograms.areas(), REFERENCE_AREA_PX / histograms.area_px
+    best, best_second, found = 0.0, 0.0, NOTHING
     for top in range(LEVELS):
-        order = np.argsort(-areas[:, top], kind="stable")
+        reached = np.flatnonzero(areas[:, top])
+        order = reached[np.argsort(-areas[reached, top], kind="stable")]
         sorted_areas = areas[order, top]
-        totals = gains[order, : top + 1].cumsum(axis=0)
         # The k images of largest area are called positive: possible where a whole min_pixels lies between their
         # areas and the next one's.
         allowed = np.floor(sorted_areas * scale) > np.append(sorted_areas[1:], 0) * scale
-        if not allowed.any():
+        if wanted.alarms is not None:
+            allowed &= wanted.alarms[order].cumsum() <= wanted.most
+        rows = np.flatnonzero(allowed)
+        if not len(rows):
             continue
-        totals[~allowed] = -np.inf
-        row, bottom = np.unravel_index(int(totals.argmax()), totals.shape)
-        score = base + float(totals[row, bottom])
-        if score > best.score + 1e-12:
-            below = int(sorted_areas[row + 1]) if row + 1 < n else 0
-            best = Found(
-                Triplet(
-                    top / LEVELS,
-                    _between(below, int(sorted_areas[row]), scale),
-                    int(bottom) / LEVELS,
-                ),
-                score,
-            )
-    return best
+        totals = np.take(wanted.gains[:, : top + 1], order[: rows[-1] + 1], axis=0).cumsum(axis=0)[rows]
+        row, bottom = map(int, np.unravel_index(int(totals.argmax()), totals.shape))
+        score, second = float(totals[row, bottom]), 0.0
+        if wanted.second is not None and score >= best - 1e-12:
+            equal = np.flatnonzero(totals[:, 0] >= score - 1e-12)
+            seconds = np.take(wanted.second[:, : top + 1], order[: rows[-1] + 1], axis=0).cumsum(axis=0)[rows[equal]]
+            at, bottom = map(int, np.unravel_index(int(seconds.argmax()), seconds.shape))
+            row, second = int(equal[at]), float(seconds[at, bottom])
+        if score > best + 1e-12 or (score >= best - 1e-12 and second > best_second + 1e-12):
+            largest = int(rows[row])
+            below = int(sorted_areas[largest + 1]) if largest + 1 < len(order) else 0
+            needed = _between(below, int(sorted_areas[largest]), scale)
+            best, best_second = score, second
+            found = Triplet(top / LEVELS, needed, bottom / LEVELS)
+    return Found(found, wanted.base + best)
 
 
 def _between(below: int, area: int, scale: float) -> int:

@@ -1,0 +1,143 @@
+"""`pleura compare`: two models, or two sets of masks, on the same cases: can the data tell them apart?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura import __version__
+from pleura.data.dataset import Dataset
+from pleura.errors import InputError, writing
+from pleura.learn.checkpoint import Checkpoint, case_key
+from pleura.measure.compare import Difference, adjusted, compare_scores, mask_metrics
+from pleura.measure.compare import compare as compare_metrics
+from pleura.measure.metrics import Outcomes
+from pleura.score import ScoreSettings, read_masks, without_nan
+
+FILE = "compare.json"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two predictors on N cases."""
+
+    cases: str
+    """In words: which, and what the models have met of them."""
+    differences: list[Difference]
+    verdict: str
+
+
+def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000, out: Path | None = None) -> Comparison:
+    """Compare two checkpoints or runs on the cases of a dataset that neither has learned from.
+
+    Cases that one was chosen on count; the words say how many. With `out`, write compare.json there.
+    Raises: CheckpointError, InputError if there is no such case, OutputError.
+    """
+    from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
+    from pleura.predict import Predictor
+
+    dataset, models = Dataset(data), [Predictor.load(path) for path in (first, second)]
+    keys = [case_key(case.image_id) for case in dataset.cases]
+    met = [_met(model.checkpoints, keys) for model in models]
+    positions = np.flatnonzero(~(met[0]["train"] | met[1]["train"]))
+    if not len(positions):
+        raise InputError(f"{data}: every case is training data of {first} or {second}; compare them on other cases")
+    outcomes = []
+    for model in models:
+        histograms, scores = measure_cases(model, dataset, positions)
+        outcomes.append(outcomes_by(histograms, scores, model.triplet))
+    chosen = [int(each["val"][positions].sum()) for each in met]
+    words = f"{len(positions)} cases that neither has learned from"
+    if any(chosen):
+        words += f"; the first was chosen on {chosen[0]} of them, the second on {chosen[1]}"
+    if not all(any(checkpoint.seen.values()) for model in models for checkpoint in model.checkpoints):
+        words += "; not every model tells which cases it has met before"
+    return _compared(outcomes, patient_numbers(dataset, positions), words, resamples, True, (first, second), out)
+
+
+def compare_masks(
+    first: Path,
+    second: Path,
+    truth: Path,
+    patients: Path | None = None,
+    resamples: int = 1000,
+    out: Path | None = None,
+) -> Comparison:
+    """Compare two sets of masks that any tools wrote, on every image of the truth; see `pleura score`.
+
+    An image without a prediction counts as predicted empty. With `out`, write compare.json there.
+    Raises: InputError for a missing or wrong file, OutputError.
+    """
+    read = [read_masks(ScoreSettings(truth, path, patients)) for path in (first, second)]
+    missing = [len(each.missing) for each in read]
+    words = f"{len(read[0].ids)} images"
+    if any(missing):
+        words += f"; {missing[0]} have no prediction in the first, {missing[1]} in the second: each counts as empty"
+    outcomes = [each.outcomes for each in read]
+    return _compared(outcomes, read[0].patients, words, resamples, False, (first, second), out)
+
+
+def in_words(differences: list[Difference]) -> str:
+    """Which of two predictors is better by which metric, or plainly that it cannot be told."""
+    if all(_same(each) for each in differences):
+        return "The data cannot tell them apart: they score the same on every case."
+    told = {side: [each.name for each in differences if each.better == side] for side in ("first", "second")}
+    if not any(told.values()):
+        return "The data cannot tell them apart: no difference is larger than chance alone makes them."
+    parts = [f"the {side} is better by {', '.join(names)}" for side, names in told.items() if names]
+    rest = [each.name for each in differences if each.better is None]
+    left = f"; the data cannot tell them apart by {', '.join(rest)}" if rest else ""
+    sentence = " and ".join(parts) + left + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def _same(each: Difference) -> bool:
+    ends = (each.difference.value, each.difference.low, each.difference.high)
+    return all(end == 0 or not np.isfinite(end) for end in ends)
+
+
+def _met(checkpoints: Sequence[Checkpoint], keys: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """For `train` and `val`: which cases a model has learned from, and was chosen on."""
+    found = {}
+    for part in ("train", "val"):
+        known = {key for checkpoint in checkpoints for key in checkpoint.seen.get(part, [])}
+        found[part] = np.array([key in known for key in keys], dtype=bool)
+    return found
+
+
+def _compared(
+    outcomes: list[Outcomes],
+    patients: NDArray[np.int64],
+    words: str,
+    resamples: int,
+    has_scores: bool,
+    paths: tuple[Path, Path],
+    out: Path | None,
+) -> Comparison:
+    differences = compare_metrics(mask_metrics(outcomes[0]), mask_metrics(outcomes[1]), patients, resamples)
+    if has_scores:
+        positive = outcomes[0].positive
+        scores = compare_scores(positive, outcomes[0].scores, outcomes[1].scores, patients, resamples)
+        differences = adjusted([*differences, scores])
+    cases = f"{words}, of {len(np.unique(patients))} patients; {int(outcomes[0].positive.sum())} positive"
+    done = Comparison(cases, differences, in_words(differences))
+    if out:
+        document: dict[str, Any] = {
+            "pleura": __version__,
+            "first": str(paths[0]),
+            "second": str(paths[1]),
+            "cases": done.cases,
+            "verdict": done.verdict,
+            "resamples": resamples,
+            "metrics": [asdict(each) | {"better": each.better} for each in differences],
+        }
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            (out / FILE).write_text(json.dumps(without_nan(document), indent=1), encoding="utf-8")
+    return done

@@ -1,0 +1,76 @@
+"""Finds what is wrong with what others hand you: recipes, datasets, folds, masks, checkpoints, predictions.
+
+What a path is, its content tells; what applies to it is looked at, and every fault comes with a way out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pleura.data.dataset import CARD
+from pleura.doctor.examination import Against, Examination
+from pleura.doctor.tables import check_folds, folds_csv, header_of, predictions_csv, siim_csv
+from pleura.errors import InputError
+
+__all__ = ["Against", "Examination", "check_folds", "examine"]
+
+KINDS = (
+    "a recipe (.yaml), a dataset folder, a run, a folder of mask PNGs, masks as .npy, a csv of folds or of SIIM masks, "
+    "a checkpoint (.safetensors, .pth)"
+)
+_ZIP, _PICKLE, _NUMPY = b"PK\x03\x04", b"\x80", b"\x93NUMPY"
+
+
+def examine(path: Path, against: Against | None = None) -> Examination:
+    """Tell what a path is, and run the guards that apply to it.
+
+    Raises: InputError if it is missing or nothing that is known, or a file of `against` cannot be used;
+    CheckpointError for a damaged checkpoint.
+    """
+    against = against or Against()
+    if path.is_dir():
+        return _folder(path, against)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name {KINDS}") from error
+    if start[8:9] == b"{" or start.startswith((_ZIP, _PICKLE)) or path.suffix in (".pth", ".pt", ".safetensors"):
+        from pleura.doctor.checkpoints import checkpoint_file
+
+        return checkpoint_file(path, against)
+    if start.startswith(_NUMPY):
+        from pleura.doctor.masks import mask_array
+
+        return mask_array(path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        from pleura.doctor.recipes import recipe_file
+
+        return recipe_file(path)
+    return _table(path, against)
+
+
+def _folder(path: Path, against: Against) -> Examination:
+    if (path / CARD).is_file():
+        from pleura.doctor.datasets import dataset_folder
+
+        return dataset_folder(path)
+    if any(path.glob("fold-*/best.safetensors")) or any(path.glob("best.safetensors")):
+        from pleura.doctor.checkpoints import run_folder
+
+        return run_folder(path, against)
+    if any(file.suffix.lower() == ".png" for file in path.rglob("*")):
+        from pleura.doctor.masks import mask_folder
+
+        return mask_folder(path, against)
+    raise InputError(f"{path}: holds neither a dataset ({CARD}), nor a run, nor mask PNGs; name {KINDS}")
+
+
+def _table(path: Path, against: Against) -> Examination:
+    header = header_of(path)
+    if "EncodedPixels" in header:
+        return predictions_csv(path, against.truth) if against.truth else siim_csv(path, against)
+    if {"fold", "split"} & set(header):
+        return folds_csv(path, against)
+    found = ", ".join(header)[:80] or "nothing"
+    raise InputError(f"{path}: is nothing that the doctor knows (first line: {found}); name {KINDS}")

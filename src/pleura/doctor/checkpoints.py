@@ -1,0 +1,269 @@
+"""Checkpoints, ours and others': damaged weights, thresholds that find nothing, and what a dataset gives away.
+
+A sigmoid in the net shows in no header and in no weight: it shows in probabilities, so that `data` is needed for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pleura.data.dataset import Dataset
+from pleura.data.likeness import near_duplicates, thumbnails
+from pleura.data.radiograph import SquareGeometry
+from pleura.doctor.examination import Against, Examination, some
+from pleura.errors import CheckpointError, ConfigError, InputError
+from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint
+from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
+from pleura.measure.metrics import Outcomes
+from pleura.measure.triplet import REFERENCE_AREA_PX, Histograms, Triplet
+from pleura.model import build_model
+from pleura.model.published import published_config, without_module
+from pleura.model.weights import read_weights
+from pleura.predict import Predictor, find_model, image_score
+
+TRIED_CASES, BATCH = 32, 4
+BIGGEST_SHARE = 0.16
+"""The largest mask of SIIM-ACR covers 15.4 % of its image."""
+ELSEWHERE = (
+    ("segmentation_head.", "segmentation_models_pytorch"),
+    ("decoder_stages.", "the winner's U-Nets (selim_zoo)"),
+    ("center.block.", "AlbuNet (ternausnets)"),
+    ("roi_heads.", "torchvision's Mask R-CNN"),
+    ("classifier.", "a classifier"),
+    ("fc.", "a classifier"),
+)
+"""What begins a key -> who names keys so; the first that is there."""
+
+
+def run_folder(folder: Path, against: Against) -> Examination:
+    """Every checkpoint that a run's folder uses. Raises: CheckpointError, InputError."""
+    found = Examination("a run")
+    for path in find_model(folder).checkpoints:
+        part = checkpoint_file(path, against)
+        name = path.relative_to(folder).as_posix()
+        found.told += [f"{name}: {line}" for line in part.told]
+        for finding in part.findings:
+            found.add(type(finding)(finding.severity, f"{name}: {finding.what}", finding.way_out))
+    return found
+
+
+def checkpoint_file(path: Path, against: Against) -> Examination:
+    """One of ours, or a state dict of others. Raises: CheckpointError or InputError if it cannot be read."""
+    if path.suffix == ".safetensors" and _is_ours(path):
+        return _ours(path, against)
+    return _theirs(path)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "preprocessing" in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path}: is damaged or no safetensors file ({reason}); copy it again") from error
+
+
+def _theirs(path: Path) -> Examination:
+    found = Examination("weights of another project")
+    try:
+        state = without_module(read_weights(path))
+    except InputError as error:
+        if "weights_only" not in str(error) and "Weights only" not in str(error) and "no state dict" not in str(error):
+            raise
+        found.error(
+            "it holds objects besides tensors; unpickling them runs whatever code they name, so that nothing was read",
+            "ask for a state dict, torch.save(net.state_dict(), FILE), or a .safetensors file",
+        )
+        return found
+    _weights(state, found)
+    for architecture in ("unet", "albunet"):
+        try:
+            config = published_config(state, architecture, None, str(path))
+        except (CheckpointError, ConfigError):
+            continue
+        found.told.append(f"the winner's {architecture} with {config.encoder}, {config.in_channels} channels")
+        found.note(
+            "it does not say how images were scaled, nor what it was trained on",
+            f"pleura import-weights {path.name} --architecture {architecture} --out NAME.safetensors",
+        )
+        return found
+    who = next((name for mark, name in ELSEWHERE if any(key.startswith(mark) for key in state)), "not known")
+    found.told.append(f"its keys look like: {who} ({some(state, 2)})")
+    found.warn(
+        "it is none of the nets that pleura can build", "have it write masks, and score those: pleura doctor CSV"
+    )
+    return found
+
+
+def _weights(weights: dict[str, Tensor], found: Examination) -> None:
+    count = sum(tensor.numel() for tensor in weights.values())
+    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})
+    found.told.append(f"{len(weights)} tensors, {count:,} numbers ({', '.join(kinds)})")
+    real = {key: tensor for key, tensor in weights.items() if tensor.is_floating_point()}
+    if broken := [key for key, tensor in real.items() if not torch.isfinite(tensor).all()]:
+        found.error(
+            f"{len(broken)} tensors hold NaN or infinity: {some(broken)}",
+            "take an earlier checkpoint; train with a lower rate or gradient_clip",
+        )
+    zero = [key for key, tensor in real.items() if key.endswith("weight") and tensor.numel() > 1 and not tensor.any()]
+    if zero:
+        found.warn(f"{len(zero)} weights are all 0: {some(zero)}", "was the file written before training?")
+
+
+def _ours(path: Path, against: Against) -> Examination:
+    checkpoint = load_checkpoint(path)
+    found = Examination("a checkpoint of pleura")
+    found.told.append(f"{checkpoint.model.architecture} with {checkpoint.model.encoder}")
+    _weights(checkpoint.weights, found)
+    _rule(checkpoint, found)
+    _scaling(checkpoint, found)
+    seen = {part: set(checkpoint.seen.get(part, [])) for part in ("train", "val")}
+    if both := seen["train"] & seen["val"]:
+        found.error(
+            f"{len(both)} of {len(seen['val'])} validation cases were training cases too",
+            "its scores are too high; train again on folds of pleura prepare",
+        )
+    if not any(seen.values()):
+        found.note("it does not tell the cases that it has met", "no evaluation can say whether it is honest")
+    gain = checkpoint.scores.get("gain_over_empty")
+    if isinstance(gain, int | float) and gain <= 0:
+        found.warn(
+            f"by its own scores it gains {gain:+.4f} over answering nothing",
+            "train longer, or look at Dice on positives before using it",
+        )
+    if against.data:
+        _on_data(path, checkpoint, Dataset(against.data), found)
+    else:
+        found.note("it was not run", "name a dataset with --data, to look at its probabilities and for leaks")
+    return found
+
+
+def _rule(checkpoint: Checkpoint, found: Examination) -> None:
+    try:
+        triplet = Triplet(**checkpoint.triplet)
+    except TypeError as error:
+        raise CheckpointError(f"the checkpoint's triplet is not one ({error}); train it again") from error
+    rule = f"{triplet.top_threshold:g} / {triplet.min_pixels} px / {triplet.bottom_threshold:g}"
+    way_out = "nothing beat the empty answer when it was tuned: train longer, and tune it anew"
+    share = triplet.min_pixels / REFERENCE_AREA_PX
+    if triplet.top_threshold > 1 or share > 1:
+        found.error(f"its triplet {rule} finds nothing on any image: it is the empty predictor", way_out)
+    elif share > BIGGEST_SHARE:
+        found.warn(
+            f"its triplet {rule} asks for {100 * share:.0f} % of the image above the top threshold, more than any "
+            "pneumothorax of SIIM-ACR covers",
+            way_out,
+        )
+
+
+def _scaling(checkpoint: Checkpoint, found: Examination) -> None:
+    """What serving does to an image (`preprocessing`) against what training did (`model.input_scaling`)."""
+    given = checkpoint.preprocessing
+    mean, std = (np.atleast_1d(np.asarray(given.get(key, np.nan), dtype=np.float64)) for key in ("mean", "std"))
+    if not np.isfinite([*mean, *std]).all() or (std <= 0).any():
+        found.error("its preprocessing has no mean and std that are numbers", "train or import it again")
+        return
+    if (std < 0.02).any():
+        found.error(
+            f"preprocessing.std is {std.min():g} for images in [0, 1]: it was divided by 255, and the images are too",
+            "divide by 255 once; ImageNet's std is 0.229, 0.224, 0.225",
+        )
+    elif (np.abs(mean) > 1).any() or (std > 1).any():
+        found.error(
+            f"preprocessing has mean {mean.max():g} and std {std.max():g}, those of images in 0..255; images are in "
+            "[0, 1] here, so that the net sees nearly one value",
+            "divide both by 255",
+        )
+    elif checkpoint.model.input_scaling == "none" and (mean.any() or (std != 1).any()):
+        found.error(
+            f"trained on [0, 1] (model.input_scaling none), served with mean {mean.max():g} and std {std.max():g}",
+            "set preprocessing to mean 0 and std 1, as it was trained",
+        )
+    elif checkpoint.model.input_scaling == "encoder":
+        encoder = build_model(checkpoint.model).encoder
+        wanted = (float(encoder.mean), float(encoder.std))  # type: ignore[arg-type]
+        if abs(mean.mean() - wanted[0]) > 0.01 or abs(std.mean() - wanted[1]) > 0.01:
+            found.error(
+                f"trained with the encoder's mean {wanted[0]:.3f} and std {wanted[1]:.3f} (model.input_scaling), "
+                f"served with {mean.mean():.3f} and {std.mean():.3f}",
+                "use one preprocessing for both: train or import it again",
+            )
+    if given.get("in_channels") != checkpoint.model.in_channels:
+        found.error(
+            f"preprocessing makes {given.get('in_channels')} channels, the net takes {checkpoint.model.in_channels}",
+            "train or import it again",
+        )
+
+
+def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examination) -> None:
+    prepared = checkpoint.preprocessing.get("prepared_px")
+    if prepared != dataset.size_px:
+        found.warn(
+            f"it was trained on images prepared at {prepared} px, this dataset has {dataset.size_px} px: another "
+            "resampling in serving than in training",
+            f"prepare the data with --size {prepared}",
+        )
+    keys = [case_key(case.image_id) for case in dataset.cases]
+    train, val = (np.isin(keys, checkpoint.seen.get(part, [])) for part in ("train", "val"))
+    new = ~(train | val)
+    found.told.append(f"of the dataset's {len(keys)} cases it learned from {train.sum()}, was chosen on {val.sum()}")
+    who = [case.patient for case in dataset.cases]
+    learned = [who[row] for row in np.flatnonzero(train)]
+    for rows, name in ((val, "those it was chosen on"), (new, "those it has not met")):
+        held_out = np.flatnonzero(rows)
+        if not (train.any() and held_out.size):
+            continue
+        if leak := shared_patients(learned, [who[row] for row in held_out]):
+            found.error(f"{name}: {leak.what}", leak.way_out)
+        _copies(dataset, np.flatnonzero(train), held_out, name, found)
+        if other := other_prevalence(dataset.positive[held_out], float(dataset.positive[train].mean())):
+            found.warn(f"{name}: {other.what}", other.way_out)
+    if not any("NaN" in finding.what for finding in found.findings):
+        _try(path, dataset, np.flatnonzero(val) if val.any() else np.arange(len(dataset)), found)
+
+
+def _copies(
+    dataset: Dataset, train: NDArray[np.int64], held_out: NDArray[np.int64], name: str, found: Examination
+) -> None:
+    rows = np.sort(np.concatenate([train, held_out]))
+    of_train = np.isin(rows, train)
+    pairs = [pair for pair in near_duplicates(thumbnails(dataset.images[rows])).tolist() if of_train[pair].sum() == 1]
+    if pairs:
+        first = some(" and ".join(dataset.cases[rows[side]].image_id for side in pair) for pair in pairs)
+        found.error(
+            f"{name}: {len(pairs)} are nearly equal to training images: {first}", "keep one of each, and train again"
+        )
+
+
+def _try(path: Path, dataset: Dataset, positions: NDArray[np.int64], found: Examination) -> None:
+    """Run it on a few cases, half of them positive where there are: what its probabilities look like."""
+    predictor, check = Predictor.load(path, "none"), OrientationCheck()
+    halves = [positions[dataset.positive[positions] == wanted] for wanted in (True, False)]
+    chosen = np.concatenate([half[np.unique(np.linspace(0, len(half) - 1, TRIED_CASES // 2).astype(int))]
+                             for half in halves if len(half)])  # fmt: skip
+    parts: list[Histograms] = []
+    called: list[bool] = []
+    scores: list[float] = []
+    for start in range(0, len(chosen), BATCH):
+        group = chosen[start : start + BATCH]
+        squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
+        geometry = SquareGeometry(dataset.size_px, dataset.size_px, squares.shape[-1])
+        full = np.stack([geometry.probabilities_to_original(square) for square in squares])
+        masks = dataset.masks(group)
+        predicted = np.stack([predictor.triplet.apply(one, dataset.size_px**2) for one in full])
+        check.add(masks, predicted)
+        called += [bool(mask.any()) for mask in predicted]
+        parts.append(Histograms.of(full, masks))
+        scores += [image_score(square) for square in squares]
+    histograms = Histograms.join(parts)
+    dice = histograms.decided(predictor.triplet)[1]
+    outcomes = Outcomes(histograms.positive, np.array(called, dtype=np.bool_), dice, np.array(scores))
+    positives = int(histograms.positive.sum())
+    found.told.append(f"run on {len(chosen)} cases, {positives} of them positive: mean Dice {float(np.mean(dice)):.3f}")
+    found.add(saturated(histograms), empty_predictor(outcomes), check.finding())

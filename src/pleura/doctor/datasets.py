@@ -1,0 +1,173 @@
+"""A dataset folder: leaks, copies across folds, black images, masks that lie the wrong way."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura.data import rle
+from pleura.data.dataset import Dataset
+from pleura.data.folds import leak_report
+from pleura.data.likeness import THUMBNAIL_PX, near_duplicates, thumbnails
+from pleura.doctor.examination import Examination, some
+from pleura.errors import InputError
+from pleura.measure.guards import ORIENTATIONS, Finding, other_prevalence, turned
+
+BLACK_LEVEL, BLACK_SHARE = 8, 0.02
+"""An image is nearly black if hardly a pixel (0.5 %) is above this of 255: what division by 255 once more leaves."""
+MIN_POSITIVES, MOST_POSITIVES = 12, 400
+MIN_DARKER, MIN_ERRORS = 0.2, 4.0
+"""In another orientation the masks have to lie on darker ground, by so many standard deviations of grey and so many
+standard errors: a pneumothorax is air, and its neighbours are not."""
+MIRRORED, PLAIN = 4, {1: 7, 2: 6, 3: 5}
+"""A chest is nearly its own mirror image: where masks lie tells no flip from left to right, and no turned mask from the
+mirrored one, which is named in its stead."""
+
+
+def dataset_folder(folder: Path) -> Examination:
+    """Everything that a dataset tells about itself. Raises: InputError if it cannot be read."""
+    dataset = Dataset(folder)
+    cases = dataset.cases
+    shares = f"{int(dataset.positive.sum())} positive, {len({case.fold for case in cases})} folds"
+    found = Examination("a dataset", [f"{len(cases)} cases of {dataset.size_px} px, {shares}"])
+    _ids_and_masks(dataset, found)
+    _patients(dataset, found)
+    _mixture(dataset, found)
+    _left_out(folder, found)
+    small = thumbnails(dataset.images)
+    _black(dataset, found)
+    _copies(dataset, small, found)
+    found.add(_lungs(dataset, small))
+    return found
+
+
+def _ids_and_masks(dataset: Dataset, found: Examination) -> None:
+    counts = Counter(case.image_id for case in dataset.cases)
+    if twice := [image_id for image_id, count in counts.items() if count > 1]:
+        found.error(f"{len(twice)} ids are there twice: {some(twice)}", "prepare it again")
+    said = [case.image_id for case in dataset.cases if case.has_pneumothorax != (case.mask_rle.strip() != rle.EMPTY)]
+    if said:
+        found.error(
+            f"{len(said)} cases have a mask and are said to be negative, or the other way about: {some(said)}",
+            "prepare it again from masks and labels that agree",
+        )
+    try:
+        for start in range(0, len(dataset), 64):
+            dataset.masks(range(start, min(start + 64, len(dataset))))
+    except InputError as error:
+        found.error(str(error), "prepare it again")
+
+
+def _patients(dataset: Dataset, found: Examination) -> None:
+    who = [case.patient or case.image_id for case in dataset.cases]
+    leaks = leak_report([case.fold for case in dataset.cases], who, dataset.positive.tolist())
+    if leaked := [leak for leak in leaks if leak.leaked]:
+        found.told += map(str, leaked)
+        found.error(
+            f"patients leak across folds: {sum(leak.leaked for leak in leaked)} of {len(who)} images have their "
+            "patient in another fold",
+            "prepare it again with --patients and --folds N",
+        )
+    if unknown := sum(case.patient is None for case in dataset.cases):
+        found.warn(
+            f"the patient of {unknown} of {len(who)} cases is not known: each counts as one of its own",
+            "prepare it with --patients CSV, or do not call its folds clean",
+        )
+
+
+def _mixture(dataset: Dataset, found: Examination) -> None:
+    folds = np.array([case.fold for case in dataset.cases])
+    names = np.unique(folds)
+    for fold in names[: 1 if len(names) == 2 else None]:  # of two folds one against the other says it all
+        inside = folds == fold
+        if not inside.all():
+            other = other_prevalence(dataset.positive[inside], float(dataset.positive[~inside].mean()))
+            if other:
+                found.warn(f"fold {fold} against the others: {other.what}", other.way_out)
+
+
+def _left_out(folder: Path, found: Examination) -> None:
+    try:
+        with (folder / "problems.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            kinds = Counter(row["kind"] for row in csv.DictReader(file))
+    except (OSError, csv.Error, KeyError):
+        return
+    if kinds["unlabelled"]:
+        found.warn(
+            f"{kinds['unlabelled']} images had no annotation and were left out (problems.csv)",
+            "that is right: they are not negatives; annotate them to use them",
+        )
+    if kinds["quarantined"]:
+        found.warn(f"{kinds['quarantined']} files could not be used (problems.csv)", "see the reasons there")
+
+
+def _black(dataset: Dataset, found: Examination) -> None:
+    step = max(1, dataset.size_px // 128)
+    # The 0.5 % brightest of a coarse grid: burnt-in letters are smaller than that.
+    bright = [float(np.quantile(image[::step, ::step], 0.995)) for image in dataset.images]
+    black = [case.image_id for case, level in zip(dataset.cases, bright, strict=True) if level < BLACK_LEVEL]
+    if not black:
+        return
+    what = f"{len(black)} of {len(dataset)} images are nearly black (hardly a pixel above {BLACK_LEVEL} of 255)"
+    way_out = "prepare them from the originals; scale to [0, 1] once"
+    if len(black) > BLACK_SHARE * len(dataset):
+        found.error(f"{what}: {some(black)}; were they divided by 255 twice?", way_out)
+    else:
+        found.warn(f"{what}: {some(black)}", "look at them: pleura predict --write overlay draws what it reads")
+
+
+def _copies(dataset: Dataset, small: NDArray[np.float32], found: Examination) -> None:
+    pairs = near_duplicates(small)
+    cases = dataset.cases
+    across = [(cases[a], cases[b]) for a, b in pairs.tolist() if cases[a].fold != cases[b].fold]
+    if across:
+        named = some(f"{a.image_id} (fold {a.fold}) and {b.image_id} (fold {b.fold})" for a, b in across)
+        found.error(
+            f"{len(across)} pairs of nearly equal images lie in different folds: {named}",
+            "keep one of each pair, or give both the same patient in --patients, so that they share a fold",
+        )
+    if inside := len(pairs) - len(across):
+        found.note(f"{inside} pairs of nearly equal images lie in the same fold", "they count twice, and leak nothing")
+
+
+def _lungs(dataset: Dataset, small: NDArray[np.float32]) -> Finding | None:
+    """Whether masks lie on darker ground, of the mean image and of their own, when they are turned or transposed."""
+    positions = np.flatnonzero(dataset.positive)
+    if len(positions) < MIN_POSITIVES:
+        return None
+    positions = positions[np.linspace(0, len(positions) - 1, min(len(positions), MOST_POSITIVES)).astype(int)]
+    mean = small.mean(axis=0)
+    mean = mean / max(float(mean.std()), 1e-6)
+    darkness = np.zeros((len(positions), len(ORIENTATIONS)))
+    for row, position in enumerate(positions):
+        try:
+            mask = _shares(dataset.masks([position])[0])
+        except InputError:
+            continue  # told already
+        ground = mean + small[position] * THUMBNAIL_PX  # a thumbnail has the length 1
+        darkness[row] = [-float((turned(mask, number) * ground).sum()) / 2 for number in range(len(ORIENTATIONS))]
+    means = darkness.mean(axis=0)
+    best = int(means.argmax())
+    gain = darkness[:, best] - np.maximum(darkness[:, 0], darkness[:, MIRRORED])
+    error = gain.std(ddof=1) / np.sqrt(len(gain))
+    if best in (0, MIRRORED) or gain.mean() < max(MIN_DARKER, MIN_ERRORS * error):
+        return None
+    return Finding(
+        "error",
+        f"masks lie outside the lungs: {ORIENTATIONS[PLAIN.get(best, best)]}, or so and mirrored, they would cover "
+        f"darker ground (by {gain.mean():.2f} standard deviations of grey, over {len(gain)} positives)",
+        "SIIM runs go down the columns, numpy's rows come first: turn the masks as said, and prepare again",
+    )
+
+
+def _shares(mask: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The mask at a thumbnail's size, as shares that add up to 1."""
+    rows, columns = np.nonzero(mask)
+    side = mask.shape[0]
+    shares = np.zeros((THUMBNAIL_PX, THUMBNAIL_PX), dtype=np.float32)
+    np.add.at(shares, (rows * THUMBNAIL_PX // side, columns * THUMBNAIL_PX // side), 1)
+    return shares / max(float(shares.sum()), 1.0)

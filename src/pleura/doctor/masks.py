@@ -1,0 +1,93 @@
+"""Masks as PNG files or as an array: values that a mask does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pleura.data.radiograph import find_radiographs
+from pleura.dicom.read import image_id_of
+from pleura.doctor.examination import Against, Examination, some
+from pleura.errors import InputError
+from pleura.measure.guards import not_binary
+
+PNG_ONE = 255
+
+
+def mask_folder(folder: Path, against: Against) -> Examination:
+    """PNG files of masks: grey values, colours, several ways to write a mask. Raises: InputError."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    found = Examination("a folder of mask PNGs", [f"{len(files)} files"])
+    unreadable, grey, ones, highest = [], [], set(), 0
+    for file in files:
+        levels = _levels(file)
+        if levels is None:
+            unreadable.append(file.name)
+        elif len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
+            grey.append(file.name)
+            highest = max(highest, len(levels))
+        elif levels[-1]:
+            ones.add(int(levels[-1]))
+    if unreadable:
+        found.error(f"{len(unreadable)} files cannot be read: {some(unreadable)}", "save them as PNG again")
+    if grey:
+        found.error(
+            f"{len(grey)} of {len(files)} masks are grey, with up to {highest} values: {some(grey)}; they were resized "
+            "with interpolation, or were JPEG once",
+            "make them again by nearest neighbour from the originals; else threshold at half of the highest value",
+        )
+    _ways_to_write(ones, found)
+    if not ones and not grey:
+        found.warn("every mask is empty", "is this the right folder?")
+    if against.images:
+        _without_mask(files, against.images, found)
+    return found
+
+
+def _levels(file: Path) -> NDArray[np.generic] | None:
+    """The distinct values of a mask; None if it cannot be read."""
+    try:
+        with Image.open(file, formats=("PNG",)) as picture:
+            return np.unique(np.asarray(picture.convert("L") if picture.mode not in ("1", "I;16", "I") else picture))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _ways_to_write(ones: set[int], found: Examination) -> None:
+    if len(ones) > 1:
+        found.error(
+            f"mask pixels are written in {len(ones)} ways: {', '.join(map(str, sorted(ones)))}",
+            "read every mask as mask > 0; a division by 255 makes some of them empty",
+        )
+    elif ones and ones != {PNG_ONE}:
+        found.note(f"mask pixels are {min(ones)}, not {PNG_ONE}", "pleura reads > 0; a division by 255 would not")
+
+
+def _without_mask(files: list[Path], images: Path, found: Examination) -> None:
+    there, named = {image_id_of(file) for file in find_radiographs([images])}, {file.stem for file in files}
+    if without := sorted(there - named):
+        found.warn(
+            f"{len(without)} of {len(there)} images have no mask: {some(without)}",
+            "a negative has an empty mask of its own; others are left out",
+        )
+
+
+def mask_array(path: Path) -> Examination:
+    """Masks in a .npy file, (N, H, W) in {0, 1}. Raises: InputError if it is no array of numbers."""
+    try:
+        masks: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as an array ({error})") from error
+    if masks.dtype.kind not in "biuf" or masks.ndim < 2:
+        raise InputError(f"{path}: is an array {masks.dtype} {masks.shape}, not masks (N, H, W)")
+    parts = masks if masks.ndim > 2 else masks[None]
+    levels = np.unique(np.concatenate([np.unique(part) for part in parts])) if len(parts) else np.zeros(0)
+    found = Examination("an array of masks", [f"{masks.dtype} {masks.shape}"])
+    if levels.dtype.kind == "f" and not np.isfinite(levels).all():
+        found.error("it holds NaN or infinity", "write it again from the masks")
+    else:
+        found.add(not_binary(levels.astype(np.float64)))
+    return found

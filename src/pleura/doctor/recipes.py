@@ -1,0 +1,137 @@
+"""Recipes: ours, and the training YAMLs of the SIIM-ACR winner; what they would do wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pleura.doctor.examination import Examination
+from pleura.errors import ConfigError
+from pleura.migrate.recipe import import_recipe
+from pleura.recipes import load_experiment
+from pleura.settings import Ensemble, Recipe
+
+THEIRS = ("PIPELINE_NAME", "TRAIN_TRANSFORMS", "CRITERION", "MODEL")
+"""Keys of the winner's training files."""
+ON_LOGITS = re.compile(r"logit|bce|focal|combo", re.IGNORECASE)
+"""Names of losses that put a sigmoid before them."""
+
+
+def recipe_file(path: Path) -> Examination:
+    """A recipe, an ensemble, or another project's training file. Raises: ConfigError if it is no YAML."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not plain YAML ({' '.join(str(error).split())[:200]})") from error
+    if isinstance(document, dict) and sum(key in document for key in THEIRS) >= 2:
+        return _theirs(path, document)
+    try:
+        experiment = load_experiment(path)
+    except ConfigError as error:
+        found = Examination("a recipe")
+        found.error(str(error), "docs/settings.md has every setting")
+        return found
+    if isinstance(experiment, Ensemble):
+        return Examination("an ensemble", [f"{experiment.name}: {len(experiment.members)} members"])
+    return _ours(experiment)
+
+
+def _ours(recipe: Recipe) -> Examination:
+    found = Examination("a recipe", [f"{recipe.name}: {recipe.model.architecture} {recipe.model.encoder}"])
+    if recipe.model.input_scaling == "none" and recipe.model.pretrained and recipe.model.architecture == "unet":
+        found.note(
+            "images go in as [0, 1], the encoder's ImageNet weights have learned from another scaling",
+            "set model.input_scaling=encoder, unless it repeats a published net",
+        )
+    for stage in recipe.stages:
+        if stage.select == "siim_dice":
+            found.note(
+                f"stage {stage.name} chooses epochs by the SIIM mean Dice, which depends on the share of positives",
+                "where validation has not SIIM's 22 %, set training.select=siim_dice_at_siim_prevalence",
+            )
+            break
+    for before, after in zip(recipe.stages, recipe.stages[1:], strict=False):
+        if after.lr > 10 * before.lr:
+            found.note(
+                f"stage {after.name} starts at {after.lr / before.lr:.0f} times the rate before it", "is it meant?"
+            )
+    return found
+
+
+def _theirs(path: Path, document: dict[str, Any]) -> Examination:
+    found = Examination("a training file of the SIIM-ACR winner's kind")
+    activations = [where for where, value in _leaves(document) if _is_sigmoid(where, value)]
+    losses = [str(value) for where, value in _leaves(document.get("CRITERION")) if ON_LOGITS.search(f"{where} {value}")]
+    if activations and losses:
+        found.error(
+            f"{activations[0]}: a sigmoid in the net, and {losses[0]:.40} puts another before the loss",
+            "let the net give logits; probabilities of such a net lie in [0.5, 0.73], or are all 0 or 1",
+        )
+    for key in ("TRAIN_TRANSFORMS", "VALID_TRANSFORMS"):
+        _scaling(path, document.get(key), key, found)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            lines = import_recipe([path], Path(folder) / "recipe.yaml")
+        except ConfigError as error:
+            found.error(str(error), "pleura import-recipe cannot take it over")
+            return found
+    found.told += lines
+    found.warn(
+        "FOLD.FILE: the widely copied folds are by image, and leak patients",
+        "pleura doctor FOLDS.csv --patients CSV tells how far; pleura prepare makes folds by patient",
+    )
+    return found
+
+
+def _is_sigmoid(where: str, value: Any) -> bool:
+    return isinstance(value, str) and value.lower() == "sigmoid" and "activ" in where.lower()
+
+
+def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value of a document with its dotted path."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(document, list):
+        for place, value in enumerate(document):
+            yield from _leaves(value, f"{path}.{place}")
+    else:
+        yield path, document
+
+
+def _scaling(path: Path, named: Any, key: str, found: Examination) -> None:
+    """Whether a file of transforms divides by 255 more than once: ToFloat, then Normalize with its own 255."""
+    file = next((folder / str(named) for folder in path.resolve().parents if (folder / str(named)).is_file()), None)
+    if file is None:
+        return
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # import_recipe says why
+    steps = list(_divisions(document))
+    if len(steps) > 1:
+        found.error(
+            f"{key}: {named} divides by 255 more than once ({', '.join(steps)})",
+            "take ToFloat out, or give Normalize max_pixel_value 1.0",
+        )
+
+
+def _divisions(document: Any) -> Iterator[str]:
+    """The steps of albumentations that divide by 255, in order: ToFloat, and Normalize unless it is told not to."""
+    if isinstance(document, list):
+        for item in document:
+            yield from _divisions(item)
+    elif isinstance(document, dict):
+        kind = str(document.get("__class_fullname__", "")).rsplit(".", 1)[-1]
+        if kind == "ToFloat" or (kind == "Normalize" and document.get("max_pixel_value", 255) != 1):
+            yield kind
+        for value in document.values():
+            yield from _divisions(value)

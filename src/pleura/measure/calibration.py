@@ -1,0 +1,256 @@
+"""Whether probabilities mean what they say, and how to make them: reliability, ECE, Brier, temperature, Platt, beta.
+
+All fits are logistic regressions on the logit of what a net gave, of one to three numbers: they keep the order of
+images and of pixels, so that ROC curves do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import beta as beta_distribution
+
+Numbers: TypeAlias = NDArray[np.float64]
+Method: TypeAlias = Literal["platt", "beta"]
+
+BINS = 15
+LOGIT_LEVELS, LOGIT_LIMIT = 128, 12.0
+TINY = 1e-7
+"""Probabilities are kept this far from 0 and 1, where logits would be infinite; float32 tells no more."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A calibration curve: bins of equal width over [0, 1], those without a case left out."""
+
+    predicted: Numbers
+    """(B,) mean probability of each bin."""
+    observed: Numbers
+    """(B,) share of positives in it."""
+    counts: Numbers
+    """(B,) cases, or their weight."""
+
+
+def reliability(
+    positive: NDArray[np.generic], probabilities: Numbers, weights: Numbers | None = None, bins: int = BINS
+) -> Reliability:
+    """The calibration curve of N cases: positive (N,) in {0, 1}, probabilities (N,) in [0, 1], weights (N,) >= 0.
+
+    Raises: ValueError if there is no case.
+    """
+    if len(probabilities) == 0:
+        raise ValueError("a calibration curve needs at least one case")
+    share = np.ones(len(probabilities)) if weights is None else weights
+    rows = np.minimum((np.asarray(probabilities) * bins).astype(np.int64), bins - 1)
+    counts, predicted, observed = (
+        np.asarray(np.bincount(rows, share * values, bins), dtype=np.float64)
+        for values in (np.ones(len(share)), probabilities, np.asarray(positive, dtype=np.float64))
+    )
+    there = counts > 0
+    return Reliability(predicted[there] / counts[there], observed[there] / counts[there], counts[there])
+
+
+def ece(
+    positive: NDArray[np.generic], probabilities: Numbers, weights: Numbers | None = None, bins: int = BINS
+) -> float:
+    """Expected calibration error in [0, 1]: mean distance of the calibration curve from the diagonal, by cases.
+
+    Depends on the bins, and is above 0 by chance alone in small samples. Raises: ValueError without a case.
+    Source: Naeini, Cooper & Hauskrecht 2015.
+    """
+    curve = reliability(positive, probabilities, weights, bins)
+    return float(np.average(np.abs(curve.predicted - curve.observed), weights=curve.counts))
+
+
+def brier(positive: NDArray[np.generic], probabilities: Numbers, weights: Numbers | None = None) -> float:
+    """Brier score in [0, 1], lower is better: mean squared distance of the probability from 0 or 1.
+
+    Source: Brier 1950.
+    """
+    return float(np.average((probabilities - np.asarray(positive, dtype=np.float64)) ** 2, weights=weights))
+
+
+def logit(probabilities: NDArray[np.floating[Any]]) -> Numbers:
+    """The logit of probabilities in [0, 1], of any shape; finite also for 0 and 1."""
+    inside = np.clip(np.asarray(probabilities, dtype=np.float64), TINY, 1 - TINY)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def pixel_counts(probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels by the level of their logit: (N, H, W) in [0, 1] and {0, 1} -> (N, 128, 2) background and mask.
+
+    Levels of probability, as the triplet has them, would put nearly all of an image into the lowest one.
+    """
+    n = len(probabilities)
+    step = 2 * LOGIT_LIMIT / LOGIT_LEVELS
+    levels = np.clip((logit(probabilities) + LOGIT_LIMIT) / step, 0, LOGIT_LEVELS - 1).astype(np.int64)
+    keys = levels * 2 + masks + np.arange(n)[:, None, None] * (2 * LOGIT_LEVELS)
+    return np.bincount(keys.reshape(-1), minlength=n * 2 * LOGIT_LEVELS).reshape(n, LOGIT_LEVELS, 2)
+
+
+def level_logits() -> Numbers:
+    """(128,) the logit in the middle of each level of `pixel_counts`."""
+    return np.asarray((np.arange(LOGIT_LEVELS) + 0.5) * (2 * LOGIT_LIMIT / LOGIT_LEVELS) - LOGIT_LIMIT)
+
+
+def pixel_cases(counts: NDArray[np.int64], by: float = 1.0) -> tuple[NDArray[np.bool_], Numbers, Numbers]:
+    """`pixel_counts` of any number of images as what `ece`, `brier` and `reliability` take, at a temperature."""
+    total = counts.reshape(-1, LOGIT_LEVELS, 2).sum(axis=0).astype(np.float64)
+    probabilities = np.asarray(expit(level_logits() / by))
+    positive = np.repeat(np.array([False, True]), LOGIT_LEVELS)
+    return positive, np.tile(probabilities, 2), total.T.reshape(-1)
+
+
+def temperature(counts: NDArray[np.int64]) -> float:
+    """The number by which to divide logits so that pixels are likeliest: above 1 where a net is too sure.
+
+    counts: (N, 128, 2) of `pixel_counts`. 1 where no pixel, or each, belongs to a mask; kept within 1/20 and 20.
+    Source: Guo et al. 2017; the likelihood is concave in 1/T, so that the slope has one root, found by halving.
+    """
+    background, mask = counts.reshape(-1, LOGIT_LEVELS, 2).sum(axis=0).T.astype(np.float64)
+    if mask.sum() == 0 or background.sum() == 0:
+        return 1.0
+    logits = level_logits()
+
+    def slope(inverse: float) -> float:
+        p = expit(logits * inverse)
+        return float(logits @ (mask * (1 - p) - background * p))
+
+    low, high = 1 / 20, 20.0
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return float(1 / np.sqrt(low * high))
+
+
+def fit_scores(scores: Numbers, positive: NDArray[np.bool_], method: Method = "platt") -> tuple[float, float, float]:
+    """Fit the image scores of N cases: the (a, b, c) of P(pneumothorax) = expit(a ln s - b ln(1 - s) + c).
+
+    platt: a = b. beta: a and b apart, both at least 0. Targets are drawn in as Platt's are, so that separable cases
+    have a finite answer. (0, 0, c) of the share of positives, where a class is missing or the scores order nothing.
+    Source: Platt 1999 (Lin, Lin & Weng 2007); Kull, Silva Filho & Flach 2017.
+    """
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    constant = float(logit(np.array([(n_positive + 1) / (len(positive) + 2)]))[0])
+    if n_positive == 0 or n_negative == 0:
+        return 0.0, 0.0, constant
+    inside = np.clip(scores, TINY, 1 - TINY)
+    up, down = np.log(inside), -np.log1p(-inside)
+    if method == "platt":
+        slope, intercept = _regress(np.stack([up + down], axis=1), targets)
+        return (slope, slope, intercept) if slope > 0 else (0.0, 0.0, constant)
+    a, b, c = _regress(np.stack([up, down], axis=1), targets)
+    if a < 0 or b < 0:  # a curve that turns back: the part that bends it is left out
+        a, c = _regress(up[:, None], targets) if b < 0 else (0.0, c)
+        b, c = (0.0, c) if a > 0 else tuple(_regress(down[:, None], targets))
+    return (a, b, c) if min(a, b) >= 0 and max(a, b) > 0 else (0.0, 0.0, constant)
+
+
+def _regress(columns: Numbers, targets: Numbers) -> list[float]:
+    """Logistic regression on (N, K) columns and a constant, by Newton's method with halved steps."""
+    design = np.column_stack([columns, np.ones(len(columns))])
+    centre, scale = design[:, :-1].mean(axis=0), np.maximum(design[:, :-1].std(axis=0), 1e-9)
+    design[:, :-1] = (design[:, :-1] - centre) / scale
+
+    def loss(values: Numbers) -> float:
+        score = design @ values
+        return float(np.sum(np.logaddexp(0, score) - targets * score))
+
+    found = np.zeros(design.shape[1])
+    for _ in range(100):
+        p = expit(design @ found)
+        curvature = design.T @ (design * (p * (1 - p))[:, None]) + 1e-9 * np.eye(len(found))
+        step, size = np.linalg.solve(curvature, design.T @ (targets - p)), 1.0
+        while size > 1e-6 and loss(found + size * step) > loss(found):
+            size /= 2
+        found = found + size * step
+        if np.abs(size * step).max() < 1e-10:
+            break
+    slopes = found[:-1] / scale
+    return [*map(float, slopes), float(found[-1] - slopes @ centre)]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A threshold of the image score under which a pneumothorax is unlikely, with what it is good for."""
+
+    threshold: float
+    """Images whose score is at least this are called."""
+    alpha: float
+    confidence: float
+    patients: int
+    """Positive patients that it was found on."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a checkpoint knows of its probabilities; the triplet is about probabilities before it."""
+
+    temperature: float = 1.0
+    image: tuple[float, float, float] = (1.0, 1.0, 0.0)
+    method: str = "none"
+    conformal: Rule | None = None
+
+    @classmethod
+    def of(cls, header: Mapping[str, Any]) -> Calibration:
+        """From the JSON of a checkpoint; keys of what was measured are left alone. Raises: ValueError."""
+        try:
+            a, b, c = map(float, header["image"])
+            rule = header.get("conformal")
+            made = cls(float(header["temperature"]), (a, b, c), str(header["method"]), Rule(**rule) if rule else None)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the calibration lacks {error}") from error
+        if not made.temperature > 0 or not np.isfinite([made.temperature, *made.image]).all():
+            raise ValueError("the calibration's numbers are not finite, or its temperature is not above 0")
+        return made
+
+    def header(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**asdict(self), "image": list(self.image)}
+
+    def pixels(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities of pixels, of any shape."""
+        return np.asarray(expit(logit(probabilities) / self.temperature), dtype=np.float32)
+
+    def images(self, scores: Numbers | float) -> Numbers:
+        """Probabilities of a pneumothorax for image scores in [0, 1], of any shape."""
+        a, b, c = self.image
+        inside = np.clip(np.asarray(scores, dtype=np.float64), TINY, 1 - TINY)
+        return np.asarray(expit(a * np.log(inside) - b * np.log1p(-inside) + c))
+
+
+def conformal(
+    scores: Numbers,
+    positive: NDArray[np.bool_],
+    patients: Sequence[int] | NDArray[np.int64],
+    alpha: float,
+    confidence: float,
+) -> Rule | None:
+    """The highest threshold that misses fewer than `alpha` of patients like these, with `confidence`; None if too few.
+
+    A patient counts once, by the lowest score of the positive images: several of one are not independent. Of n such
+    scores in order, the share of patients below the k-th has the distribution Beta(k, n - k + 1) whatever the scores'
+    own is; with ties it is less.
+    Source: Wilks 1941; the same number as the bound of Clopper & Pearson 1934 on k - 1 misses.
+    """
+    lowest: dict[int, float] = {}
+    for patient, score in zip(np.asarray(patients)[positive].tolist(), scores[positive].tolist(), strict=True):
+        lowest[patient] = min(score, lowest.get(patient, score))
+    ordered = np.sort(np.array(list(lowest.values())))
+    ranks = np.arange(1, len(ordered) + 1)
+    kept = beta_distribution.cdf(alpha, ranks, len(ordered) - ranks + 1) >= confidence
+    if not kept.any():
+        return None
+    return Rule(float(ordered[int(np.flatnonzero(kept)[-1])]), alpha, confidence, len(ordered))
+
+
+def positives_needed(alpha: float, confidence: float) -> int:
+    """The least number of positive patients from which `conformal` has an answer."""
+    return int(np.ceil(np.log1p(-confidence) / np.log1p(-alpha) - 1e-12))

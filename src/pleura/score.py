@@ -1,0 +1,342 @@
+"""`pleura score`: masks that any tool wrote -> scores with their floor, prevalence and intervals, and the guards.
+
+One image is read at a time, and none that both sides know to be empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura import __version__
+from pleura.data.folds import patients_or_own, read_patients
+from pleura.data.foreign import ForeignMask, ForeignMasks, Shape, open_masks, read_pair
+from pleura.errors import InputError, writing
+from pleura.measure.account import Measured, account
+from pleura.measure.bootstrap import Estimate
+from pleura.measure.compare import Ratio, intervals, mask_metrics
+from pleura.measure.guards import Finding, OrientationCheck, empty_predictor, not_binary
+from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers, side_of
+from pleura.measure.metrics import Outcomes, empty_floor, siim_dice
+from pleura.measure.operating import Candidates
+from pleura.measure.strata import Facts
+from pleura.measure.surface import SurfaceDistances
+from pleura.progress import track
+
+Cases = Literal["truth", "both"]
+FILE, TABLE = "score.json", "cases.csv"
+COLUMNS = ("image_id", "positive", "called", "siim_dice", "hd95", "surface_dice", "area_share", "predicted")
+TURNED_CASES = 400
+"""How many pairs are looked at in all 8 orientations: a turned export is turned throughout."""
+BINARY_LEVELS = (1, 255, 65535)
+"""What mask pixels are written as without a word of it: arrays, and PNG files of 8 and 16 bits."""
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What `pleura score` was asked for."""
+
+    truth: Path
+    predicted: Path
+    patients: Path | None = None
+    out: Path | None = None
+    cases: Cases = "truth"
+    """truth: every image that has a true mask, and without a prediction it counts as predicted empty; both: only
+    images that both sides have."""
+    grid: Shape | None = None
+    """(rows, columns) that the runs of csv files count, where they are not 1024 x 1024."""
+    resamples: int = 1000
+
+
+@dataclass(frozen=True)
+class Read:
+    """N images after the one pass over their masks."""
+
+    ids: list[str]
+    outcomes: Outcomes
+    numbers: list[CaseNumbers]
+    """HD95 and tolerance in pixels of an image scaled to 1024."""
+    patients: NDArray[np.int64]
+    """(N,) as numbers."""
+    patients_known: int
+    """How many of the images have a patient that was told."""
+    missing: list[str]
+    """Ids with a true mask and no prediction."""
+    findings: list[Finding]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a set of masks scores, as score.json has it and in objects."""
+
+    read: Read
+    estimates: dict[str, Estimate]
+    floor: float
+    verdict: str
+    document: dict[str, Any]
+
+
+def score(settings: ScoreSettings) -> Score:
+    """Score predicted masks against true ones; with `out`, write score.json and cases.csv there.
+
+    Raises: InputError for a missing or wrong file, or if no image is on both sides; OutputError.
+    """
+    read = read_masks(settings)
+    metrics = mask_metrics(read.outcomes)
+    metrics["gain_over_empty"] = Ratio.mean(read.outcomes.dice - ~read.outcomes.positive)
+    estimates = intervals(metrics, read.patients, settings.resamples)
+    accounted = account(_measured(read), settings.resamples)
+    for name in ("sensitivity", "specificity", "ppv", "npv"):  # shares of cases have Wilson's intervals
+        estimates[name] = Estimate(**{key: accounted["decisions"][name][key] for key in ("value", "low", "high")})
+    floor = empty_floor(read.outcomes.positive)
+    verdict = in_words(read.outcomes, estimates, floor)
+    document = {
+        "pleura": __version__,
+        "truth": str(settings.truth),
+        "predicted": str(settings.predicted),
+        "images": len(read.ids),
+        "patients": len(np.unique(read.patients)),
+        "patients_known": read.patients_known,
+        "positives": int(read.outcomes.positive.sum()),
+        "negatives": int((~read.outcomes.positive).sum()),
+        "floor": floor,
+        "verdict": verdict,
+        "findings": [asdict(finding) for finding in read.findings],
+        "cases": settings.cases,
+        "missing": read.missing,
+        "resamples": settings.resamples,
+        "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
+        **accounted,
+    }
+    done = Score(read, estimates, floor, verdict, document)
+    if settings.out:
+        _write(settings.out, done)
+    return done
+
+
+def read_masks(settings: ScoreSettings) -> Read:
+    """Read every pair of masks once, and what the guards say of them.
+
+    Raises: InputError for a missing or wrong file, or if no image is on both sides.
+    """
+    truth, predicted = open_masks(settings.truth, settings.grid), open_masks(settings.predicted, settings.grid)
+    predicted = predicted.matched(set(truth.read))
+    truth = truth.matched(set(predicted.read))
+    ids, missing, extra = _common(truth, predicted, settings.cases)
+    told = read_patients(settings.patients) if settings.patients else truth.patients
+    known = sum(image_id in told for image_id in ids)
+    if settings.patients and not known:
+        raise InputError(f"{settings.patients}: knows the patient of none of the {len(ids)} images")
+    _, patients = np.unique(patients_or_own(ids, told), return_inverse=True)
+    watch = _Watch()
+    rows = list(_measure(truth, predicted, ids, settings.grid, watch))
+    positive, called, dice = (np.array([row[k] for row in rows]) for k in range(3))
+    outcomes = Outcomes(positive.astype(bool), called.astype(bool), dice.astype(np.float64), called.astype(np.float64))
+    findings = [
+        *_about_ids(settings, len(ids), missing, extra),
+        *watch.findings(),
+        *_about_source(truth, "truth"),
+        *_about_source(predicted, "prediction"),
+        empty_predictor(outcomes),
+        _the_same_twice(outcomes),
+    ]
+    numbers = [row[3] for row in rows]
+    return Read(ids, outcomes, numbers, patients.astype(np.int64), known, missing, [each for each in findings if each])
+
+
+def in_words(outcomes: Outcomes, estimates: dict[str, Estimate], floor: float) -> str:
+    """How predicted masks stand to the empty predictor, by the interval of the difference."""
+    if not outcomes.positive.any():
+        return "No image here has a pneumothorax: how well one is found cannot be told, only the false alarms."
+    if not outcomes.called.any():
+        return (
+            f"This is the empty predictor: it finds nothing on any image, and its SIIM Dice of {floor:.6f} is the "
+            "share of negatives."
+        )
+    dice, gain = estimates["siim_dice"].value, estimates["gain_over_empty"]
+    if gain.low > 0:
+        return f"It beats the empty predictor: SIIM Dice {dice:.4f}, the empty predictor has {floor:.4f}."
+    if gain.high < 0:
+        return f"It is worse than the empty predictor: SIIM Dice {dice:.4f}, answering nothing has {floor:.4f}."
+    return (
+        f"Its SIIM Dice of {dice:.4f} cannot be told from the empty predictor's {floor:.4f}: the difference is "
+        f"{gain.value:+.4f} (95 % {gain.low:+.4f} to {gain.high:+.4f})."
+    )
+
+
+def _common(truth: ForeignMasks, predicted: ForeignMasks, cases: Cases) -> tuple[list[str], list[str], list[str]]:
+    """The ids to score, those of them without a prediction, and predictions of no use."""
+    both = [image_id for image_id in truth.read if image_id in predicted.read]
+    if not both:
+        raise InputError(
+            f"{predicted.path}: has no image of {truth.path}; ids there look like {next(iter(predicted.read))!r}, "
+            f"here like {next(iter(truth.read))!r}"
+        )
+    missing = [image_id for image_id in truth.read if image_id not in predicted.read]
+    extra = [image_id for image_id in predicted.read if image_id not in truth.read]
+    return sorted(both if cases == "both" else truth.read), sorted(missing), sorted(extra)
+
+
+def _measure(
+    truth: ForeignMasks, predicted: ForeignMasks, ids: Sequence[str], grid: Shape | None, watch: _Watch
+) -> Iterator[tuple[bool, bool, float, CaseNumbers]]:
+    """For each image: whether it is positive, whether it is called so, SIIM Dice, and the numbers of outlines."""
+    none, nan = Candidates((), ()), float("nan")
+    for image_id in track(ids, "score"):
+        mask, other, resized = read_pair(truth, predicted, image_id, grid)
+        watch.add(image_id, mask, other, resized)
+        called = other is not None and _any(other.mask)
+        if mask is None or not _any(mask.mask):
+            yield False, called, float(not called), CaseNumbers(none, 0.0, side=None, hd95=nan, surface_dice=nan)
+            continue
+        share, side = np.count_nonzero(mask.mask) / mask.mask.size, side_of(mask.mask)
+        if other is None or not called:
+            yield True, False, 0.0, CaseNumbers(none, share, side=side, hd95=nan, surface_dice=0.0)
+            continue
+        found = other.mask
+        box, pixel = _box(mask.mask | found), REFERENCE_SIDE_PX / max(mask.mask.shape)
+        outlines = SurfaceDistances.of(mask.mask[box], found[box], (pixel, pixel))
+        distance, close = outlines.hd95(), outlines.dice(TOLERANCE_PX)
+        numbers = CaseNumbers(none, share, side=side, hd95=distance, surface_dice=close)
+        yield True, called, float(siim_dice(mask.mask[box], found[box])[0]), numbers
+
+
+def _any(mask: NDArray[np.uint8]) -> bool:
+    return bool(mask.view(np.bool_).any())  # as bytes it would take a hundred times as long
+
+
+def _box(mask: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """The box around a mask that is not empty: no score looks at what lies outside it, and that is most of an image."""
+    rows, columns = np.flatnonzero(mask.max(axis=1)), np.flatnonzero(mask.max(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+class _Watch:
+    """What the guards have to see of every mask, kept small."""
+
+    def __init__(self) -> None:
+        self._turned, self._turned_left = OrientationCheck(), TURNED_CASES
+        self._grey: dict[str, list[tuple[str, NDArray[np.generic]]]] = {"true": [], "predicted": []}
+        self._resized: list[str] = []
+
+    def add(self, image_id: str, mask: ForeignMask | None, other: ForeignMask | None, resized: bool) -> None:
+        """Look at one pair of masks."""
+        for side, found in (("true", mask), ("predicted", other)):
+            if found is not None and not any(np.isin(found.levels, (0, one)).all() for one in BINARY_LEVELS):
+                self._grey[side].append((image_id, found.levels))
+        if resized:
+            self._resized.append(image_id)
+        if mask is not None and other is not None and self._turned_left > 0:
+            self._turned_left -= 1
+            self._turned.add(mask.mask[None], other.mask[None])
+
+    def findings(self) -> Iterator[Finding | None]:
+        """What was seen, in words."""
+        yield self._turned.finding()
+        for side, found in self._grey.items():
+            if not found:
+                continue
+            image_id, levels = next((each for each in found if len(each[1]) > 2), found[0])
+            seen = not_binary(levels, 255)
+            many = f"{len(found)} {side} masks hold values besides 0 and 1 (or 255), such as {image_id}"
+            how = "of two values the larger is taken for mask, greys from half of full scale up"
+            yield Finding(
+                "warning", f"{many}: {len(levels)} values up to {levels[-1]}; {how}", seen.way_out if seen else ""
+            )
+        if self._resized:
+            yield Finding(
+                "note",
+                f"{len(self._resized)} predicted masks have another size than the true one, such as "
+                f"{self._resized[0]}: they were resized to it",
+                "write masks on the grid of the truth to be scored exactly",
+            )
+
+
+def _about_ids(
+    settings: ScoreSettings, count: int, missing: Sequence[str], extra: Sequence[str]
+) -> Iterator[Finding | None]:
+    if missing and settings.cases == "truth":
+        yield Finding(
+            "warning",
+            f"{len(missing)} of {count} images have no prediction ({_some(missing)}): each counts as predicted empty",
+            "if they were never predicted, leave them out with --cases both",
+        )
+    elif missing:
+        yield Finding(
+            "warning",
+            f"{len(missing)} images of the truth have no prediction ({_some(missing)}) and are left out",
+            "a tool that writes no file where it finds nothing is scored with --cases truth",
+        )
+    if extra:
+        yield Finding(
+            "warning",
+            f"{len(extra)} predictions are of images without a true mask ({_some(extra)}) and are left out",
+            "give the truth of them too, or check that both are of the same data",
+        )
+
+
+def _about_source(masks: ForeignMasks, side: str) -> Iterator[Finding | None]:
+    if masks.blank:
+        yield Finding(
+            "note",
+            f"{masks.blank} rows of the {side} have no runs: each counts as the empty mask",
+            "write -1, as SIIM does",
+        )
+
+
+def _the_same_twice(outcomes: Outcomes) -> Finding | None:
+    if not outcomes.positive.any() or not (outcomes.dice == 1).all():
+        return None
+    return Finding(
+        "warning", "every mask equals the truth, pixel by pixel", "check that the two files are not the same"
+    )
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
+
+
+def _measured(read: Read) -> Measured:
+    unknown = [None] * len(read.ids)
+    shares, sides = [each.area_share for each in read.numbers], [each.side for each in read.numbers]
+    facts = Facts(shares, sides, unknown, unknown, unknown)
+    unit = f"px of {REFERENCE_SIDE_PX}"
+    return Measured(read.outcomes, read.numbers, facts, read.patients, unit, TOLERANCE_PX, has_scores=False)
+
+
+def _write(out: Path, done: Score) -> None:
+    read, outcomes = done.read, done.read.outcomes
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    missing = set(read.missing)
+    for row, (image_id, numbers) in enumerate(zip(read.ids, read.numbers, strict=True)):
+        flags = (int(outcomes.positive[row]), int(outcomes.called[row]), round(float(outcomes.dice[row]), 6))
+        shares = (_cell(numbers.hd95), _cell(numbers.surface_dice), _cell(numbers.area_share))
+        writer.writerow((image_id, *flags, *shares, int(image_id not in missing)))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(without_nan(done.document), indent=1)
+        (out / FILE).write_text(text, encoding="utf-8")
+        (out / TABLE).write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")
+
+
+def _cell(value: float) -> float | str:
+    return round(value, 6) if np.isfinite(value) else ""
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN: what could not be measured becomes null."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,219 @@
+"""`pleura tune`: the best triplet for a model's validation cases, and what is left of it on other patients.
+
+A model of several folds is tuned out of fold: each case by the checkpoints that did not train on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura import __version__
+from pleura.calibrate import Sample, calibrate, measure, sample_of, tuned_seen
+from pleura.data.dataset import Dataset
+from pleura.errors import InputError
+from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, update_header, write_atomically
+from pleura.measure.bootstrap import Estimate
+from pleura.measure.calibration import Method
+from pleura.measure.nested import Spread, landscape, nested, spread
+from pleura.measure.objectives import Objective
+from pleura.measure.triplet import Histograms, Triplet
+from pleura.predict import ModelFiles, Predictor, find_model
+from pleura.progress import track
+
+Part: TypeAlias = Literal["val", "all"]
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """What `pleura tune` was asked for, besides the model and the data."""
+
+    objective: Objective = field(default_factory=Objective)
+    split: Part = "val"
+    method: Method = "platt"
+    alpha: float = 0.05
+    """The miss rate that the threshold for ruling out is to stay below."""
+    confidence: float = 0.95
+    resamples: int = 50
+
+    def __post_init__(self) -> None:
+        """Raises: InputError for a number out of range."""
+        for name, value in (("--alpha", self.alpha), ("--confidence", self.confidence)):
+            if not 0 < value < 1:
+                raise InputError(f"{name}: {value} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found, and what to think of it."""
+
+    objective: Objective
+    old: Triplet
+    new: Triplet
+    old_score: float
+    """Of the triplet that the model had, on these cases."""
+    in_sample: float
+    nested: Estimate
+    """Of triplets tuned on other patients: what to expect."""
+    specificity: float
+    """Of the same."""
+    spread: Spread
+    calibration: dict[str, Any]
+    cases: int
+    positives: int
+    written: list[Path]
+
+    @property
+    def optimism(self) -> float:
+        """By how much the score in sample flatters."""
+        return self.in_sample - self.nested.value
+
+
+def tune(model: Path, data: Path, settings: TuneSettings | None = None) -> Tuned:
+    """Find the best triplet and the calibration for a model, and write them into it.
+
+    model: a checkpoint, whose header is written anew; a run, where that of each fold's best checkpoint is; an ensemble,
+    where ensemble.json is. Beside it, tune.json has all of the numbers and the score around the optimum.
+    split `val`: the cases that the model was chosen on. `all`: each case of the dataset; from then on they count as
+    cases that it was chosen on.
+    Raises: CheckpointError, InputError, OutputError.
+    """
+    wanted = settings or TuneSettings()
+    files, dataset = find_model(model), Dataset(data)
+    checkpoints = [load_checkpoint(file) for file in files.checkpoints]
+    old = Predictor.load(model).triplet
+    groups = _groups(files, checkpoints, dataset, wanted.split)
+    sample = _sample(files, checkpoints, groups, dataset)
+    histograms, objective = sample.histograms, wanted.objective
+    found = objective.search(histograms)
+    honest = nested(histograms, sample.patients, sample.folds, objective)
+    beside = (model if model.is_dir() else model.parent) / "tune.json"
+    called, dice = histograms.decided(old)
+    tuned = Tuned(
+        objective=objective,
+        old=old,
+        new=found.triplet,
+        old_score=objective.score(sample.positive, called, dice),
+        in_sample=found.score,
+        nested=honest.score,
+        specificity=float(1 - honest.called[~sample.positive].mean()),
+        spread=spread(histograms, sample.patients, objective, track(range(wanted.resamples), "resample")),
+        calibration=calibrate(sample, wanted.method, wanted.alpha, wanted.confidence),
+        cases=len(histograms),
+        positives=int(sample.positive.sum()),
+        written=[*(files.described_by or files.checkpoints), beside],
+    )
+    _write(tuned, files, checkpoints, sample, wanted)
+    around = landscape(histograms, objective, tuned.new)
+    document = record(tuned, sample) | {
+        "calibration": tuned.calibration,
+        "resampled_triplets": [asdict(triplet) for triplet in tuned.spread.triplets],
+        "score_by_top_and_bottom": _plain(around.thresholds[::4, ::4]),
+        "score_by_top_and_min_pixels": _plain(around.areas[::4]),
+        "min_pixels": around.min_pixels.tolist(),
+    }
+    write_atomically(beside, json.dumps(document, indent=1).encode())
+    return tuned
+
+
+def record(tuned: Tuned, sample: Sample) -> dict[str, Any]:
+    """What a header keeps of a tuning."""
+    return {
+        "objective": asdict(tuned.objective),
+        "in_words": str(tuned.objective),
+        "triplet": asdict(tuned.new),
+        "triplet_before": asdict(tuned.old),
+        "score_before": tuned.old_score,
+        "in_sample": tuned.in_sample,
+        "nested": [tuned.nested.value, tuned.nested.low, tuned.nested.high],
+        "nested_specificity": tuned.specificity,
+        "optimism": tuned.optimism,
+        "cases": tuned.cases,
+        "positives": tuned.positives,
+        "data_sha256": sample.data_sha256,
+        "pleura": __version__,
+    }
+
+
+def _groups(
+    files: ModelFiles, checkpoints: Sequence[Checkpoint], dataset: Dataset, split: Part
+) -> list[tuple[list[int], NDArray[np.int64]]]:
+    """Which checkpoints answer for which cases. Raises: InputError where that would be for cases they learned from."""
+    keys = np.array([case_key(case.image_id) for case in dataset.cases])
+    learned = [np.isin(keys, checkpoint.seen.get("train", [])) for checkpoint in checkpoints]
+    if split == "all":
+        met = np.any(learned, axis=0)
+        if met.any():
+            raise InputError(
+                f"{dataset.folder}: the model has learned from {int(met.sum())} of its cases; a rule tuned on them "
+                "would be for cases it knows by heart; use --split val"
+            )
+        return [(list(range(len(checkpoints))), np.arange(len(keys)))]
+    together: dict[frozenset[str], list[int]] = {}
+    for number, checkpoint in enumerate(checkpoints):
+        together.setdefault(frozenset(checkpoint.seen.get("val", [])), []).append(number)
+    groups = []
+    for seen, members in together.items():
+        there = np.isin(keys, sorted(seen))
+        if not there.any():
+            raise InputError(
+                f"{dataset.folder}: holds none of the cases that {files.checkpoints[members[0]]} was chosen on; "
+                "tune on all of it with --split all"
+            )
+        if any((there & learned[number]).any() for number in members):
+            raise InputError(f"{dataset.folder}: the model learned from some of the cases that it was chosen on")
+        groups.append((members, np.flatnonzero(there)))
+    taken = np.concatenate([positions for _, positions in groups])
+    if len(np.unique(taken)) < len(taken):
+        raise InputError(f"{dataset.folder}: folds of the model share validation cases; tune one checkpoint at a time")
+    return groups
+
+
+def _sample(
+    files: ModelFiles,
+    checkpoints: Sequence[Checkpoint],
+    groups: Sequence[tuple[list[int], NDArray[np.int64]]],
+    dataset: Dataset,
+) -> Sample:
+    parts = []
+    for members, positions in groups:
+        weights = [files.weights[number] for number in members]
+        predictor = Predictor([checkpoints[number] for number in members], weights=weights)
+        parts.append((measure(predictor, dataset, positions), positions))
+    positions = np.concatenate([part[1] for part in parts])
+    histograms = Histograms.join([part[0][0] for part in parts])
+    scores, pixels = (np.concatenate([part[0][at] for part in parts]) for at in (1, 2))
+    return sample_of(dataset, positions, histograms, scores, pixels)
+
+
+def _write(
+    tuned: Tuned, files: ModelFiles, checkpoints: Sequence[Checkpoint], sample: Sample, settings: TuneSettings
+) -> None:
+    kept = record(tuned, sample) | {"split": settings.split}
+    if files.described_by:
+        file = files.described_by[0]
+        document = json.loads(file.read_text(encoding="utf-8"))
+        changes = {"triplet": asdict(tuned.new), "calibration": tuned.calibration, "tuned": kept}
+        document |= changes | {"tuned_on": sorted(sample.keys)}
+        write_atomically(file, (json.dumps(document, indent=1) + "\n").encode())
+        return
+    for path, checkpoint in zip(files.checkpoints, checkpoints, strict=True):
+        update_header(
+            path,
+            {
+                "triplet": asdict(tuned.new),
+                "calibration": tuned.calibration,
+                "scores": {**checkpoint.scores, "tuned": kept},
+                "seen": tuned_seen(checkpoint, sample.keys) if settings.split == "all" else checkpoint.seen,
+            },
+        )
+
+
+def _plain(grid: NDArray[np.float64]) -> list[list[float | None]]:
+    return [[round(float(value), 6) if np.isfinite(value) else None for value in row] for row in grid]
