@@ -79,7 +79,7 @@ def test_the_triplet_and_the_calibration_are_in_the_file_and_the_tensors_are_unt
     assert told["objective"]["name"] == "siim_dice"
     assert told["data_sha256"] == Dataset(site).data_hash
     assert told["nested"][0] == done.nested.value
-    assert done.written == [file, file.parent / "tune.json"]
+    assert done.written == [file, file.parent / "tune.json", file.parent / "tune.png"]
 
 
 def test_the_score_in_sample_is_the_best_and_the_nested_one_below_it(own, site):
@@ -117,7 +117,7 @@ def test_too_few_patients_are_refused_and_the_file_stays_as_it_was(own, dataset)
 def test_a_run_of_several_folds_is_tuned_out_of_fold_and_written_to_each(own, site):
     files = two_folds(own, site)
     done = tune(own, site, FEW)
-    assert done.written == [*files, own / "tune.json"]
+    assert done.written == [*files, own / "tune.json", own / "tune.png"]
     assert [Triplet(**load_checkpoint(file).triplet) for file in files] == [done.new] * 2
     assert done.cases == len(Dataset(site))
     found = Predictor.load(own)

@@ -21,6 +21,7 @@ from pleura.errors import InputError
 from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, update_header, write_atomically
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.calibration import Method
+from pleura.measure.landscape import landscape_png
 from pleura.measure.nested import Spread, landscape, nested, spread
 from pleura.measure.objectives import Objective
 from pleura.measure.triplet import Histograms, Triplet
@@ -107,7 +108,7 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None) -> Tuned
         calibration=calibrate(sample, wanted.method, wanted.alpha, wanted.confidence),
         cases=len(histograms),
         positives=int(sample.positive.sum()),
-        written=[*(files.described_by or files.checkpoints), beside],
+        written=[*(files.described_by or files.checkpoints), beside, beside.with_suffix(".png")],
     )
     _write(tuned, files, checkpoints, sample, wanted)
     around = landscape(histograms, objective, tuned.new)
@@ -119,6 +120,8 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None) -> Tuned
         "min_pixels": around.min_pixels.tolist(),
     }
     write_atomically(beside, json.dumps(document, indent=1).encode())
+    picture = landscape_png(around, tuned.new, tuned.spread.triplets, objective.name)
+    write_atomically(beside.with_suffix(".png"), picture)
     return tuned
 
 
