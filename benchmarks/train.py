@@ -144,7 +144,7 @@ class Ours:
             loop.total_loss = self.spans.around("loss", total_loss)
             synchronise()
             began, by_clock = time.perf_counter(), self.spans.clock()
-            waited_s = self.training._epoch(*self.to_epoch)
+            waited_s, _ = self.training._epoch(*self.to_epoch)
             synchronise()
             took_s, by_clock = time.perf_counter() - began, self.spans.clock() - by_clock
             progress.epoch += 1
