@@ -5,12 +5,12 @@ Source: https://github.com/sneddy/pneumothorax-segmentation.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pleura import __version__
-from pleura.errors import ConfigError, InputError, OutputError
+from pleura.data.dataset import hash_files
+from pleura.errors import ConfigError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_weights, save_checkpoint
 from pleura.measure.triplet import Triplet
 from pleura.migrate.nets import ENCODERS
@@ -69,7 +69,7 @@ def import_weights(settings: WeightSettings) -> Checkpoint:
         triplet=asdict(triplet),
         provenance={
             "imported": settings.file.name,
-            "sha256": _sha256(settings.file),
+            "sha256": hash_files(settings.file),
             "triplet": "given" if settings.triplet else "the winner's best on validation, not tuned for these weights",
             "pleura": __version__,
         },
@@ -103,14 +103,3 @@ def _triplet(text: str | None) -> Triplet:
     if not (0 <= triplet.top_threshold <= 1 and 0 <= triplet.bottom_threshold <= 1 and triplet.min_pixels >= 0):
         raise ConfigError(f"{text!r} is no triplet: thresholds lie in [0, 1], and pixels are at least 0")
     return triplet
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
