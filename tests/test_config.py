@@ -97,6 +97,10 @@ def test_a_pair_may_be_written_as_a_list(tmp_path: Path):
         ("{name: a, size_px: 16}", "stages.0.size_px: input should be greater than or equal to 32"),
         ("{name: a, schedule: {name: linear}}", "stages.0.schedule.name: input should be 'constant', 'cosine'"),
         ("{name: a, augment: {horizontal_flip: 2}}", "stages.0.augment.horizontal_flip:"),
+        (
+            "{name: a, labels: {weights: {x: 1.0e+39}}}",
+            "stages.0.labels.weights.x: input should be less than or equal to 1000",
+        ),
         ("{name: a, loss: {bce: 0, dice: 0}}", "stages.0.loss: all weights are 0; give at least one"),
         ("{name: ../a}", "stages.0.name:"),
         ("{epochs: 3}", "stages.0.name: field required"),
@@ -244,3 +248,8 @@ def test_every_setting_explains_itself():
     tables = [Recipe, ModelConfig, *(type(part) for part in (stage.loss, stage.schedule, stage.augment))]
     fields = [(kind, name, field) for kind in tables for name, field in kind.model_fields.items()]
     assert [name for kind, name, field in fields if not field.description] == ["model"]
+
+
+def test_the_weight_of_a_source_with_a_dot_is_written_as_a_mapping(tmp_path: Path):
+    recipe = loaded(tmp_path, ONE_STAGE, "stages.0.labels.weights={a.b: 0, c: 1000}")
+    assert recipe.stages[0].labels.weights == {"a.b": 0, "c": 1000}

@@ -12,7 +12,7 @@ from places import SMOKE
 from pleura.config import load_recipe
 from pleura.crossval import train_folds
 from pleura.data.dataset import Dataset
-from pleura.errors import OutputError, PleuraError
+from pleura.errors import InputError, OutputError, PleuraError
 from pleura.learn.checkpoint import load_checkpoint
 
 SHORT = ("samples=0", "training.cases_per_epoch=8")
@@ -69,6 +69,14 @@ def test_folds_in_the_way_are_refused_and_finished_ones_left_alone(folds, datase
     after = train_folds(load_recipe(SMOKE, SHORT), Dataset(dataset), out, resume=True)
     assert (out / "fold-1" / "metrics.csv").stat().st_mtime_ns == written
     assert after.cross_fitted == before.cross_fitted
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_teacher_that_leaks_into_a_later_fold_is_refused_before_the_first_trains(run, dataset, tmp_path, parallel):
+    recipe = load_recipe(SMOKE, (*SHORT, f"stages.high.labels={{teacher: {run}}}"))
+    with pytest.raises(InputError, match=r"has learned from \d+ of the validation cases of fold 1; .* another teacher"):
+        train_folds(recipe, Dataset(dataset), tmp_path, parallel=parallel)
+    assert not list(tmp_path.iterdir())
 
 
 def test_folds_side_by_side_take_the_devices_that_they_were_given(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import load_checkpoint
-from pleura.measure.lesions import side_of
+from pleura.measure.side import side_of
 from pleura.measure.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.predict import Predictor
 

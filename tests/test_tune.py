@@ -106,6 +106,23 @@ def test_cases_that_the_model_learned_from_are_refused(own, dataset, site):
         tune(own, site, FEW)
 
 
+def test_a_tuned_copy_brings_files_of_its_own_name_and_leaves_those_of_others(own, site, tmp_path):
+    file, folder = own / "fold-0" / "best.safetensors", tmp_path / "shelf"
+    folder.mkdir()
+    others = [folder / name for name in ("other.safetensors", "tune.json", "tune.png")]
+    for other in others:
+        other.write_text("another model's")
+    mine = [folder / name for name in ("mine.safetensors", "mine.tune.json", "mine.tune.png")]
+    assert tune(file, site, NEW, mine[0]).written == mine
+    assert all(each.stat().st_size for each in mine)
+    assert {other.read_text() for other in others} == {"another model's"}
+    for kept in mine[1:]:
+        mine[0].unlink(missing_ok=True)
+        with pytest.raises(OutputError, match=f"{kept.name}: is there already; choose another --out"):
+            tune(file, tmp_path / "refused before the data are read", NEW, mine[0])
+        kept.unlink()
+
+
 def test_too_few_patients_are_refused_and_the_file_stays_as_it_was(own, dataset):
     file = own / "fold-0" / "best.safetensors"
     before = file.read_bytes()

@@ -16,8 +16,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pleura import __version__, cli_scoring, cli_tuning, say
+from pleura import __version__, cli_model, cli_scoring, cli_tuning, say
 from pleura.errors import PleuraError
+from pleura.shipped import DEFAULT, is_default, model_path, named
 
 
 class _Commands(TyperGroup):
@@ -152,7 +153,9 @@ def train(
     fold: Annotated[str, typer.Option(help="The fold to hold out for validation, or all: each in turn.")] = "0",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     stage: Annotated[str | None, typer.Option(help="Begin at this stage, from what the one before has left.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="A checkpoint that the first stage starts from.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(parser=named, metavar="<path>", help="A checkpoint that the first stage starts from.")
+    ] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Folds at a time, each on a device of its own.")] = 1,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
 ) -> None:
@@ -191,7 +194,8 @@ def train(
     else:
         from pleura.train import train as run
 
-        done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=weights, tensorboard=tensorboard)
+        first = model_path(weights) if weights else None
+        done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=first, tensorboard=tensorboard)
         lines = say.trained(done / "best.safetensors", out, data)
     if is_first_process():
         _print(lines)
@@ -200,7 +204,7 @@ def train(
 
 @app.command(epilog="Example: pleura evaluate run --data siim")
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder.")],
+    model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, a run's folder, or default.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
     split: Annotated[SplitName | None, typer.Option(help="By default val, or all if the model met none.")] = None,
     out: Annotated[Path | None, typer.Option(help="The report's folder; by default beside the model.")] = None,
@@ -214,11 +218,13 @@ def evaluate(
     _print(say.evaluation(done))
 
 
-@app.command(epilog="Example: pleura predict patient.dcm folder/ 'study/*.png' --model run --out found")
+@app.command(epilog="Example: pleura predict patient.dcm folder/ 'study/*.png' --out found")
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="DICOM, PNG or JPEG files, folders, or patterns.")],
     out: Annotated[Path, typer.Option(help="The folder of results.")],
-    model: Annotated[Path, typer.Option(help="A checkpoint, or a run's folder.")],
+    model: Annotated[
+        Path, typer.Option(parser=named, metavar="<path>", help="A checkpoint, or a run's folder.")
+    ] = Path(DEFAULT),
     tta: Annotated[Tta | None, typer.Option(help="flip: mean with the mirrored image; by default as trained.")] = None,
     write: Annotated[str, typer.Option(help="What to write: mask, rle, overlay.")] = "mask,rle,overlay",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
@@ -235,6 +241,8 @@ def predict(
     done = predict_batch(Predictor.load(model, tta.value if tta else None), settings)
     earlier = f", {done.earlier} were done by an earlier run" if done.earlier else ""
     typer.echo(f"{out}: {done.predicted} radiographs{earlier}; pneumothorax found on {done.positive} of all")
+    if is_default(model_path(model)):
+        typer.echo(f"found by {settings.model_name}")
     typer.echo("research software, not a medical device")
     for file, reason in done.problems:
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)
@@ -246,6 +254,8 @@ app.command(epilog="Example: pleura tune run --data siim")(cli_tuning.tune)
 app.command(epilog="Example: pleura recalibrate best.safetensors --data local --out site.safetensors")(
     cli_tuning.recalibrate
 )
+app.command(epilog="Example: pleura pack run --card card.yaml --out small.safetensors")(cli_model.pack)
+app.command(epilog="Example: pleura card best.safetensors --out card.md")(cli_model.card)
 app.command(epilog="Example: pleura score --truth train-rle.csv --pred submission.csv")(cli_scoring.score)
 app.command(epilog="Example: pleura compare run other-run --data siim")(cli_scoring.compare)
 
@@ -308,7 +318,10 @@ def demo(out: Annotated[Path, typer.Option(help="The folder to write.")] = Path(
 
 @app.command(epilog="Example: pleura doctor folds.csv --patients siim-nih-id.csv --masks train-rle.csv")
 def doctor(
-    path: Annotated[Path, typer.Argument(help="Recipe, dataset, run, masks, folds, predictions, checkpoint.")],
+    path: Annotated[
+        Path,
+        typer.Argument(parser=named, help="Recipe, dataset, run, masks, folds, predictions, model."),
+    ],
     patients: Annotated[Path | None, typer.Option(help="Of folds: csv with ImageId, patient; or SIIM to NIH.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Of folds: SIIM csv, to tell positives.")] = None,
     images: Annotated[Path | None, typer.Option(help="Of masks: the radiographs that they belong to.")] = None,

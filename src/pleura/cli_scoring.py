@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pleura import say
+from pleura.shipped import named
 
 
 class Scored(str, Enum):
@@ -39,8 +40,8 @@ def score(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A checkpoint or run; or predicted masks, with --truth.")],
-    second: Annotated[Path, typer.Argument(help="What it is compared with, of the same kind.")],
+    first: Annotated[Path, typer.Argument(parser=named, help="A checkpoint or run; or masks, with --truth.")],
+    second: Annotated[Path, typer.Argument(parser=named, help="What it is compared with, of the same kind.")],
     data: Annotated[Path | None, typer.Option(help="Of models: the dataset folder.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Of masks: the true ones, as in pleura score.")] = None,
     patients: Annotated[Path | None, typer.Option(help="Of masks: csv with ImageId, patient.")] = None,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pleura import say
+from pleura.shipped import named
 
 
 class ObjectiveName(str, Enum):
@@ -43,7 +44,7 @@ Confidence = Annotated[float, typer.Option(help="With which it stays below.")]
 
 
 def tune(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run or of an ensemble.")],
+    model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, or the folder of a run or ensemble.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
     objective: Goal = ObjectiveName.siim_dice,
     split: Annotated[TunedOn, typer.Option(help="val: the cases that the model was chosen on.")] = TunedOn.val,
@@ -56,6 +57,7 @@ def tune(
     alpha: Alpha = 0.05,
     confidence: Confidence = 0.95,
     resamples: Annotated[int, typer.Option(min=10, help="Searches that tell how much the triplet wavers.")] = 50,
+    out: Annotated[Path | None, typer.Option(help="A tuned copy of the one checkpoint, which stays as it is.")] = None,
 ) -> None:
     """Find the best triplet for a model and calibrate it; writes both into the model, with an honest estimate."""
     from pleura.measure.objectives import Objective
@@ -63,12 +65,15 @@ def tune(
     from pleura.tune import tune as run
 
     goal = Objective(objective.value, prevalence or None, specificity, miss_cost)
-    done = run(model, data, TuneSettings(goal, split.value, calibration.value, alpha, confidence, resamples))
+    done = run(model, data, TuneSettings(goal, split.value, calibration.value, alpha, confidence, resamples), out)
     _print(say.tuned(done))
 
 
 def recalibrate(
-    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to begin with; it is left as it is.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(parser=named, help="The checkpoint to begin with; it is left as it is."),
+    ],
     data: Annotated[Path, typer.Option(help="A dataset of local cases, fifty or more.")],
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
     objective: Goal = ObjectiveName.siim_dice,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, writing
-from pleura.learn.checkpoint import Checkpoint, case_key
 from pleura.measure.compare import Difference, adjusted, compare_scores, mask_metrics
 from pleura.measure.compare import compare as compare_metrics
 from pleura.measure.metrics import Outcomes
 from pleura.score import ScoreSettings, read_masks, without_nan
+
+if TYPE_CHECKING:
+    from pleura.learn.checkpoint import Checkpoint
 
 FILE = "compare.json"
 
@@ -40,6 +42,7 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     Raises: CheckpointError, InputError if there is no such case, OutputError.
     """
     from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
+    from pleura.learn.checkpoint import case_key
     from pleura.predict import Predictor
 
     dataset, models = Dataset(data), [Predictor.load(path) for path in (first, second)]

@@ -1,4 +1,4 @@
-"""Reads recipes: YAML, overrides, and every fault of a file at once, by its dotted path."""
+"""Reads recipes and model cards: YAML, overrides, and every fault of a file at once, by its dotted path."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError
+from annotated_types import Len
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from pleura.errors import ConfigError
 from pleura.settings import (
     AugmentConfig,
     AveragingConfig,
     Ensemble,
+    LabelsConfig,
     LossConfig,
     MemberConfig,
     ModelConfig,
@@ -28,6 +30,25 @@ from pleura.settings import (
 
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError for dates that are none, RecursionError for brackets without end."""
+
+
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Lines = Line | Annotated[list[Line], Len(1)]
+
+
+class Card(BaseModel):
+    """What whoever is handed a model has to know of it, besides numbers; one text or several in each field."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    title: Line
+    intended_use: Lines
+    data: Lines
+    saw: Lines
+    did_not_see: Lines
+    known_failures: Lines
+    attribution: Lines
+    licence: Lines
 
 
 class _Loader(yaml.SafeLoader):
@@ -103,6 +124,32 @@ def load_ensemble(path: Path) -> Ensemble | None:
         raise ConfigError(f"{path}: holds something that no ensemble can ({error})") from error
 
 
+def load_card(path: Path) -> Card:
+    """Read and check the card of a model, a YAML file. Raises: ConfigError that names every fault."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except NOT_YAML as error:
+        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    fields = ", ".join(Card.model_fields)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: a card is a mapping with the keys {fields}")
+    try:
+        return Card.model_validate_json(json.dumps(document, default=str))
+    except ValidationError as error:
+        # A field that may be one text or several has a fault for each: the first is enough.
+        faults = {str(item["loc"][0]): item for item in reversed(error.errors())}
+        told = (f"{key}: {_in_card(item['type'])}" for key, item in sorted(faults.items()))
+        raise ConfigError(f"{path}: {'; '.join(told)}; its keys are {fields}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: holds something that no card can ({error})") from error
+
+
+def _in_card(fault: str) -> str:
+    return {"extra_forbidden": "unknown key", "missing": "is missing"}.get(fault, "must be a text or a list of texts")
+
+
 def parse_model(document: Mapping[str, Any]) -> ModelConfig:
     """Check the settings of a net given as a mapping. Raises: ConfigError."""
     try:
@@ -176,5 +223,5 @@ def _holds(tree: Any, path: list[str]) -> bool:
 
 def _known_keys() -> list[str]:
     kinds = (Recipe, StageConfig, ModelConfig, LossConfig, ScheduleConfig, AveragingConfig, AugmentConfig)
-    every = (*kinds, Ensemble, MemberConfig, RuleConfig)
+    every = (*kinds, LabelsConfig, Ensemble, MemberConfig, RuleConfig)
     return ["training", *dict.fromkeys(key for kind in every for key in kind.model_fields)]

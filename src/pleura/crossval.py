@@ -35,6 +35,7 @@ from pleura.measure.triplet import Histograms, prevalence_weights, search
 from pleura.predict import Predictor
 from pleura.settings import Recipe
 from pleura.train import train
+from pleura.training.labels import Teacher, refuse_leaks
 
 logger = logging.getLogger("pleura")
 
@@ -76,6 +77,7 @@ def train_folds(
     begun = [fold for fold in folds if (out / f"fold-{fold}" / STATE).exists()]
     if begun and not resume:
         raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")
+    _refuse_leaking_teachers(recipe, dataset, folds)
     if parallel > 1:
         _side_by_side(recipe, dataset, out, folds, parallel, tensorboard)
     else:
@@ -84,6 +86,14 @@ def train_folds(
                 logger.info("fold %d of %s", fold, ", ".join(map(str, folds)))
             train(recipe, dataset, out, fold, resume=True, tensorboard=tensorboard)
     return summarise(dataset, out, folds, recipe.stages[-1].select)
+
+
+def _refuse_leaking_teachers(recipe: Recipe, dataset: Dataset, folds: list[int]) -> None:
+    """Told before the first fold trains, not when a later one begins."""
+    for path in sorted({stage.labels.teacher for stage in recipe.stages if stage.labels.teacher is not None}):
+        seen = Teacher(path, torch.device("cpu")).seen
+        for fold in folds:
+            refuse_leaks(path, seen, dataset, fold, "take another teacher")
 
 
 def _side_by_side(

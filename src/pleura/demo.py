@@ -21,13 +21,14 @@ from pleura.data.phantom_dicom import write_phantom_dataset
 from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
 from pleura.errors import OutputError, writing
 from pleura.evaluate import Evaluation, evaluate
-from pleura.learn.checkpoint import write_atomically
+from pleura.learn.checkpoint import load_checkpoint, write_atomically
 from pleura.measure.metrics import siim_dice
 from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, gallery, page
-from pleura.predict import Predictor
+from pleura.predict import Predictor, find_model
 from pleura.prepare import PrepareSettings, prepare
 from pleura.recipes import find_recipe
+from pleura.shipped import default_model
 from pleura.train import train
 
 logger = logging.getLogger("pleura")
@@ -47,36 +48,63 @@ class DemoSettings:
     overrides: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Entrant:
+    """One of the two models on the page."""
+
+    name: str
+    folder: Path
+    results: str
+    """The folder of its predictions, inside the demo's."""
+    learned_from: str
+    net: str
+
+    @classmethod
+    def of(cls, name: str, model: Path, results: str, learned_from: str) -> Entrant:
+        """A model by its checkpoint, or the folder of one. Raises: CheckpointError."""
+        found = load_checkpoint(find_model(model).checkpoints[0])
+        net = f"{found.model.encoder}, at {found.preprocessing['size_px']} px"
+        return cls(name, model, results, learned_from, net)
+
+
 def demo(out: Path, settings: DemoSettings | None = None) -> Path:
     """Run the flow into `out`, a new folder or one of an earlier demo, and return its page, index.html.
 
-    Raises: OutputError if `out` holds something else or cannot be written.
+    Raises: OutputError if `out` holds something else or cannot be written; CheckpointError if pleura's own model is
+    missing.
     """
-    settings = settings or DemoSettings()
+    settings, default = settings or DemoSettings(), default_model()
     _clear(out)
     began = time.monotonic()
     logger.info(
-        "1/5 phantom radiographs: %d patients to learn from, %d unseen", settings.patients, settings.unseen_patients
+        "1/6 phantom radiographs: %d patients to learn from, %d unseen", settings.patients, settings.unseen_patients
     )
     with writing(out):
         write_phantom_dataset(out / "phantoms", settings.patients, seed=1, size_px=256, positive_share=0.6)
         write_phantom_dataset(out / "unseen", settings.unseen_patients, seed=2, size_px=256, positive_share=0.6)
-    logger.info("2/5 prepare")
+    logger.info("2/6 prepare")
     data, unseen = (_prepare(out, name, settings.size_px) for name in ("phantoms", "unseen"))
-    logger.info("3/5 train")
+    logger.info("3/6 train")
     run = train(load_recipe(find_recipe(settings.recipe), settings.overrides), data, out / "run")
-    logger.info("4/5 evaluate on unseen patients")
+    logger.info("4/6 evaluate on unseen patients")
     scores = evaluate(out / "run", unseen.folder)
-    logger.info("5/5 predict from DICOM")
-    model = out / "run"
-    batch = BatchSettings((str(out / "unseen" / "dicom"),), out / "predictions", model_name(model))
-    predict_batch(Predictor.load(model), batch)
+    logger.info("5/6 predict from DICOM with the net that was just trained")
+    trained = Entrant.of("net trained by this demo", run, "predictions", "phantoms like these, in this demo")
+    _predict(out, trained)
+    logger.info("6/6 predict the same with %s, which has learned from radiographs", model_name(default))
+    shipped = Entrant.of("default model of pleura", default, "predictions-default", "radiographs of patients, before")
+    _predict(out, shipped)
     seconds = time.monotonic() - began
-    write_atomically(out / "index.html", _page(out, run, scores, seconds).encode())
+    write_atomically(out / "index.html", _page(out, trained, shipped, scores, seconds).encode())
     dice, floor = scores.estimates["dice_on_positives"], scores.floor
     logger.info(
-        "on unseen patients: Dice on positives %s; SIIM Dice %s, floor %.4f", dice, scores.estimates["siim_dice"], floor
+        "the net trained here, on unseen patients: Dice on positives %s; SIIM Dice %s, floor %.4f",
+        dice,
+        scores.estimates["siim_dice"],
+        floor,
     )
+    told = ", ".join(f"{name} {value}" for name, value in list(_numbers(out, shipped).items())[2:])
+    logger.info("the default model on the same: %s; drawings say nothing of how it does on patients", told)
     logger.info("%.0f seconds", seconds)
     return out / "index.html"
 
@@ -91,6 +119,12 @@ def _clear(out: Path) -> None:
         (out / MARKER).touch()
 
 
+def _predict(out: Path, entrant: Entrant) -> None:
+    inputs = (str(out / "unseen" / "dicom"),)
+    batch = BatchSettings(inputs, out / entrant.results, model_name(entrant.folder))
+    predict_batch(Predictor.load(entrant.folder), batch)
+
+
 def _prepare(out: Path, name: str, size_px: int) -> Dataset:
     source = out / name
     settings = PrepareSettings(
@@ -103,7 +137,7 @@ def _prepare(out: Path, name: str, size_px: int) -> Dataset:
     return prepare(settings).dataset
 
 
-def _page(out: Path, run: Path, scores: Evaluation, seconds: float) -> str:
+def _page(out: Path, trained: Entrant, shipped: Entrant, scores: Evaluation, seconds: float) -> str:
     dice = scores.estimates["dice_on_positives"]
     total = scores.positives + scores.negatives
     body = [
@@ -111,17 +145,48 @@ def _page(out: Path, run: Path, scores: Evaluation, seconds: float) -> str:
         f"<p class=soft>pleura {escape(__version__)}, the whole flow in {seconds:.0f} seconds: DICOM, prepare, train "
         "at two resolutions, evaluate, predict. Phantoms are drawings: this page shows that the machinery works, and "
         "says nothing about patients.</p>",
-        f"<p class='verdict good'>Dice on positives {dice.value:.3f} (95 % {dice.low:.3f} to {dice.high:.3f}) on "
-        f"{total} radiographs of patients it never saw, {scores.positives} of them positive.</p>",
+        f"<p class='verdict good'>The net that this demo trained: Dice on positives {dice.value:.3f} (95 % "
+        f"{dice.low:.3f} to {dice.high:.3f}) on {total} radiographs of patients it never saw, {scores.positives} of "
+        "them positive.</p>",
         f"<p>{escape(scores.verdict)} <a href='run/report.html'>The report</a> · "
         "<a href='predictions/predictions.csv'>predictions.csv</a> · <a href='predictions/masks.csv'>masks.csv</a> · "
-        f"<a href='run/{run.name}/metrics.csv'>metrics.csv of the training</a></p>",
-        gallery("Unseen patients, from their DICOM files", _pictures(out)),
+        f"<a href='run/{trained.folder.name}/metrics.csv'>metrics.csv of the training</a></p>",
+        _beside(out, trained, shipped),
+        gallery("The net that this demo trained, on unseen phantoms", _pictures(out, trained)),
+        gallery("The default model, which comes with pleura, on the same phantoms", _pictures(out, shipped)),
     ]
     return page("pleura demo", "\n".join(body))
 
 
-def _pictures(out: Path) -> list[Picture]:
+def _beside(out: Path, trained: Entrant, shipped: Entrant) -> str:
+    """The two models in a table, with what the numbers cannot say of the one that comes with pleura."""
+    columns = [_numbers(out, entrant) for entrant in (trained, shipped)]
+    rows = [f"<tr><th scope=row>{name}" + "".join(f"<td>{column[name]}" for column in columns) for name in columns[0]]
+    return (
+        f"<h2>Two models on the same phantoms</h2><div class=scroll><table><tr><td><th>{escape(trained.name)}"
+        f"<th>{escape(shipped.name)}{''.join(rows)}</table></div>"
+        "<p class=soft>The default model is what <code>pleura predict FILE --out DIR</code> uses. It has learned from "
+        "radiographs, never from a drawing: good or bad, its numbers here say nothing of how it does on patients. "
+        "<code>pleura card</code> says that. <a href='predictions-default/predictions.csv'>Its predictions.csv</a></p>"
+    )
+
+
+def _numbers(out: Path, entrant: Entrant) -> dict[str, str]:
+    truth, found = (rle.read_csv(path) for path in (out / "unseen" / "masks.csv", out / entrant.results / "masks.csv"))
+    positives = [image_id for image_id, runs in truth.items() if rle.decode_union(runs).any()]
+    called = {image_id for image_id, runs in found.items() if runs != ["-1"]}
+    alarms = len(called - set(positives))
+    dice = [siim_dice(*(rle.decode_union(runs[image_id]) for runs in (truth, found)))[0] for image_id in positives]
+    return {
+        "learned from": escape(entrant.learned_from),
+        "net": escape(entrant.net),
+        "finds a pneumothorax on": f"{len(called & set(positives))} of {len(positives)} phantoms that have one",
+        "false alarms": f"{alarms} of {len(truth) - len(positives)} phantoms without",
+        "Dice on positives, by masks.csv": f"{np.mean(dice):.3f}" if dice else "no such phantoms",
+    }
+
+
+def _pictures(out: Path, entrant: Entrant) -> list[Picture]:
     """What predict wrote, beside the truth."""
     truth = rle.read_csv(out / "unseen" / "masks.csv")
     pictures = []
@@ -129,10 +194,10 @@ def _pictures(out: Path) -> list[Picture]:
         radiograph = read_radiograph(path)
         to_image = SquareGeometry(rle.SIIM_SIDE_PX, rle.SIIM_SIDE_PX, radiograph.image.shape[0])
         mask = to_image.mask_to_square(rle.decode_union(truth[radiograph.image_id]))
-        with Image.open(out / "predictions" / "masks" / f"{radiograph.image_id}.png") as png:
+        with Image.open(out / entrant.results / "masks" / f"{radiograph.image_id}.png") as png:
             predicted = (np.asarray(png) > 0).astype(np.uint8)
         dice = float(siim_dice(mask, predicted)[0])
         says = f"{'pneumothorax' if mask.any() else 'no pneumothorax'}, Dice {dice:.2f}"
-        drawn = overlay(radiograph.image, predicted, mask, longest_px=512)
+        drawn = overlay(radiograph.image, predicted, mask, entrant.name, longest_px=512)
         pictures.append(Picture(as_data_uri(drawn), says, f"patient {radiograph.patient_id}"))
     return pictures

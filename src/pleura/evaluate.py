@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,21 +16,25 @@ from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
 from pleura.data.radiograph import SquareGeometry
 from pleura.learn.checkpoint import write_atomically
-from pleura.learn.known import Known
+from pleura.learn.identity import weights_hash
+from pleura.learn.known import Known, by_source
 from pleura.measure.account import Measured, account
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.figures import figures
 from pleura.measure.guards import Finding, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.measure.lesions import CaseNumbers, Looks
-from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
+from pleura.measure.metrics import Outcomes, empty_floor
+from pleura.measure.nested import nested
+from pleura.measure.objectives import Objective
 from pleura.measure.operating import proportions
 from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, Report, as_json, render
 from pleura.measure.strata import Facts
 from pleura.measure.svg import svg
-from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
+from pleura.measure.triplet import Histograms, Triplet
 from pleura.predict import Predictor, image_score
 from pleura.progress import track
+from pleura.shipped import DEFAULT, as_typed, is_default, keep_default, model_path
 
 GALLERY, FIGURES = 24, "figures"
 CROSS_FITS = 5
@@ -76,8 +81,8 @@ def evaluate(
     folder, beside the model by default.
     Raises: CheckpointError, InputError, OutputError.
     """
-    report = (out or (model if model.is_dir() else model.parent)) / "report.html"
-    _check_writable(report)
+    model = model_path(model)
+    report = _writable_report(model, out)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
     known = Known.of(
         [checkpoint.seen for checkpoint in predictor.checkpoints], [case.image_id for case in dataset.cases]
@@ -115,6 +120,8 @@ def evaluate(
         calibrated=_calibrated(predictor, scores),
     )
     document = _document(evaluation, resamples, predictor, dataset, positions, measured)
+    document |= _origin(known, dataset, positions, predictor)
+    document["command"] = _command(model, data, split, tta, resamples)
     _write(report, document, _gallery(predictor, dataset, positions, outcomes))
     return evaluation
 
@@ -129,11 +136,15 @@ def _of_training(known: Known, dataset: Dataset, positions: NDArray[np.int64]) -
     return [shared_patients(learned, rated), other_prevalence(dataset.positive[rest], prevalence)]
 
 
-def _check_writable(report: Path) -> None:
-    """Before the work, not after it. Raises: OutputError."""
+def _writable_report(model: Path, out: Path | None) -> Path:
+    """Where the report goes; refused before the work, not after it. Raises: OutputError."""
+    if out is None:
+        keep_default(model, "name a folder for its report with --out")
+    report = (out or (model if model.is_dir() else model.parent)) / "report.html"
     probe = report.with_name(".pleura-report")
     write_atomically(probe, b"")
     probe.unlink()
+    return report
 
 
 def measure_cases(
@@ -187,20 +198,15 @@ def patient_numbers(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[n
 
 def _tuned(histograms: Histograms, patients: NDArray[np.int64]) -> dict[str, Any]:
     """What tuning the triplet on these cases promises, and what it keeps: tuned on four parts, scored on the fifth."""
-    weights = prevalence_weights(histograms.positive, SIIM_PREVALENCE)
-    best = search(histograms, weights)
+    objective = Objective()
+    best = objective.search(histograms)
     found: dict[str, Any] = {"triplet": asdict(best.triplet), "in_sample": best.score, "cross_fitted": None}
     if len(np.unique(patients)) < 2 * CROSS_FITS:
         return found
     areas = histograms.counts[:, :, 1].sum(axis=1).tolist()
     folds = assign_folds([str(patient) for patient in patients], areas, CROSS_FITS, seed=0)
-    dice = np.zeros(len(histograms))
-    for fold in range(CROSS_FITS):
-        inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        chosen = search(histograms.take(outside), weights[outside]).triplet
-        dice[inside] = histograms.take(inside).decided(chosen)[1]
-    found["cross_fitted"] = float(dice @ weights)
-    return found
+    honest = nested(histograms, patients, folds, objective).score
+    return found | {"cross_fitted": honest.value, "cross_fitted_interval": [honest.low, honest.high]}
 
 
 def verdict(outcomes: Outcomes, estimates: dict[str, Estimate], floor: float, in_sample: bool) -> str:
@@ -282,6 +288,27 @@ def _document(
             for row, position in enumerate(positions)
         ],
     }
+
+
+def _origin(known: Known, dataset: Dataset, positions: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
+    """Whose numbers these are: the tensors themselves, and where the masks of all cases came from."""
+    parts = {"scored": positions, "train": np.flatnonzero(known.train), "val": np.flatnonzero(known.val)}
+    counts = {}
+    for part, rows in parts.items():
+        cases = [dataset.cases[row] for row in rows]
+        sources, patients = [case.label_source for case in cases], [case.patient for case in cases]
+        counts[part] = by_source(sources, dataset.positive[rows], patients)
+    weights = [weights_hash(checkpoint.weights) for checkpoint in predictor.checkpoints]
+    return {"weights_sha256": weights, "label_sources": counts}
+
+
+def _command(model: Path, data: Path, split: Split, tta: str | None, resamples: int) -> str:
+    """The same again, by the names of model and dataset: folders of one machine are nobody else's business."""
+    comes_with_pleura = is_default(model)
+    name = DEFAULT if comes_with_pleura else as_typed(Path(model.name or model.resolve().name))
+    words = ["pleura", "evaluate", name, "--data", data.name or data.resolve().name, "--split", split]
+    out = ["--out", "report"] if comes_with_pleura else []  # beside that model nothing is written
+    return shlex.join([*words, *(["--tta", tta] if tta else []), "--resamples", str(resamples), *out])
 
 
 def _write(report: Path, document: dict[str, Any], pictures: dict[str, list[Picture]]) -> None:

@@ -17,10 +17,11 @@ from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
 from pleura.measure.calibration import Calibration
-from pleura.measure.lesions import side_of
+from pleura.measure.side import side_of
 from pleura.measure.triplet import REFERENCE_AREA_PX, SCORED_SHARE, Triplet
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing, infer
+from pleura.shipped import DEFAULT, model_path
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
 
@@ -73,11 +74,26 @@ class ModelFiles:
         return [*self.described_by, *self.checkpoints]
 
 
-def find_model(path: Path) -> ModelFiles:
+def find_model(model: Path | str) -> ModelFiles:
     """The files of a model: one checkpoint, the best of each fold of a run, or those of each member of an ensemble.
 
-    Raises: CheckpointError if there are none, or an ensemble is not whole.
+    `default` is the model that comes with pleura, and the text `./default` a path. Raises: CheckpointError if there are
+    none, or an ensemble is not whole.
     """
+    return _find(model_path(model))
+
+
+def find_checkpoint(model: Path | str) -> Path:
+    """The one checkpoint of a model. Raises: CheckpointError if there is none, or it is several, or an ensemble."""
+    files = find_model(model)
+    if files.described_by or len(files.checkpoints) > 1:
+        raise CheckpointError(
+            f"{model}: is several checkpoints, or an ensemble; name one checkpoint, such as {files.checkpoints[0]}"
+        )
+    return files.checkpoints[0]
+
+
+def _find(path: Path) -> ModelFiles:
     if (path / ENSEMBLE).is_file():
         return _find_ensemble(path)
     checkpoints = [path]
@@ -105,7 +121,7 @@ def _find_ensemble(folder: Path) -> ModelFiles:
     for member, weight in members:
         if not member.is_dir():
             raise CheckpointError(f"{member}: this member of the ensemble is missing; train it with --resume")
-        found = find_model(member).checkpoints
+        found = _find(member).checkpoints
         folds[member.name] = {checkpoint.parent.name for checkpoint in found}
         checkpoints += found
         weights += [weight / sum(weight for _, weight in members) / len(found)] * len(found)
@@ -158,12 +174,13 @@ class Predictor:
             self.models.append(model.eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, path: Path | str, tta: str | None = None, device: str | None = None) -> Predictor:
+    def load(cls, path: Path | str = DEFAULT, tta: str | None = None, device: str | None = None) -> Predictor:
         """Load a checkpoint file, the best checkpoint of each fold of a run, or an ensemble of runs.
 
-        tta: as the recipe says by default. Raises: CheckpointError, InputError.
+        path: the model that comes with pleura, by default. tta: as the recipe says by default.
+        Raises: CheckpointError, InputError.
         """
-        files = find_model(Path(path))
+        files = find_model(path)
         checkpoints = [load_checkpoint(file) for file in files.checkpoints]
         if files.tuned_on:  # what the rule of all was tuned on, each of them has been chosen on
             checkpoints = [

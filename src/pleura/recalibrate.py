@@ -26,6 +26,7 @@ from pleura.measure.nested import nested
 from pleura.measure.objectives import Objective
 from pleura.measure.triplet import NOTHING, REFERENCE_AREA_PX, Triplet
 from pleura.predict import Predictor
+from pleura.shipped import model_path
 
 SHIPPED_COUNTS_AS = 50
 """How many local positives the shipped values weigh as much as."""
@@ -104,7 +105,7 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     data: a dataset of local cases that the model has not learned from.
     Raises: CheckpointError, InputError, OutputError if `out` is there already.
     """
-    wanted = settings or SiteSettings()
+    wanted, checkpoint = settings or SiteSettings(), model_path(checkpoint)
     if checkpoint.is_dir():
         raise CheckpointError(f"{checkpoint}: is a folder; name one checkpoint of it, such as fold-0/best.safetensors")
     if out.exists():

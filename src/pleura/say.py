@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pleura.shipped import as_typed
+
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.compare import Comparison
     from pleura.crossval import FoldsSummary
     from pleura.doctor import Examination
     from pleura.evaluate import Evaluation
     from pleura.measure.triplet import Triplet
+    from pleura.pack import Packed
     from pleura.prepare import Prepared
     from pleura.recalibrate import Recalibrated
     from pleura.score import Score
@@ -36,7 +39,7 @@ def prepared(made: Prepared, out: Path) -> Iterator[str]:
 def trained(model: Path, run: Path, data: Path) -> Iterator[str]:
     """Where the model is, and what to do with it."""
     yield str(model)
-    yield f"next: pleura evaluate {run} --data {data}"
+    yield f"next: pleura evaluate {as_typed(run)} --data {data}"
 
 
 def evaluation(done: Evaluation) -> Iterator[str]:
@@ -88,6 +91,14 @@ def tuned(done: Tuned) -> Iterator[str]:
     yield from _calibration(done.calibration)
     for file in done.written:
         yield f"wrote {file}"
+
+
+def packed(done: Packed) -> Iterator[str]:
+    """The sizes before and after, what rounding did, and the file."""
+    before, after = done.source_bytes / 1e6, done.out_bytes / 1e6
+    yield f"{done.source}: {before:.2f} MB, packed {after:.2f} MB"
+    yield f"  largest difference of a probability on two phantoms: {done.difference:.2g}"
+    yield f"wrote {done.out}, sha256 {done.sha256}"
 
 
 def recalibrated(done: Recalibrated) -> Iterator[str]:

@@ -24,9 +24,10 @@ from pleura.measure.account import Measured, account
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.compare import Ratio, intervals, mask_metrics
 from pleura.measure.guards import Finding, OrientationCheck, empty_predictor, not_binary
-from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers, side_of
+from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers
 from pleura.measure.metrics import Outcomes, empty_floor, siim_dice
 from pleura.measure.operating import Candidates
+from pleura.measure.side import side_of
 from pleura.measure.strata import Facts
 from pleura.measure.surface import SurfaceDistances
 from pleura.progress import track

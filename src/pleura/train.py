@@ -64,7 +64,9 @@ def train(
     changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder) if state else []
     if state and stage is None:
         refuse_other_stages(state, recipe)
-    training = _Training(Learner(recipe, dataset, accelerator, fold), validator, run)
+    learner = Learner(recipe, dataset, accelerator, fold)
+    changes += learner.changed_teachers(state) if state else []
+    training = _Training(learner, validator, run)
     training.begin(state, stage, weights)
     with _logged(run, accelerator.is_main_process):
         if state and weights and stage is None:
@@ -124,8 +126,8 @@ class _Training:
             if self.progress.stage:
                 self.learner.take_up(self.run.handed_on_by(names[self.progress.stage - 1]), "the stage before")
         elif state:
-            self.progress, self.state, self.learner.met = Progress(**state["progress"]), state, state["met"]
-            self.learner.load(state["model"], self.run.folder / STATE)
+            self.progress, self.state = Progress(**state["progress"]), state
+            self.learner.go_on(state, self.progress.stage + 1, self.run.folder / STATE)
             return
         if weights is not None and self.progress.stage == 0:
             self.learner.start_from(weights)
@@ -151,7 +153,18 @@ class _Training:
 
     def _one_stage(self, stage: StageConfig, watch: Watch | None) -> None:
         learner, progress = self.learner, self.progress
-        learner.freeze_encoder(False)  # the optimizer takes what can learn, also if that is frozen for a while
+        if not self._is_over(stage):
+            learner.meet(stage)
+        labels = learner.labels[stage.name]
+        logger.info("stage %s learns from %s", stage.name, labels.in_words())
+        if labels.teacher and not labels.teacher.tells:
+            logger.warning(
+                "%s: the teacher does not tell what it has learned from; if validation cases are among it, the scores "
+                "of this run are too good",
+                labels.teacher.path,
+            )
+        # The optimizer takes what can learn, also if that is frozen for a while.
+        learner.freeze_encoder(stage, stage.freeze_encoder_epochs)
         optimizer = learner.accelerator.prepare_optimizer(build_optimizer(learner.net.parameters(), stage))
         schedule, averages = Schedule(stage), RunningAverages(learner.net, stage.averaging, stage.epochs)
         if self.state:
@@ -165,7 +178,7 @@ class _Training:
         if learner.writes and progress.epoch == progress.step == 0:
             self.run.forget([each.name for each in self.recipe.stages[progress.stage :]])
         self.saved = time.monotonic()
-        while progress.epoch < stage.epochs and not 0 < stage.early_stopping <= progress.waited:
+        while not self._is_over(stage):
             progress.closed = False
             began, first = time.monotonic(), progress.step
             waiting_s, size = self._epoch(stage, optimizer, schedule, averages)
@@ -187,6 +200,9 @@ class _Training:
             if watch:
                 watch.stage_done(progress.history)
 
+    def _is_over(self, stage: StageConfig) -> bool:
+        return self.progress.epoch >= stage.epochs or 0 < stage.early_stopping <= self.progress.waited
+
     def _epoch(
         self, stage: StageConfig, optimizer: Any, schedule: Schedule, averages: RunningAverages
     ) -> tuple[float, int]:
@@ -195,19 +211,20 @@ class _Training:
         gather = sum_over_processes if accelerator.num_processes > 1 else None
         order = learner.order(stage, progress.epoch, progress.history)
         steps, size = order.shape
-        learner.freeze_encoder(progress.epoch < stage.freeze_encoder_epochs)
+        learner.freeze_encoder(stage, progress.epoch)
         learner.to_train()
         source = Waiting(learner.batches(order[progress.step :]))
         described = f"{stage.name} {progress.epoch + 1}/{stage.epochs}" if learner.writes else None
         for batch in track(source, described, steps, progress.step, size):
             seed = (self.recipe.seed, progress.stage, progress.epoch, progress.step)
-            inputs, masks = learner.prepared(batch, stage, seed, size)
+            inputs, targets = learner.prepared(batch, stage, seed, size)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr(progress.epoch, progress.step / steps)
             torch.manual_seed(number_of(*seed, accelerator.process_index))  # for dropout, whatever came before
             with accelerator.autocast():
                 outputs = learner.model(inputs, every_output=True)
-            loss = total_loss(outputs.logits, masks, stage.loss, outputs.presence, outputs.deep, gather)
+            further = (outputs.presence, outputs.deep, gather, targets.weights, targets.soft)
+            loss = total_loss(outputs.logits, targets.masks, stage.loss, *further)
             mean = float(accelerator.reduce(loss.detach(), "mean"))
             self._refuse_unless_finite(mean, "loss", order[progress.step], stage)
             first = progress.step - progress.step % stage.accumulate_steps  # of the batches that are added up
@@ -268,13 +285,12 @@ class _Training:
         if self.learner.writes:
             state = {
                 "progress": vars(self.progress),
-                "model": self.learner.net.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state(),
                 "averages": averages.state(),
-                "met": self.learner.met,
                 "recipe": self.recipe.model_dump(mode="json"),
                 "data_sha256": self.learner.dataset.data_hash,
+                **self.learner.state(),
             }
             self.run.save_state(state, stage.name, self.progress.top)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.calibrate import Sample, calibrate, measure, sample_of, tuned_seen
 from pleura.data.dataset import Dataset
-from pleura.errors import InputError
+from pleura.errors import InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, update_header, write_atomically
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.calibration import Method
@@ -25,8 +25,9 @@ from pleura.measure.landscape import landscape_png
 from pleura.measure.nested import Spread, landscape, nested, spread
 from pleura.measure.objectives import Objective
 from pleura.measure.triplet import Histograms, Triplet
-from pleura.predict import ModelFiles, Predictor, find_model
+from pleura.predict import ModelFiles, Predictor, find_checkpoint, find_model
 from pleura.progress import track
+from pleura.shipped import keep_default, model_path
 
 Part: TypeAlias = Literal["val", "all"]
 
@@ -76,16 +77,19 @@ class Tuned:
         return self.in_sample - self.nested.value
 
 
-def tune(model: Path, data: Path, settings: TuneSettings | None = None) -> Tuned:
+def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Path | None = None) -> Tuned:
     """Find the best triplet and the calibration for a model, and write them into it.
 
     model: a checkpoint, whose header is written anew; a run, where that of each fold's best checkpoint is; an ensemble,
-    where ensemble.json is. Beside it, tune.json has all of the numbers and the score around the optimum.
+    where ensemble.json is. Beside it, tune.json has all of the numbers and the score around the optimum, and tune.png a
+    picture; they are named after `out`, STEM.tune.json, where that is given.
     split `val`: the cases that the model was chosen on. `all`: each case of the dataset; from then on they count as
-    cases that it was chosen on.
-    Raises: CheckpointError, InputError, OutputError.
+    cases that it was chosen on. out: a file for a tuned copy of the one checkpoint, which then stays as it is.
+    Raises: CheckpointError, InputError, OutputError; into the model that comes with pleura nothing is written.
     """
-    wanted = settings or TuneSettings()
+    wanted, model = settings or TuneSettings(), model_path(model)
+    beside = _beside(model, out)
+    _check_out(model, out, beside)
     files, dataset = find_model(model), Dataset(data)
     checkpoints = [load_checkpoint(file) for file in files.checkpoints]
     old = Predictor.load(model).triplet
@@ -94,7 +98,6 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None) -> Tuned
     histograms, objective = sample.histograms, wanted.objective
     found = objective.search(histograms)
     honest = nested(histograms, sample.patients, sample.folds, objective)
-    beside = (model if model.is_dir() else model.parent) / "tune.json"
     called, dice = histograms.decided(old)
     tuned = Tuned(
         objective=objective,
@@ -108,9 +111,9 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None) -> Tuned
         calibration=calibrate(sample, wanted.method, wanted.alpha, wanted.confidence),
         cases=len(histograms),
         positives=int(sample.positive.sum()),
-        written=[*(files.described_by or files.checkpoints), beside, beside.with_suffix(".png")],
+        written=[*([out] if out else files.described_by or files.checkpoints), beside, beside.with_suffix(".png")],
     )
-    _write(tuned, files, checkpoints, sample, wanted)
+    _write(tuned, files, checkpoints, sample, wanted, out)
     around = landscape(histograms, objective, tuned.new)
     document = record(tuned, sample) | {
         "calibration": tuned.calibration,
@@ -123,6 +126,23 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None) -> Tuned
     picture = landscape_png(around, tuned.new, tuned.spread.triplets, objective.name)
     write_atomically(beside.with_suffix(".png"), picture)
     return tuned
+
+
+def _beside(model: Path, out: Path | None) -> Path:
+    """Where the numbers go: a copy may lie in the folder of another model, whose tune.json is not to be replaced."""
+    if out:
+        return out.with_name(f"{out.stem}.tune.json")
+    return (model if model.is_dir() else model.parent) / "tune.json"
+
+
+def _check_out(model: Path, out: Path | None, beside: Path) -> None:
+    if out is None:
+        keep_default(model, "name a file for a tuned copy with --out")
+        return
+    find_checkpoint(model)
+    for file in (out, beside, beside.with_suffix(".png")):
+        if file.exists():
+            raise OutputError(f"{file}: is there already; choose another --out")
 
 
 def record(tuned: Tuned, sample: Sample) -> dict[str, Any]:
@@ -196,7 +216,12 @@ def _sample(
 
 
 def _write(
-    tuned: Tuned, files: ModelFiles, checkpoints: Sequence[Checkpoint], sample: Sample, settings: TuneSettings
+    tuned: Tuned,
+    files: ModelFiles,
+    checkpoints: Sequence[Checkpoint],
+    sample: Sample,
+    settings: TuneSettings,
+    out: Path | None,
 ) -> None:
     kept = record(tuned, sample) | {"split": settings.split}
     if files.described_by:
@@ -215,6 +240,7 @@ def _write(
                 "scores": {**checkpoint.scores, "tuned": kept},
                 "seen": tuned_seen(checkpoint, sample.keys) if settings.split == "all" else checkpoint.seen,
             },
+            out,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import shutil
 import socket
 
 import numpy as np
@@ -65,6 +66,27 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(loss, dataset, tmp
         assert column(tmp_path / "two", name) == pytest.approx(column(tmp_path / "one", name), abs=1e-5)
     one, two = (load_checkpoint(tmp_path / name / "fold-0" / "best.safetensors").weights for name in ("one", "two"))
     assert all(np.allclose(one[key].numpy(), two[key].numpy(), atol=2e-4) for key in one)
+
+
+def test_two_processes_weigh_cases_and_heed_a_teacher_as_one_does(dataset, run, tmp_path):
+    guessed = tmp_path / "dataset"
+    shutil.copytree(dataset, guessed)
+    rows = list(csv.DictReader((dataset / "cases.csv").read_text().splitlines()))
+    with (guessed / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "label_source": f"source-{number % 3}"} for number, row in enumerate(rows))
+    labels = "{weights: {source-0: 0.25, source-1: 0}, smoothing: {source-2: 0.1}, "
+    labels += f"teacher: {run}, teacher_share: 0.4, teacher_sources: [source-0], least_agreement: 0.05}}"
+    loss = "training.loss={bce: 1, dice: 1, focal: 1, lovasz: 0.5, presence: 0.5, deep: 0.5}"
+    heads = ("model.presence_head=true", "model.deep_supervision=true", "training.epochs=2", "training.batch_size=4")
+    overrides = (*NET, *heads, loss, f"training.labels={labels}")
+    launch(1, overrides, guessed, tmp_path / "one")
+    launch(2, overrides, guessed, tmp_path / "two")
+    assert column(tmp_path / "two", "loss") == pytest.approx(column(tmp_path / "one", "loss"), abs=1e-5)
+    one, two = (load_checkpoint(tmp_path / name / "fold-0" / "best.safetensors") for name in ("one", "two"))
+    assert all(np.allclose(one.weights[key].numpy(), two.weights[key].numpy(), atol=2e-4) for key in one.weights)
+    assert one.seen == two.seen
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from test_house import ORDER
 
 import pleura
 from pleura.batch import COLUMNS, WRITES
@@ -29,6 +30,7 @@ from pleura.settings import (
     AugmentConfig,
     AveragingConfig,
     Ensemble,
+    LabelsConfig,
     LossConfig,
     MemberConfig,
     ModelConfig,
@@ -52,6 +54,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The recipe", Recipe),
     ("`model`", ModelConfig),
     ("`training`, and each of `stages`", TrainingConfig),
+    ("`training.labels`", LabelsConfig),
     ("`training.loss`", LossConfig),
     ("`training.schedule`", ScheduleConfig),
     ("`training.averaging`", AveragingConfig),
@@ -195,6 +198,13 @@ def test_every_recipe_that_a_page_names_is_there(page: Path) -> None:
 @every_page
 def test_commands_that_are_not_built_are_only_ever_said_to_be_missing(page: Path) -> None:
     assert [verb for verb in NOT_BUILT if re.search(rf"^\s*pleura {verb}\b", text(page), re.MULTILINE)] == []
+
+
+def test_the_order_of_imports_in_the_explanation_is_the_one_that_is_tested() -> None:
+    told = re.search(r"Imports go one way: (.*?)\. Nouns", text(DOCS / "explanation.md"), re.DOTALL)
+    assert told is not None
+    ranks = told[1].replace(" (the nouns)", "").replace("\n", " ").split("<")
+    assert [set(rank.replace(" ", "").split(",")) for rank in ranks] == [set(rank) for rank in ORDER[:-1]]
 
 
 def test_the_layout_in_the_explanation_equals_the_tree() -> None:

@@ -35,16 +35,17 @@ NOUNS = ("dicom", "data", "model", "learn", "measure", "recipes")
 # Each may import what stands in a line above it; the nouns have exceptions of their own.
 ORDER = (
     ("errors",),
-    ("settings", "progress"),
+    ("settings", "progress", "shipped"),
     ("config",),
     NOUNS,
+    ("predict",),
     ("training",),
-    ("prepare", "train", "predict", "migrate"),
-    ("batch", "evaluate", "ensemble", "doctor", "score"),
+    ("prepare", "train", "migrate"),
+    ("batch", "evaluate", "ensemble", "doctor", "score", "pack", "card"),
     ("crossval", "calibrate", "compare"),
     ("tune", "recalibrate"),
     ("demo", "say"),
-    ("cli_tuning", "cli_scoring"),
+    ("cli_tuning", "cli_scoring", "cli_model"),
     ("cli",),
     ("__main__",),
 )
@@ -54,9 +55,17 @@ NOUN_TO_NOUN = {("data", "dicom")}
 # Heavy dependencies, and the only files that may import them.
 HOMES = {
     "timm": {"model/encoders.py"},
-    "typer": {"cli.py", "cli_scoring.py", "cli_tuning.py"},
+    "typer": {"cli.py", "cli_model.py", "cli_scoring.py", "cli_tuning.py"},
     "rich": {"progress.py"},
-    "pydantic": {"config.py", "settings.py"},
+    "pydantic": {
+        "config.py",
+        "settings/augment.py",
+        "settings/experiment.py",
+        "settings/labels.py",
+        "settings/net.py",
+        "settings/strict.py",
+        "settings/training.py",
+    },
     "sklearn": {"data/folds.py"},
     "accelerate": {"training/learner.py", "training/validate.py"},
     "pydicom": {"dicom/grey.py", "dicom/header.py", "dicom/read.py", "dicom/seg.py", "data/phantom_dicom.py"},
@@ -66,6 +75,8 @@ HOMES = {
     "ray": set(),
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FILE_BYTES = 350, 60, 1_500_000
+LARGER_FILES = {"src/pleura/weights/default.safetensors": 15_000_000}
+"""The one file that is allowed more: the model that comes with pleura."""
 
 every_module = pytest.mark.parametrize("name", list(MODULES))
 
@@ -213,7 +224,8 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 
 
 def test_no_file_is_large() -> None:
-    assert [str(path.relative_to(ROOT)) for path in tracked() if path.stat().st_size > MAX_FILE_BYTES] == []
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in tracked()}
+    assert [name for name, size in sizes.items() if size > LARGER_FILES.get(name, MAX_FILE_BYTES)] == []
 
 
 def test_constraints_pin_every_line_exactly() -> None:

@@ -117,6 +117,7 @@ def test_every_value_of_the_header_is_json(saved: Path):
         "scores",
         "provenance",
         "seen",
+        "card",
     }
     assert values.keys() == documented
 

@@ -9,7 +9,7 @@ import pytest
 
 from pleura.errors import InputError
 from pleura.learn.checkpoint import case_key
-from pleura.learn.known import Known
+from pleura.learn.known import Known, by_source
 
 IDS = ["a", "b", "c", "d"]
 
@@ -46,3 +46,12 @@ def test_several_folds_together_are_refused():
     turned = [{"train": [case_key("a")], "val": [case_key("b")]}, {"train": [case_key("b")], "val": [case_key("a")]}]
     with pytest.raises(InputError, match="one at a time"):
         Known.of(turned, IDS).choose(None, Path())
+
+
+def test_masks_are_counted_by_their_source_with_the_patients_that_nobody_knows():
+    rows = by_source(["b", "a", "b"], np.array([True, False, False]), ["p", None, ""])
+    assert rows == [
+        {"label_source": "a", "positives": 0, "negatives": 1, "without_patient": 1},
+        {"label_source": "b", "positives": 1, "negatives": 1, "without_patient": 1},
+    ]
+    assert by_source([], np.zeros(0, dtype=bool), []) == []

@@ -43,11 +43,25 @@ def test_a_frozen_encoder_learns_nothing_and_thaws_whole():
     encoder = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.Linear(1, 1).requires_grad_(False))
     learning = [parameter.requires_grad for parameter in encoder.parameters()]
     freezer = Freezer(encoder)
-    assert freezer.freeze(True)
+    assert freezer.freeze(encoder.parameters())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     encoder.train()
     freezer.hold_statistics()
     assert not encoder[1].training
-    assert not freezer.freeze(True)
-    assert freezer.freeze(False)
+    assert not freezer.freeze(encoder.parameters())
+    assert freezer.freeze([])
     assert [parameter.requires_grad for parameter in encoder.parameters()] == learning
+
+
+def test_the_first_layers_can_stay_frozen_with_their_statistics_while_the_others_learn():
+    encoder = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.Linear(1, 1), nn.BatchNorm1d(1))
+    freezer = Freezer(encoder)
+    first = [*encoder[0].parameters(), *encoder[1].parameters()]
+    assert freezer.freeze(first)
+    assert [parameter.requires_grad for parameter in encoder.parameters()] == [False] * 4 + [True] * 4
+    encoder.train()
+    freezer.hold_statistics()
+    assert (encoder[1].training, encoder[3].training) == (False, True)
+    assert freezer.freeze(encoder.parameters())
+    assert freezer.freeze(first)
+    assert [parameter.requires_grad for parameter in encoder.parameters()] == [False] * 4 + [True] * 4

@@ -85,6 +85,15 @@ def test_changed_settings_are_told_and_another_net_or_other_data_refused(tmp_pat
         changed_settings(state_of(), other, "d", tmp_path)
 
 
+def test_a_run_that_began_before_a_setting_of_the_net_goes_on_with_its_default(tmp_path):
+    state = state_of()
+    del state["recipe"]["model"]["output_stride"]
+    assert changed_settings(state, RECIPE, "d", tmp_path) == []
+    other = RECIPE.model_copy(update={"model": RECIPE.model.model_copy(update={"output_stride": 4})})
+    with pytest.raises(OutputError, match=r"model\.output_stride is not what this run began with"):
+        changed_settings(state, other, "d", tmp_path)
+
+
 def test_a_run_does_not_go_on_in_other_stages():
     state = state_of(progress={"stage": 1})
     refuse_other_stages(state, RECIPE)

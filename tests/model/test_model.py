@@ -250,6 +250,49 @@ def test_an_encoder_whose_features_end_with_the_channels_fits_or_is_refused():
     assert net(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
+@pytest.mark.parametrize(("stride", "widths"), [(2, [16, 16, 8, 8]), (4, [16, 16, 8]), (8, [16, 16])])
+@torch.inference_mode()
+def test_a_decoder_can_end_at_a_coarser_stride_and_enlarges_its_logits_from_there(stride: int, widths: list[int]):
+    torch.manual_seed(1)
+    net = build_model({**TINY, "output_stride": stride, "decoder_widths": widths, "deep_supervision": True}).eval()
+    outputs = net(torch.randn(2, 1, 64, 96), every_output=True)
+    assert outputs.logits.shape == (2, 1, 64, 96)
+    # The last deeply supervised stage has the same stride: what its head gives is enlarged in the same way.
+    net.head.load_state_dict(net.deep[-1].state_dict())
+    again = net(torch.randn(2, 1, 64, 96, generator=torch.Generator().manual_seed(2)), every_output=True)
+    torch.testing.assert_close(again.logits, again.deep[-1])
+    assert net(torch.zeros(1, 1, 50, 33)).shape == (1, 1, 50, 33)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "stride", "last"),
+    [
+        ("mobilenetv2_100", 4, "blocks.1.1.bn3.bias"),
+        ("resnet34", 2, "bn1.bias"),
+        ("resnet34", 8, "layer2.3.bn2.bias"),
+        ("densenet121", 2, "features_norm0.bias"),
+        ("test_convnext", 32, "stages_3.blocks.1.mlp.fc2.bias"),
+    ],
+)
+def test_an_encoder_knows_its_layers_up_to_a_stride(encoder: str, stride: int, last: str):
+    with torch.device("meta"):
+        made = Encoder(encoder, 1)
+    until = made.until_stride(stride)
+    names = [name for name, _ in made.net.named_parameters()]
+    assert names[len(until) - 1] == last
+    assert all(one is other for one, other in zip(until, made.net.parameters(), strict=False))
+    with pytest.raises(ConfigError, match="has features at strides"):
+        made.until_stride(64)
+
+
+@pytest.mark.parametrize("stride", [2, 8, 32])
+def test_an_encoder_whose_layers_cannot_be_told_apart_is_not_frozen_by_halves(stride: int):
+    with torch.device("meta"):
+        made = Encoder("hrnet_w18_small", 1)
+    with pytest.raises(ConfigError, match=r"its layers cannot be told apart; set freeze_encoder_stride to 0$"):
+        made.until_stride(stride)
+
+
 @pytest.mark.parametrize("classes", [1, 2, 5])
 @torch.inference_mode()
 def test_a_net_has_as_many_channels_as_classes(classes: int):
@@ -319,7 +362,7 @@ def test_the_head_is_linear(densenet_unet: nn.Module, images: Tensor):
 
 
 def timm_weights(name: str) -> dict[str, Tensor]:
-    net = restless(encoders.timm.create_model(name, pretrained=False))
+    net = restless(encoders.import_timm().create_model(name, pretrained=False))
     return {key: tensor.clone() for key, tensor in net.state_dict().items()}
 
 
@@ -395,7 +438,7 @@ def test_a_download_that_fails_is_refused_with_the_way_out(monkeypatch: pytest.M
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route\nto host")
 
-    monkeypatch.setattr(encoders.timm, "create_model", offline)
+    monkeypatch.setattr(encoders.import_timm(), "create_model", offline)
     with pytest.raises(InputError, match=r"could not be downloaded \(no route to host\); set model.pretrained to a"):
         Encoder("resnet34", 1, pretrained=True)
 
@@ -413,7 +456,13 @@ def test_a_download_that_fails_is_refused_with_the_way_out(monkeypatch: pytest.M
         ({"decoder_widths": [16, 16, 8]}, "has 5 features, so that the decoder has 4 stages; give 4 widths, not 3"),
         ({"decoder_widths": [16] * 5}, "give 4 widths, not 5"),
         ({"encoder": "test_convnext"}, "give 3 widths, not 4"),
+        ({"output_stride": 4}, "has 4 features from stride 4 on, so that the decoder has 3 stages; give 3 widths"),
+        (
+            {"encoder": "test_convnext", "decoder_widths": [16] * 3, "output_stride": 2},
+            "model.output_stride: test_convnext has features at strides 4, 8, 16, not 2",
+        ),
         ({"architecture": "albunet"}, "albunet is built on resnet34, not on test_resnet"),
+        ({"architecture": "albunet", "encoder": "resnet34", "output_stride": 4}, "albunet decodes to full resolution"),
         ({"encoders": "x"}, "encoders: unknown setting"),
     ],
 )

@@ -11,6 +11,7 @@ from pleura.data.dataset import CARD
 from pleura.doctor.examination import Against, Examination
 from pleura.doctor.tables import check_folds, folds_csv, header_of, predictions_csv, siim_csv
 from pleura.errors import InputError
+from pleura.shipped import model_path
 
 __all__ = ["Against", "Examination", "check_folds", "examine"]
 
@@ -27,7 +28,7 @@ def examine(path: Path, against: Against | None = None) -> Examination:
     Raises: InputError if it is missing or nothing that is known, or a file of `against` cannot be used;
     CheckpointError for a damaged checkpoint.
     """
-    against = against or Against()
+    against, path = against or Against(), model_path(path)
     if path.is_dir():
         return _folder(path, against)
     try:

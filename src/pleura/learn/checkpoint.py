@@ -1,7 +1,8 @@
 """One .safetensors file is one model: weights, and in its header all that is needed to use and to judge it.
 
 Nothing is unpickled on load. The header's values are JSON: `format`, `model`, `recipe`, `preprocessing`, `triplet`,
-`calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version) and `seen`.
+`calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version), `seen`, and
+`card`, which models have that are handed to others.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from pleura.config import parse_model
 from pleura.errors import CheckpointError, ConfigError, writing
 from pleura.settings import ModelConfig
+from pleura.shipped import keep_default
 
 FORMAT = 1
 
@@ -43,9 +45,13 @@ class Checkpoint:
     calibration: dict[str, Any] | None = None
     seen: dict[str, list[str]] = field(default_factory=dict)
     """`train` and `val`: `case_key` of every case it learned from, and of those it was chosen and tuned on."""
+    card: dict[str, Any] | None = None
+    """What whoever is handed the model has to know of it, the fields of `config.Card`; None for most."""
 
 
-KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen")
+KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen", "card")
+LATER_KEYS: dict[str, Any] = {"card": None}
+"""What checkpoints of earlier versions do not have, and what stands for it."""
 
 
 def case_key(image_id: str) -> str:
@@ -88,8 +94,9 @@ def update_header(path: Path, changes: Mapping[str, Any], out: Path | None = Non
     """Write some keys of a checkpoint's header anew, atomically; the tensors' bytes stay as they are.
 
     changes: keys of the header but `format` and `model`, with values that JSON has. out: another file to write to.
-    Raises: CheckpointError if it is no checkpoint, OutputError.
+    Raises: CheckpointError if it is no checkpoint, OutputError; the model that comes with pleura stays as it is.
     """
+    keep_default(out or path, "write to another file")
     load_checkpoint(path)  # nothing is written into what could not be read
     unknown = changes.keys() - set(KEYS)
     if unknown:
@@ -129,7 +136,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if metadata.get("format") != json.dumps(FORMAT):
         raise CheckpointError(f"{path}: is no checkpoint of this version of pleura (its header has no such format)")
     try:
-        header = {key: json.loads(value) for key, value in metadata.items()}
+        header = LATER_KEYS | {key: json.loads(value) for key, value in metadata.items()}
         model = parse_model(header["model"])
         return Checkpoint(
             model=model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,3 +58,16 @@ class Known:
             rest = "" if tuned == count else f", {count - tuned} of them new to it"
             return f"{count} cases that the model was chosen on ({split}){rest}"
         return f"{count} cases that are new to the model"
+
+
+def by_source(
+    sources: Sequence[str], positive: NDArray[np.bool_], patients: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    """Counts of N cases by where their masks came from: label_source, positives, negatives, without_patient."""
+    labels, unknown = np.array(sources, dtype=object), np.array([not patient for patient in patients], dtype=bool)
+    rows = []
+    for source in sorted(set(sources)):
+        here = labels == source
+        counts = {"positives": positive & here, "negatives": ~positive & here, "without_patient": unknown & here}
+        rows.append({"label_source": source} | {name: int(cases.sum()) for name, cases in counts.items()})
+    return rows

@@ -7,11 +7,20 @@ a million pixels do not fit bfloat16; no matrix product is used, which autocast 
 sum of probabilities p: with smooth 1 a false positive of one pixel costs 0.5, and the gradient lives until nothing is
 left. With the winner's 1e-6 they are 1 whatever is predicted, with a gradient of 1e-6 / p ** 2, which is none: a false
 positive costs nothing there beyond BCE and focal. Pooled over a batch with one positive this matters less.
+
+Targets may be soft, in [0, 1] instead of {0, 1}. Then every term but Lovász is least where the probabilities equal
+them: the overlap of Dice, Jaccard and Tversky is the sum of the smaller of the two, because their product would pull a
+probability of 0.3 that a target has everywhere to 1; focal is weighted by the distance from the target. Lovász, which
+is about masks, takes a soft target by its half. On masks in {0, 1} all are what they are without.
+
+Images may have weights. A mean over images or pixels is then a weighted one, over the global batch of all processes,
+and what is pooled over the batch has them inside its sums: an image of weight 0 is as good as not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +32,34 @@ Gather = Callable[[Tensor], Tensor]
 """Sum of a tensor over processes, its gradient summed as well: `learn.processes.sum_over_processes`."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a term has to know of a batch besides logits and masks."""
+
+    gather: Gather | None = None
+    """Sums over processes; without it what is at hand is the whole batch."""
+    weights: Tensor | None = None
+    """(N,) of each image, not negative; None: all count alike."""
+    shares: Tensor | None = None
+    """(N,) weights over their mean in the global batch; 0 where all are 0."""
+    soft: bool = False
+    """Whether masks are in [0, 1] instead of {0, 1}."""
+
+    @classmethod
+    def of(cls, gather: Gather | None, weights: Tensor | None, soft: bool) -> Batch:
+        """weights: (N,) of the images at hand. With weights and `gather`, each process shall call it alike."""
+        if weights is None:
+            return cls(gather, soft=soft)
+        sums = torch.stack([weights.sum(), weights.new_tensor(len(weights))])
+        total, count = (sums if gather is None else gather(sums)).unbind()
+        # Where no image counts there is nothing to learn, and nothing to divide by.
+        return cls(gather, weights, weights * count / torch.where(total > 0, total, 1), soft)
+
+
+ALIKE = Batch()
+"""Images of equal weight with masks in {0, 1}, in one process."""
+
+
 def total_loss(
     logits: Tensor,
     masks: Tensor,
@@ -30,72 +67,91 @@ def total_loss(
     presence: Tensor | None = None,
     deep: Sequence[Tensor] = (),
     gather: Gather | None = None,
+    weights: Tensor | None = None,
+    soft: bool = False,
 ) -> Tensor:
     """The sum that a net is trained on: `combo_loss`, and what the net's further outputs add; a scalar.
 
     logits: (N, C, H, W). masks: the same shape in {0, 1}. presence: (N, 1), logits of "is there any". deep: one
-    (N, C, H, W) of logits for each decoder stage. gather: see `combo_loss`.
+    (N, C, H, W) of logits for each decoder stage. gather, weights, soft: see `combo_loss`.
     Raises: ValueError if `config` has a weight for an output that is not given.
     """
-    total = combo_loss(logits, masks, config, gather)
+    batch = Batch.of(gather, weights, soft)
+    total = _combo(logits, masks, config, batch)
     if config.presence:
         if presence is None:
             raise ValueError("loss.presence has a weight, but the net gives no presence; set model.presence_head=true")
-        total = total + config.presence * presence_loss(presence, masks)
+        total = total + config.presence * presence_loss(presence, masks, batch)
     if config.deep:
         if not deep:
             raise ValueError("loss.deep has a weight, but the net gives none; set model.deep_supervision=true")
-        parts = [combo_loss(stage, masks, config, gather) for stage in deep]
+        parts = [_combo(stage, masks, config, batch) for stage in deep]
         total = total + config.deep * torch.stack(parts).mean()
     return total
 
 
-def combo_loss(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None = None) -> Tensor:
+def combo_loss(
+    logits: Tensor,
+    masks: Tensor,
+    config: LossConfig,
+    gather: Gather | None = None,
+    weights: Tensor | None = None,
+    soft: bool = False,
+) -> Tensor:
     """Weighted sum of the terms of `TERMS`; a scalar.
 
-    logits: (N, C, H, W), any float dtype. masks: the same shape in {0, 1}, any dtype. gather: sums over processes, for
-    the terms that are pooled over the batch; without it they pool what is at hand. Each process shall call it alike.
+    logits: (N, C, H, W), any float dtype. masks: the same shape in {0, 1}, any dtype; with `soft`, float in [0, 1].
+    gather: sums over processes, for the terms that are pooled over the batch; without it they pool what is at hand.
+    Each process shall call it alike. weights: (N,) float32, of each image; None: all count alike.
     Source: 1st place of SIIM-ACR 2019 (weights BCE, Dice, focal).
     """
+    return _combo(logits, masks, config, Batch.of(gather, weights, soft))
+
+
+def _combo(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
     logits, masks = _precise(logits, masks)
     total = logits.new_zeros(())
     for name, term in TERMS.items():
         if weight := getattr(config, name):
-            total = total + weight * term(logits, masks, config, gather)
+            total = total + weight * term(logits, masks, config, batch)
     return total
 
 
-def bce_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def bce_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
     """Binary cross-entropy, mean over pixels; a scalar."""
-    return functional.binary_cross_entropy_with_logits(*_precise(logits, masks))
+    logits, masks = _precise(logits, masks)
+    if batch.shares is None:
+        return functional.binary_cross_entropy_with_logits(logits, masks)
+    return _mean(functional.binary_cross_entropy_with_logits(logits, masks, reduction="none"), batch)
 
 
-def presence_loss(presence: Tensor, masks: Tensor) -> Tensor:
+def presence_loss(presence: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
     """Binary cross-entropy of "is there any", mean over images; a scalar. presence: (N, 1). masks: (N, C, H, W).
 
+    The target of an image is its highest of any pixel: `infer` gives no pixel a higher probability than its image.
     Source: 4th place of SIIM-ACR 2019.
     """
-    return bce_loss(presence, masks.flatten(1).any(1, keepdim=True))
+    return bce_loss(presence, masks.flatten(1).amax(1, keepdim=True), batch)
 
 
 def soft_dice_loss(
-    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, gather: Gather | None = None
+    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: Batch = ALIKE
 ) -> Tensor:
     """1 - soft Dice on probabilities; a scalar in [0, 1]. Pooled over the batch, or the mean over images.
 
     On empty masks it is p / (p + smooth) for a sum of probabilities p: see the head of this file.
     Source: Milletari et al. 2016 (arXiv 1606.04797), with a smooth term.
     """
-    overlap, predicted, true = _sums(logits, masks, per_image, gather)
-    return (1 - (2 * overlap + smooth) / (predicted + true + smooth)).mean()
+    overlap, predicted, true = _sums(logits, masks, per_image, batch)
+    return _mean(1 - (2 * overlap + smooth) / (predicted + true + smooth), batch)
 
 
 def soft_jaccard_loss(
-    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, gather: Gather | None = None
+    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: Batch = ALIKE
 ) -> Tensor:
     """1 - soft Jaccard index on probabilities; a scalar in [0, 1]. Pooled over the batch, or the mean over images."""
-    overlap, predicted, true = _sums(logits, masks, per_image, gather)
-    return (1 - (overlap + smooth) / (predicted + true - overlap + smooth)).mean()
+    overlap, predicted, true = _sums(logits, masks, per_image, batch)
+    return _mean(1 - (overlap + smooth) / (predicted + true - overlap + smooth), batch)
 
 
 def tversky_loss(
@@ -105,27 +161,35 @@ def tversky_loss(
     beta: float = 0.7,
     per_image: bool = False,
     smooth: float = 1.0,
-    gather: Gather | None = None,
+    batch: Batch = ALIKE,
 ) -> Tensor:
     """1 - soft Tversky index; a scalar in [0, 1]. `alpha` weighs false positives, `beta` false negatives.
 
     Source: Salehi et al. 2017 (arXiv 1706.05721); alpha = beta = 0.5 is Dice, alpha = beta = 1 Jaccard.
     """
-    overlap, predicted, true = _sums(logits, masks, per_image, gather)
+    overlap, predicted, true = _sums(logits, masks, per_image, batch)
     wrong = alpha * (predicted - overlap) + beta * (true - overlap)
-    return (1 - (overlap + smooth) / (overlap + wrong + smooth)).mean()
+    return _mean(1 - (overlap + smooth) / (overlap + wrong + smooth), batch)
 
 
-def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0) -> Tensor:
-    """Binary focal loss, mean over pixels; a scalar. Source: Lin et al. 2017 (arXiv 1708.02002), eq. 4."""
+def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0, batch: Batch = ALIKE) -> Tensor:
+    """Binary focal loss, mean over pixels; a scalar.
+
+    Source: Lin et al. 2017 (arXiv 1708.02002), eq. 4; for soft targets Li et al. 2020 (arXiv 2006.04388), eq. 4.
+    """
     logits, masks = _precise(logits, masks)
+    if batch.soft:
+        # From below, because the power of a distance of 0 has no gradient where gamma is below 1.
+        distance = (torch.sigmoid(logits) - masks).abs().clamp(min=1e-6)
+        entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+        return _mean(distance**gamma * entropy, batch)
     towards_truth = torch.where(masks > 0.5, logits, -logits)
     # As an exponential, because the power of a probability that is 0 has no gradient where gamma is below 1.
     wrong_to_gamma = torch.exp(gamma * functional.logsigmoid(-towards_truth))
-    return (wrong_to_gamma * -functional.logsigmoid(towards_truth)).mean()
+    return _mean(wrong_to_gamma * -functional.logsigmoid(towards_truth), batch)
 
 
-def lovasz_loss(logits: Tensor, masks: Tensor) -> Tensor:
+def lovasz_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
     """Symmetric Lovász hinge: that of the masks and that of the background, halved, mean over images; a scalar.
 
     Each is the Lovász extension of the Jaccard loss at the hinge errors max(0, 1 - y logit), y = +-1: convex, and the
@@ -136,6 +200,8 @@ def lovasz_loss(logits: Tensor, masks: Tensor) -> Tensor:
     Source: Berman et al. 2018 (arXiv 1705.08790), algorithm 1.
     """
     logits, masks = _precise(logits, masks)
+    if batch.soft:
+        masks = (masks > 0.5).to(logits.dtype)
     errors = functional.relu(1 - torch.where(masks > 0.5, logits, -logits)).flatten(1)
     with torch.no_grad():
         # Both halves have the same errors: one sort of each image does.
@@ -143,7 +209,7 @@ def lovasz_loss(logits: Tensor, masks: Tensor) -> Tensor:
         true = masks.flatten(1).gather(1, order)
         weights = (_jaccard_steps(true) + _jaccard_steps(1 - true)) / 2
         weights = torch.empty_like(weights).scatter_(1, order, weights)
-    return (errors * weights).sum(1).mean()
+    return _mean((errors * weights).sum(1), batch)
 
 
 def _jaccard_steps(true: Tensor) -> Tensor:
@@ -164,37 +230,49 @@ def _precise(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return logits, masks.to(logits.dtype)
 
 
-def _sums(logits: Tensor, masks: Tensor, per_image: bool, gather: Gather | None) -> tuple[Tensor, Tensor, Tensor]:
+def _mean(losses: Tensor, batch: Batch) -> Tensor:
+    """The mean over images, (N,) or (N, ...), by weight; of what is pooled over the batch, (), it is itself."""
+    if batch.shares is None or losses.ndim == 0:
+        return losses.mean()
+    return (losses.reshape(len(losses), -1).mean(1) * batch.shares.to(losses.dtype)).mean()
+
+
+def _sums(logits: Tensor, masks: Tensor, per_image: bool, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Overlap, probabilities and masks, summed over the batch (scalars) or over each image (N,)."""
     logits, masks = _precise(logits, masks)
     probabilities = torch.sigmoid(logits)
-    axes = tuple(range(1, logits.ndim)) if per_image else tuple(range(logits.ndim))
-    sums = torch.stack([(probabilities * masks).sum(axes), probabilities.sum(axes), masks.sum(axes)])
-    if gather is not None and not per_image:
-        sums = gather(sums)
+    overlaps = torch.minimum(probabilities, masks) if batch.soft else probabilities * masks
+    each = per_image or batch.weights is not None
+    axes = tuple(range(1, logits.ndim)) if each else tuple(range(logits.ndim))
+    sums = torch.stack([overlaps.sum(axes), probabilities.sum(axes), masks.sum(axes)])
+    if not per_image:
+        if batch.weights is not None:
+            sums = (sums * batch.weights.to(sums.dtype)).sum(1)
+        if batch.gather is not None:
+            sums = batch.gather(sums)
     overlap, predicted, true = sums.unbind()
     return overlap, predicted, true
 
 
-def _dice(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None) -> Tensor:
-    return soft_dice_loss(logits, masks, config.per_image, config.smooth, gather)
+def _dice(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
+    return soft_dice_loss(logits, masks, config.per_image, config.smooth, batch)
 
 
-def _jaccard(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None) -> Tensor:
-    return soft_jaccard_loss(logits, masks, config.per_image, config.smooth, gather)
+def _jaccard(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
+    return soft_jaccard_loss(logits, masks, config.per_image, config.smooth, batch)
 
 
-def _tversky(logits: Tensor, masks: Tensor, config: LossConfig, gather: Gather | None) -> Tensor:
+def _tversky(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
     alpha, beta = config.tversky_alpha, config.tversky_beta
-    return tversky_loss(logits, masks, alpha, beta, config.per_image, config.smooth, gather)
+    return tversky_loss(logits, masks, alpha, beta, config.per_image, config.smooth, batch)
 
 
-TERMS: dict[str, Callable[[Tensor, Tensor, LossConfig, Gather | None], Tensor]] = {
-    "bce": lambda logits, masks, config, gather: bce_loss(logits, masks),
+TERMS: dict[str, Callable[[Tensor, Tensor, LossConfig, Batch], Tensor]] = {
+    "bce": lambda logits, masks, config, batch: bce_loss(logits, masks, batch),
     "dice": _dice,
-    "focal": lambda logits, masks, config, gather: focal_loss(logits, masks, config.focal_gamma),
+    "focal": lambda logits, masks, config, batch: focal_loss(logits, masks, config.focal_gamma, batch),
     "jaccard": _jaccard,
-    "lovasz": lambda logits, masks, config, gather: lovasz_loss(logits, masks),
+    "lovasz": lambda logits, masks, config, batch: lovasz_loss(logits, masks, batch),
     "tversky": _tversky,
 }
 """The terms of `combo_loss`, by the name of their weight in `LossConfig`."""

@@ -39,21 +39,26 @@ def resume_optimizer(optimizer: Any, state: Any, config: TrainingConfig) -> None
 
 
 class Freezer:
-    """Switches the gradients of an encoder off and on; parameters that never learn stay off."""
+    """Switches gradients of an encoder, or of its first layers, off and on; parameters that never learn stay off."""
 
     def __init__(self, encoder: nn.Module) -> None:
         self.encoder = encoder
         self.learning = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-        self.frozen = False
+        self.frozen: frozenset[nn.Parameter] = frozenset()
 
-    def freeze(self, frozen: bool) -> bool:
-        """Freeze or thaw; returns whether that changed anything."""
+    def freeze(self, these: Iterable[nn.Parameter]) -> bool:
+        """Freeze these parameters of the encoder, and thaw all others; returns whether that changed anything."""
+        frozen = frozenset(these) & frozenset(self.learning)
         changed, self.frozen = frozen != self.frozen, frozen
         for parameter in self.learning:
-            parameter.requires_grad_(not frozen)
+            parameter.requires_grad_(parameter not in frozen)
         return changed
 
     def hold_statistics(self) -> None:
-        """After `model.train()`: a frozen encoder keeps its BatchNorm statistics too."""
-        if self.frozen:
+        """After `model.train()`: what is frozen keeps its BatchNorm statistics too."""
+        if self.frozen and len(self.frozen) == len(self.learning):
             self.encoder.eval()
+            return
+        for module in self.encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight in self.frozen:
+                module.eval()

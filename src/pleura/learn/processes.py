@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +24,24 @@ class _SumOverProcesses(torch.autograd.Function):
         total = gradient.clone()
         distributed.all_reduce(total)
         return total
+
+
+def machine(device: torch.device, processes: int) -> str:
+    """What trains, in words: `2 processes on 2 CPU cores (Intel Xeon ...)`, or the name of the GPU."""
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"{os.cpu_count()} CPU cores ({_processor()})"
+    return f"{processes} process{'es' if processes > 1 else ''} on {where}"
+
+
+def _processor() -> str:
+    try:  # where Linux has it; elsewhere Python knows
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def is_first_process() -> bool:

@@ -32,7 +32,7 @@ from pleura.learn.checkpoint import (
     save_state,
     write_atomically,
 )
-from pleura.settings import Recipe
+from pleura.settings import ModelConfig, Recipe
 
 BEST, LAST, STATE, METRICS, AVERAGES = (
     "best.safetensors",
@@ -208,7 +208,10 @@ def changed_settings(state: Mapping[str, Any], recipe: Recipe, data_sha256: str,
     """
     if state["data_sha256"] != data_sha256:
         raise OutputError(f"{data}: is not the dataset that this run began with; choose another --out")
-    before, now = (_flat("", document) for document in (state["recipe"], recipe.model_dump(mode="json")))
+    # Settings of the net come with a default that is how it was before them.
+    model = ModelConfig().model_dump(mode="json") | state["recipe"]["model"]
+    documents = state["recipe"] | {"model": model}, recipe.model_dump(mode="json")
+    before, now = (_flat("", document) for document in documents)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
     if other_net:

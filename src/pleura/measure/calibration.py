@@ -12,8 +12,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
-from scipy.stats import beta as beta_distribution
 
 Numbers: TypeAlias = NDArray[np.float64]
 Method: TypeAlias = Literal["platt", "beta"]
@@ -91,6 +89,12 @@ def pixel_counts(probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -
     levels = np.clip((logit(probabilities) + LOGIT_LIMIT) / step, 0, LOGIT_LEVELS - 1).astype(np.int64)
     keys = levels * 2 + masks + np.arange(n)[:, None, None] * (2 * LOGIT_LEVELS)
     return np.bincount(keys.reshape(-1), minlength=n * 2 * LOGIT_LEVELS).reshape(n, LOGIT_LEVELS, 2)
+
+
+def expit(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Logits to probabilities, of any shape and in their own type; exact to rounding far below 0 too."""
+    # scipy has it, but `pleura predict` needs nothing else of scipy, which takes longer to import than this to run.
+    return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
 def level_logits() -> Numbers:
@@ -240,12 +244,14 @@ def conformal(
     own is; with ties it is less.
     Source: Wilks 1941; the same number as the bound of Clopper & Pearson 1934 on k - 1 misses.
     """
+    from scipy.special import betainc  # the distribution of Beta; imported by pleura tune alone, as said in `expit`
+
     lowest: dict[int, float] = {}
     for patient, score in zip(np.asarray(patients)[positive].tolist(), scores[positive].tolist(), strict=True):
         lowest[patient] = min(score, lowest.get(patient, score))
     ordered = np.sort(np.array(list(lowest.values())))
     ranks = np.arange(1, len(ordered) + 1)
-    kept = beta_distribution.cdf(alpha, ranks, len(ordered) - ranks + 1) >= confidence
+    kept = betainc(ranks, len(ordered) - ranks + 1, alpha) >= confidence
     if not kept.any():
         return None
     return Rule(float(ordered[int(np.flatnonzero(kept)[-1])]), alpha, confidence, len(ordered))

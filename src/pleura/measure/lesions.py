@@ -17,14 +17,13 @@ from scipy import ndimage
 from pleura.measure.calibration import LOGIT_LEVELS, pixel_counts
 from pleura.measure.guards import Finding, OrientationCheck
 from pleura.measure.operating import Candidates
+from pleura.measure.side import side_of
 from pleura.measure.surface import SurfaceDistances
 from pleura.measure.triplet import REFERENCE_AREA_PX, Triplet
 
 COVERED_SHARE = 0.1
 LEAST_AREA_PX = 100
 """Candidates below this many pixels of 1024 x 1024 are dropped: a dust of them tells nothing, and takes memory."""
-BOTH_SIDES_SHARE = 0.2
-"""A mask has two sides when at least this share of it lies on the smaller one."""
 REFERENCE_SIDE_PX = round(REFERENCE_AREA_PX**0.5)
 TOLERANCE_PX, TOLERANCE_MM = 8.0, 3.0
 """Of the surface Dice: 8 px of 1024 are 3 mm of a chest 38 cm wide."""
@@ -90,17 +89,6 @@ def candidates(probabilities: NDArray[np.float32], mask: NDArray[np.uint8], thre
     least = LEAST_AREA_PX * mask.size / REFERENCE_AREA_PX
     false = numbers[(shared[1:, 1:].sum(axis=0) == 0) & (sizes[1:] >= least)] if count else numbers
     return Candidates(tuple(found_at), tuple(highest[false].tolist()))
-
-
-def side_of(mask: NDArray[np.uint8]) -> str | None:
-    """The patient's side of a mask (H, W): `R` in the image's left half, `L` in its right, `B` both, None empty."""
-    right = int(mask[:, : mask.shape[1] // 2].sum())
-    total = int(mask.sum())
-    if total == 0:
-        return None
-    if min(right, total - right) >= BOTH_SIDES_SHARE * total:
-        return "B"
-    return "R" if right > total - right else "L"
 
 
 class Looks:

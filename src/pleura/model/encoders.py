@@ -1,10 +1,13 @@
-"""Encoders: timm nets that give a pyramid of features. The only file that imports timm.
+"""Encoders: nets that give a pyramid of features, timm's or our own. The only file that imports timm.
 
 Source: https://github.com/huggingface/pytorch-image-models (`features_only`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.errors import ConfigError, InputError
+from pleura.model.mobilenet import MobileNetV2
 from pleura.model.weights import fold_to_one_channel, read_weights
 
+OWN = {"mobilenetv2_100": MobileNetV2}
+"""timm's name -> our own net with its keys and arithmetic. Only timm downloads weights."""
 
-def _declare_torchvision_operators() -> None:
+
+@cache
+def import_timm() -> Any:
+    """timm, imported when a net of it is first asked for: with torchvision that takes longer than torch itself."""
     # torchvision's wheel does not import beside a CPU-only torch ("operator torchvision::nms does not exist"): it
     # registers fake kernels for operators that its compiled library, built for CUDA, could not declare. timm imports
     # torchvision. Neither operator is called here, so that declaring them is enough.
@@ -24,16 +33,25 @@ def _declare_torchvision_operators() -> None:
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             torch.library.define(f"torchvision::{name}", boxes)
+    import timm  # only after the operators exist
+
+    return timm
 
 
-_declare_torchvision_operators()
-
-import timm  # noqa: E402  (only after the operators exist)
-from timm.models import is_model, list_models  # noqa: E402
+@dataclass(frozen=True)
+class _Pyramid:
+    net: nn.Module
+    channels: list[int]
+    reductions: list[int]
+    layers: list[str]
+    """The module that gives each feature."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels_last: bool = False
 
 
 class Encoder(nn.Module):
-    """A timm net that maps (N, C, H, W) to its features, high to low resolution.
+    """A net that maps (N, C, H, W) to its features, high to low resolution.
 
     channels, reductions: of each feature, in that order. mean, std: of the input in [0, 1], one number for all
     channels: a grey image has one, and with one number for all a three-channel stem folds into one exactly.
@@ -42,34 +60,70 @@ class Encoder(nn.Module):
     def __init__(self, name: str, in_channels: int = 3, pretrained: bool | str = False) -> None:
         """Raises: ConfigError for an unknown net or one without a pyramid, InputError if weights cannot be had."""
         super().__init__()
-        if not is_model(name):
-            close = ", ".join(list_models(f"*{name.split('_')[0]}*")[:5])
-            meant = f"did you mean one of: {close}?" if close else "see timm.list_models()"
-            raise ConfigError(f"model.encoder: timm has no net {name!r}; {meant}")
-        self.net = _create(name, in_channels, pretrained is True)
         self.name = name
-        self.channels: list[int] = list(self.net.feature_info.channels())
-        self.reductions: list[int] = list(self.net.feature_info.reduction())
-        if any(deep != 2 * shallow for shallow, deep in zip(self.reductions, self.reductions[1:], strict=False)):
-            raise ConfigError(f"model.encoder: {name} halves its features by {self.reductions}, a U-Net needs 2 each")
-        if self.net.pretrained_cfg.get("fixed_input_size"):
-            raise ConfigError(f"model.encoder: {name} takes images of one size only; choose another")
-        self.channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
+        if name in OWN and pretrained is not True:
+            own = OWN[name](in_channels)
+            layers = [f"blocks.{stage}" for stage in own.feature_stages]
+            made = _Pyramid(own, list(own.channels), list(own.reductions), layers, own.mean, own.std)
+        else:
+            made = _of_timm(name, in_channels, pretrained is True)
+        self.net, self.channels, self.reductions = made.net, made.channels, made.reductions
+        self.channels_last, self.layers = made.channels_last, made.layers
         if isinstance(pretrained, str):
             load_encoder(self.net, Path(pretrained), name)
-        settings: dict[str, Any] = self.net.pretrained_cfg
-        self.mean = float(sum(settings["mean"]) / len(settings["mean"]))
-        self.std = float(sum(settings["std"]) / len(settings["std"]))
+        self.mean, self.std = (float(sum(numbers) / len(numbers)) for numbers in (made.mean, made.std))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, C, H, W) with H and W multiples of the deepest reduction -> features, high to low resolution."""
         features: list[Tensor] = self.net(images)
         return [feature.movedim(-1, 1) for feature in features] if self.channels_last else features
 
+    def until_stride(self, stride: int) -> list[nn.Parameter]:
+        """The parameters of the layers up to the feature at `stride`, those of the stem included.
+
+        Raises: ConfigError if the encoder has no feature there, or its layers cannot be told apart.
+        """
+        if stride not in self.reductions:
+            strides = ", ".join(map(str, self.reductions))
+            raise ConfigError(
+                f"training.freeze_encoder_stride: {self.name} has features at strides {strides}, not {stride}"
+            )
+        # With one separator names agree, as in load_encoder; layers are registered in the order that images take.
+        last = self.layers[self.reductions.index(stride)].replace(".", "_")
+        modules = [name.replace(".", "_") for name, _ in self.net.named_modules()]
+        if any(layer.replace(".", "_") not in modules for layer in self.layers):
+            raise ConfigError(
+                f"training.freeze_encoder_stride: {self.name} has features that no one layer gives, its layers "
+                "cannot be told apart; set freeze_encoder_stride to 0"
+            )
+        before = [f"{name}_" for name in modules[1 : modules.index(last)]]
+        until = tuple(name for name in before if not last.startswith(name))
+        names = [name.replace(".", "_") for name, _ in self.net.named_parameters()]
+        ends = max(position for position, name in enumerate(names) if name.startswith((f"{last}_", *until)))
+        return list(self.net.parameters())[: ends + 1]
+
+
+def _of_timm(name: str, in_channels: int, download: bool) -> _Pyramid:
+    models = import_timm().models
+    if not models.is_model(name):
+        close = ", ".join(models.list_models(f"*{name.split('_')[0]}*")[:5])
+        meant = f"did you mean one of: {close}?" if close else "see timm.list_models()"
+        raise ConfigError(f"model.encoder: timm has no net {name!r}; {meant}")
+    net = _create(name, in_channels, download)
+    channels, reductions = list(net.feature_info.channels()), list(net.feature_info.reduction())
+    if any(deep != 2 * shallow for shallow, deep in pairwise(reductions)):
+        raise ConfigError(f"model.encoder: {name} halves its features by {reductions}, a U-Net needs 2 each")
+    settings: dict[str, Any] = net.pretrained_cfg
+    if settings.get("fixed_input_size"):
+        raise ConfigError(f"model.encoder: {name} takes images of one size only; choose another")
+    channels_last = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
+    layers = list(net.feature_info.module_name())
+    return _Pyramid(net, channels, reductions, layers, settings["mean"], settings["std"], channels_last)
+
 
 def _create(name: str, in_channels: int, download: bool) -> Any:
     try:
-        return timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=download)
+        return import_timm().create_model(name, features_only=True, in_chans=in_channels, pretrained=download)
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"model.encoder: {name} has no feature pyramid in timm ({error}); choose another") from error
     except (OSError, RuntimeError) as error:

@@ -17,28 +17,36 @@ from pleura.settings import ModelConfig
 class UNet(nn.Module):
     """Encoder, one decoder stage for each feature but the deepest, one last upsample, a 1x1 convolution.
 
+    With an `output_stride` above 1 the decoder ends at that stride, without the finer features and the last upsample.
+
     What the stages are made of, and the heads beside the last, stand in `model/decoder.py`.
     """
 
     def __init__(self, encoder: Encoder, config: ModelConfig) -> None:
-        """Raises: ConfigError if `decoder_widths` does not have one width for each stage."""
+        """Raises: ConfigError if `decoder_widths` does not have one width for each stage, or no stage is left."""
         super().__init__()
-        skips = encoder.channels[-2::-1]
+        first = _first_feature(encoder, config.output_stride)
+        skips = encoder.channels[first:-1][::-1]
         widths = config.decoder_widths
         if len(widths) != len(skips):
+            from_stride = f" from stride {config.output_stride} on" if config.output_stride > 1 else ""
             raise ConfigError(
-                f"model.decoder_widths: {encoder.name} has {len(encoder.channels)} features, so that the decoder has "
-                f"{len(skips)} stages; give {len(skips)} widths, not {len(widths)}"
+                f"model.decoder_widths: {encoder.name} has {len(skips) + 1} features{from_stride}, so that the decoder "
+                f"has {len(skips)} stages; give {len(skips)} widths, not {len(widths)}"
             )
-        self.stride = encoder.reductions[-1]
+        self.stride, self.first = encoder.reductions[-1], first
         self.encoder = encoder
         ins = [encoder.channels[-1], *widths[:-1]]
         self.decoder = nn.ModuleList(
             DecoderStage(deep, skip, width, config) for deep, skip, width in zip(ins, skips, widths, strict=True)
         )
-        # Encoders that begin at stride 4 (ConvNeXt) leave more for the last upsample to do.
-        self.last_upsample = last_upsample(widths[-1], encoder.reductions[0], config)
-        self.head = nn.Conv2d(config.last_width, config.classes, 1)
+        if config.output_stride == 1:
+            # Encoders that begin at stride 4 (ConvNeXt) leave more for the last upsample to do.
+            self.last_upsample: nn.Module = last_upsample(widths[-1], encoder.reductions[0], config)
+            self.head = nn.Conv2d(config.last_width, config.classes, 1)
+        else:
+            self.last_upsample = nn.Identity()
+            self.head = nn.Conv2d(widths[-1], config.classes, 1)
         # Drawn last, so that a seed gives the same net above with these heads and without.
         self.presence = PresenceHead(encoder.channels[-1]) if config.presence_head else None
         deep_widths = widths if config.deep_supervision else []
@@ -51,12 +59,15 @@ class UNet(nn.Module):
         """
         height, width = images.shape[-2:]
         images = padded(images, self.stride)
-        *skips, deepest = self.encoder(images)
+        *skips, deepest = self.encoder(images)[self.first :]
         decoded, stages = deepest, []
         for stage, skip in zip(self.decoder, reversed(skips), strict=True):
             decoded = stage(decoded, skip)
             stages.append(decoded)
-        logits: Tensor = self.head(self.last_upsample(decoded))[..., :height, :width]
+        logits: Tensor = self.head(self.last_upsample(decoded))
+        if logits.shape[-2:] != images.shape[-2:]:  # output_stride
+            logits = functional.interpolate(logits, size=images.shape[-2:], mode="bilinear")
+        logits = logits[..., :height, :width]
         if not every_output:
             return logits
         # Without deep supervision there are stages, but no heads on them.
@@ -64,3 +75,13 @@ class UNet(nn.Module):
         large = [functional.interpolate(part, size=images.shape[-2:], mode="bilinear") for part in small]
         presence = self.presence(deepest) if self.presence is not None else None
         return Outputs(logits, presence, tuple(part[..., :height, :width] for part in large))
+
+
+def _first_feature(encoder: Encoder, output_stride: int) -> int:
+    """Which of the encoder's features is the finest that the decoder uses. Raises: ConfigError if there is none."""
+    if output_stride == 1:
+        return 0
+    if output_stride not in encoder.reductions[:-1]:
+        strides = ", ".join(str(reduction) for reduction in encoder.reductions[:-1])
+        raise ConfigError(f"model.output_stride: {encoder.name} has features at strides {strides}, not {output_stride}")
+    return encoder.reductions.index(output_stride)

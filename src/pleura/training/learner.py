@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +20,16 @@ from pleura.data.augment import augment
 from pleura.data.batches import Batch, batches
 from pleura.data.dataset import Dataset
 from pleura.data.sampler import epoch_order, negatives_wanted, rank_bounds, rate_of_epoch
-from pleura.errors import ConfigError, InputError
+from pleura.errors import ConfigError
 from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, load_weights
 from pleura.learn.optimizers import Freezer
-from pleura.learn.processes import synchronise_batchnorm
+from pleura.learn.processes import machine, synchronise_batchnorm
 from pleura.learn.run import Progress
 from pleura.model import build_model
 from pleura.model.encoders import Encoder
 from pleura.model.inference import Preprocessing, normalise, resize_images, resize_masks
 from pleura.settings import Recipe, StageConfig
+from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
 from pleura.training.validate import Validation
 
 
@@ -47,7 +48,9 @@ class Learner:
     """One net and the cases of one fold."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, accelerator: Accelerator, fold: int) -> None:
-        """Raises: ConfigError for a net that cannot be built, InputError for weights or a fold that are not there."""
+        """Raises: ConfigError for a net that cannot be built or labels that are not there; InputError for weights or a
+        fold that are not there, or a teacher that has learned from validation cases; CheckpointError for a damaged one.
+        """
         self.recipe, self.dataset, self.accelerator, self.fold = recipe, dataset, accelerator, fold
         self.train_positions, self.val_positions = dataset.positions("train", fold), dataset.positions("val", fold)
         set_seed(recipe.seed)
@@ -60,9 +63,18 @@ class Learner:
         self.net, self.model = net, accelerator.prepare_model(net)
         encoder = cast(Encoder, net.encoder)
         self.freezer = Freezer(encoder)
+        for stage in recipe.stages:
+            if stage.freeze_encoder_stride:
+                encoder.until_stride(stage.freeze_encoder_stride)  # refused now, not hours later
         self.met: dict[str, list[str]] = {"train": [], "val": []}
+        self.taught: dict[str, Any] = {}
+        """Of all teachers so far: `weights_sha256`, and whether each `tells_what_it_has_seen`; empty: none so far."""
         scaled = recipe.model.input_scaling == "encoder"
         self.mean, self.std = (encoder.mean, encoder.std) if scaled else (0.0, 1.0)
+        self._teachers: dict[str, Teacher] = {}
+        self.labels = {
+            stage.name: Labels(stage, dataset, self.train_positions, self._teacher) for stage in recipe.stages
+        }
 
     @property
     def writes(self) -> bool:
@@ -76,34 +88,65 @@ class Learner:
         fold validates on.
         """
         checkpoint = load_checkpoint(path)
-        leaked = set(checkpoint.seen.get("train", [])) & set(self._keys(self.val_positions))
-        if leaked:
-            raise InputError(
-                f"{path}: has learned from {len(leaked)} of the validation cases of fold {self.fold}; train the fold "
-                "that it left out, or start from other weights"
-            )
+        refuse_leaks(path, checkpoint.seen, self.dataset, self.fold, "start from other weights")
         channels = checkpoint.model.in_channels
         if channels != self.recipe.model.in_channels:
             raise ConfigError(f"{path}: its net takes {channels} channels; set model.in_channels={channels} for it")
         self.take_up(checkpoint, path)
 
+    def _teacher(self, path: str) -> Teacher:
+        """A teacher, loaded once for all stages."""
+        if path not in self._teachers:
+            teacher = Teacher(path, self.accelerator.device)
+            refuse_leaks(path, teacher.seen, self.dataset, self.fold, "take another teacher")
+            self._teachers[path] = teacher
+        return self._teachers[path]
+
     def take_up(self, checkpoint: Checkpoint, origin: Path | str) -> None:
         """Take the weights of a checkpoint, and remember which cases it has met. Raises: CheckpointError."""
         self.load(checkpoint.weights, origin)
         self.met = {part: checkpoint.seen.get(part, []) for part in ("train", "val")}
+        self.taught = dict(checkpoint.provenance.get("teacher") or {})
+
+    def go_on(self, state: Mapping[str, Any], stages: int, origin: Path | str) -> None:
+        """Go on from a state in which so many stages have begun. Raises: CheckpointError."""
+        self.load(state["model"], origin)
+        self.met, self.taught = state["met"], state.get("taught", {})
+        if "teachers" not in state:  # of a version whose states did not name the cases that the run had learned from
+            for stage in self.recipe.stages[:stages]:
+                self.meet(stage)
+
+    def state(self) -> dict[str, Any]:
+        """What `go_on` takes up, and by which weights of which teachers."""
+        teachers = {path: teacher.weights_sha256 for path, teacher in self._teachers.items()}
+        return {"model": self.net.state_dict(), "met": self.met, "taught": self.taught, "teachers": teachers}
+
+    def changed_teachers(self, state: Mapping[str, Any]) -> list[str]:
+        """The teachers that are others than when a run was stopped, under the same path; one sentence each."""
+        before: Mapping[str, list[str]] = state.get("teachers", {})
+        now = {path: teacher.weights_sha256 for path, teacher in self._teachers.items() if path in before}
+        return [
+            f"the weights of the teacher {path} were {_in_short(before[path])}, are {_in_short(hashes)}"
+            for path, hashes in now.items()
+            if hashes != before[path]
+        ]
 
     def load(self, weights: Mapping[str, Tensor], origin: Path | str) -> None:
         """Put weights into the net. Raises: CheckpointError if they are another net's."""
         load_weights(self.net, weights, origin)
 
-    def freeze_encoder(self, frozen: bool) -> None:
-        """Let the encoder learn, or not."""
+    def freeze_encoder(self, stage: StageConfig, epoch: int) -> None:
+        """Let the encoder learn, or what of it learns in this epoch (0, 1, ...) of a stage. Raises: ConfigError."""
+        encoder = cast(Encoder, self.net.encoder)
+        frozen = encoder.until_stride(stage.freeze_encoder_stride) if stage.freeze_encoder_stride else []
+        if epoch < stage.freeze_encoder_epochs:
+            frozen = list(encoder.parameters())
         if self.freezer.freeze(frozen) and self.accelerator.num_processes > 1:
             # DistributedDataParallel notes which parameters have gradients when it is made.
             self.model = self.accelerator.prepare_model(self.net)
 
     def to_train(self) -> None:
-        """Set the net to train; a frozen encoder keeps its BatchNorm statistics."""
+        """Set the net to train; what is frozen of the encoder keeps its BatchNorm statistics."""
         self.model.train()
         self.freezer.hold_statistics()
 
@@ -118,19 +161,23 @@ class Learner:
         The last batch is filled up with the epoch's first cases: BatchNorm suffers from a batch of one.
         Raises: ConfigError if there are fewer cases than processes.
         """
-        positive, processes = self.dataset.positive[self.train_positions], self.accelerator.num_processes
+        positions, processes = self.labels[stage.name].positions, self.accelerator.num_processes
+        positive = self.dataset.positive[positions]
         before = [
-            rate_of_epoch(earlier.positive_rate, each, earlier.epochs)
+            (self.dataset.positive[self.labels[earlier.name].positions], earlier, each)
             for earlier, each in self._epochs_before(stage, epoch, history)
         ]
         # Counted over all stages, so that the rotation of negatives goes on where the stage before left it.
-        shown = sum(negatives_wanted(positive, rate) for rate in before)
+        shown = sum(
+            negatives_wanted(cases, rate_of_epoch(earlier.positive_rate, each, earlier.epochs))
+            for cases, earlier, each in before
+        )
         rate = rate_of_epoch(stage.positive_rate, epoch, stage.epochs)
         chosen = epoch_order(positive, rate, self.recipe.seed, len(before), shown)[: stage.cases_per_epoch]
         size = min(stage.batch_size, len(chosen) - len(chosen) % processes)
         if size == 0:
             raise ConfigError(f"{len(chosen)} training cases cannot be shared by {processes} processes; use fewer")
-        return np.resize(self.train_positions[chosen], (-(-len(chosen) // size), size))
+        return np.resize(positions[chosen], (-(-len(chosen) // size), size))
 
     def _epochs_before(
         self, stage: StageConfig, epoch: int, history: Sequence[Mapping[str, Any]]
@@ -146,18 +193,25 @@ class Learner:
         first, last = self._rows(order.shape[1])
         return batches(self.dataset, order[:, first:last].reshape(-1), last - first)
 
-    def prepared(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Tensor]:
+    def prepared(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Targets]:
         """A part of a global batch of `of` cases as the net takes it, resized and augmented on the device.
 
-        Returns: inputs (n, in_channels, S, S), normalised, and masks (n, classes, S, S), float32.
+        Returns: inputs (n, in_channels, S, S), normalised, float32; what the net shall say of them.
         """
+        images, masks = self._augmented(batch, stage, seed, of)
+        targets = self.labels[stage.name].targets(batch.positions, images, masks, self.accelerator.autocast)
+        masks = targets.masks.expand(-1, self.recipe.model.classes, -1, -1)
+        return self._inputs(images, stage), replace(targets, masks=masks)
+
+    def _augmented(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Tensor]:
         device = self.accelerator.device
         images = resize_images(batch.images.to(device), stage.size_px)
         masks = resize_masks(batch.masks.to(device), stage.size_px)
         first = self._rows(of)[0] if len(images) < of else 0
-        images, masks = augment(images, masks, stage.augment, seed, of=(first, of))
-        inputs = normalise(images, self.preprocessing(stage)).contiguous(memory_format=torch.channels_last)
-        return inputs, masks.expand(-1, self.recipe.model.classes, -1, -1)
+        return augment(images, masks, stage.augment, seed, of=(first, of))
+
+    def _inputs(self, images: Tensor, stage: StageConfig) -> Tensor:
+        return normalise(images, self.preprocessing(stage)).contiguous(memory_format=torch.channels_last)
 
     def inputs_like_those_of(self, stage: StageConfig, progress: Progress) -> Iterator[Tensor]:
         """Inputs as the stage's last epoch trained on them, `refresh_cases` in all; the same in every process."""
@@ -167,7 +221,7 @@ class Learner:
         torch.manual_seed(number_of(self.recipe.seed, progress.stage, stage.epochs))
         for step, batch in enumerate(batches(self.dataset, order, stage.batch_size)):
             seed = (self.recipe.seed, progress.stage, stage.epochs, step)
-            yield self.prepared(batch, stage, seed, len(batch.positions))[0]
+            yield self._inputs(self._augmented(batch, stage, seed, len(batch.positions))[0], stage)
 
     def checkpoint(self, stage: StageConfig, epoch: int, validation: Validation, what: str = "epoch") -> Checkpoint:
         """The net as it is, with what is known of it. what: `epoch`, or the kind of average that it is."""
@@ -188,13 +242,29 @@ class Learner:
                 "epoch": epoch,
                 "weights": what,
                 "seed": self.recipe.seed,
+                "machine": machine(self.accelerator.device, self.accelerator.num_processes),
                 "pleura": __version__,
+                **({"teacher": self.taught} if self.taught else {}),
             },
         )
 
+    def meet(self, stage: StageConfig) -> None:
+        """Remember the cases that a stage is about to learn from, and those that its teacher has met.
+
+        What it knows of them, the net is about to learn. Kept, because a resumed run may have other settings.
+        """
+        labels = self.labels[stage.name]
+        met = {"train": self._keys(labels.positions), "val": []}
+        if teacher := labels.teacher:
+            met = {part: [*keys, *teacher.seen[part]] for part, keys in met.items()}
+            hashes = dict.fromkeys([*self.taught.get("weights_sha256", []), *teacher.weights_sha256])
+            tells = teacher.tells and self.taught.get("tells_what_it_has_seen", True)
+            self.taught = {"weights_sha256": list(hashes), "tells_what_it_has_seen": tells}
+        self.met = {part: list(dict.fromkeys([*self.met[part], *keys])) for part, keys in met.items()}
+
     def _seen(self) -> dict[str, list[str]]:
         """What the weights have met now or before; a case they learn from is no case they are merely chosen on."""
-        learned = dict.fromkeys([*self._keys(self.train_positions), *self.met["train"]])
+        learned = dict.fromkeys(self.met["train"])
         chosen = dict.fromkeys([*self._keys(self.val_positions), *self.met["val"]])
         return {"train": list(learned), "val": [key for key in chosen if key not in learned]}
 
@@ -203,6 +273,10 @@ class Learner:
 
     def _keys(self, positions: NDArray[np.int64]) -> list[str]:
         return [case_key(self.dataset.cases[position].image_id) for position in positions]
+
+
+def _in_short(hashes: Sequence[str]) -> str:
+    return ", ".join(each[:12] for each in hashes)
 
 
 def number_of(*seed: int) -> int:

@@ -1,0 +1,44 @@
+"""Settings of what a net learns from: masks of several sources, and a teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pleura.settings.strict import Probability, Strict
+
+Source = Annotated[str, Field(min_length=1)]
+Weight = Annotated[float, Field(ge=0, le=1000)]
+Smoothing = Annotated[float, Field(ge=0, lt=0.5)]
+
+
+class LabelsConfig(Strict):
+    """How much the masks of each source count, by `label_source` of cases.csv, and what a teacher adds to them."""
+
+    weights: dict[Source, Weight] = Field(default={})
+    """Source -> weight of its cases beside the others of a batch, in every loss; 1 where not named. 0 leaves the cases
+    out of the epochs, of `positive_rate`, and of what the checkpoint says it has seen. On the command line a source
+    with a dot is written as `labels.weights={a.b: 0}`."""
+    smoothing: dict[Source, Smoothing] = Field(default={})
+    """Source -> s: what its masks mark becomes 1 - s. The background stays 0: a little on each of its pixels would add
+    up to more than most pneumothoraces, and say of every image that there is one."""
+    teacher: Annotated[str, Field(min_length=1)] | None = None
+    """A checkpoint, a run or an ensemble, as `pleura predict --model` takes it: sees the same augmented images, at the
+    size of the stage, without TTA. One that says it has learned from validation cases is refused; one that does not
+    say what it has seen, as imported weights, is warned of, and the checkpoint's provenance tells so."""
+    teacher_share: Probability = 0.5
+    """The target is (1 - share) x mask + share x the teacher's probabilities; 1: distillation alone."""
+    teacher_sources: list[Source] = Field(default=[])
+    """Sources that the teacher is for; empty: all."""
+    least_agreement: Probability = 0.0
+    """Cases of these sources whose mask has a lower Dice with the teacher's, by its own triplet, have weight 0 in that
+    step; both empty agree in full."""
+
+    @model_validator(mode="after")
+    def _a_teacher_has_something_to_say(self) -> LabelsConfig:
+        if self.teacher is None and (self.teacher_sources or self.least_agreement):
+            raise ValueError("teacher_sources and least_agreement need a teacher; set labels.teacher")
+        if self.teacher is not None and not (self.teacher_share or self.least_agreement):
+            raise ValueError("the teacher has no say; give teacher_share or least_agreement a value above 0")
+        return self

@@ -1,0 +1,54 @@
+"""Settings of the net."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pleura.settings.strict import Strict
+
+
+class ModelConfig(Strict):
+    """The net."""
+
+    architecture: Literal["unet", "albunet"] = "unet"
+    """`unet`: any timm encoder with a U-Net decoder. `albunet`: ResNet34 with the TernausNet decoder."""
+    encoder: str = "densenet121"
+    """A timm net with pyramid features. `albunet` takes resnet34 alone."""
+    pretrained: bool | str = True
+    """true: ImageNet weights by timm's own download; false: random; a path: a local file with timm's key names."""
+    in_channels: Literal[1, 3] = 1
+    """1 folds a three-channel stem into one, with equal outputs on grey images."""
+    classes: Annotated[int, Field(ge=1)] = 1
+    """Output channels, each with a sigmoid of its own."""
+    decoder_widths: list[Annotated[int, Field(ge=1)]] = Field(default=[256, 256, 128, 64])
+    """Channels of each decoder stage of a `unet`, low to high resolution; the notebook's by default."""
+    last_width: Annotated[int, Field(ge=1)] = 64
+    """Channels at full resolution, before the 1 x 1 convolution of a `unet`; unused where output_stride is above 1."""
+    output_stride: Literal[1, 2, 4, 8] = 1
+    """A `unet` decodes to 1 / output_stride of the image's side and enlarges its logits linearly from there; above 1,
+    decoder_widths has no widths for the finer stages. Full resolution costs most of a light net's time."""
+    normalisation: Literal["none", "batch", "group"] = "none"
+    """What follows each decoder convolution of a `unet`; the winner's nets have nothing."""
+    bottleneck: Literal["plain", "scse"] = "plain"
+    """`scse`: spatial and channel squeeze-and-excitation after each bottleneck of a `unet` (arXiv 1803.02579)."""
+    upsampling: Literal["nearest", "bilinear", "transposed"] = "nearest"
+    """How a decoder stage of a `unet` doubles the resolution; `transposed` has weights of its own."""
+    presence_head: bool = False
+    """A second output of a `unet`, from the deepest feature: is there any pneumothorax. No pixel gets a higher
+    probability than the image."""
+    deep_supervision: bool = False
+    """A further 1 x 1 convolution on each decoder stage of a `unet`, for the loss alone (see loss.deep)."""
+    input_scaling: Literal["encoder", "none"] = "encoder"
+    """`encoder`: as the encoder's ImageNet weights expect; `none`: [0, 1], as the winner's AlbuNet and seunet."""
+
+    @model_validator(mode="after")
+    def _albunet_is_resnet34(self) -> ModelConfig:
+        if self.architecture == "albunet" and self.encoder != "resnet34":
+            raise ValueError(f"albunet is built on resnet34, not on {self.encoder}; set model.encoder=resnet34")
+        if self.architecture == "albunet" and (self.presence_head or self.deep_supervision):
+            raise ValueError("albunet has neither presence_head nor deep_supervision; set model.architecture=unet")
+        if self.architecture == "albunet" and self.output_stride > 1:
+            raise ValueError("albunet decodes to full resolution; set model.output_stride=1 or model.architecture=unet")
+        return self

@@ -1,0 +1,56 @@
+"""The model that comes with pleura: where it lies, and the word `default` that names it.
+
+It lies in the package, which belongs to pip: nothing is written into it, nor beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pleura.errors import CheckpointError, OutputError
+
+DEFAULT = "default"
+FILE = Path(__file__).parent / "weights" / "default.safetensors"
+
+
+def default_model() -> Path:
+    """The checkpoint that comes with pleura. Raises: CheckpointError if this installation has none."""
+    if not FILE.is_file():
+        raise CheckpointError(
+            f"{FILE}: the model that comes with pleura is missing; install pleura again, or name a checkpoint of yours"
+        )
+    return FILE
+
+
+def named(model: Path | str) -> Path:
+    """The path of a model as it was typed: `./default` is a file or folder of that name, `default` the word.
+
+    A Path drops the `./`, so that only a text can tell them apart: the former becomes absolute.
+    """
+    path = Path(model)
+    return path.absolute() if path == Path(DEFAULT) and str(model) != DEFAULT else path
+
+
+def as_typed(path: Path) -> str:
+    """How to type a path where a model is named: never as the word `default`."""
+    return f"./{path}" if path == Path(DEFAULT) else str(path)
+
+
+def model_path(model: Path | str) -> Path:
+    """The path that a user means: as it is, but `default` is the model that comes with pleura, whatever else is there.
+
+    Raises: CheckpointError if that model is missing.
+    """
+    path = named(model)
+    return default_model() if path == Path(DEFAULT) else path
+
+
+def is_default(path: Path) -> bool:
+    """Whether a path is the very file that comes with pleura; a copy of it is not."""
+    return path.is_file() and FILE.is_file() and path.samefile(FILE)
+
+
+def keep_default(path: Path, way_out: str) -> None:
+    """Refuse to change the model that comes with pleura. Raises: OutputError if `path` is its file."""
+    if is_default(path):
+        raise OutputError(f"{path}: is the model that comes with pleura, and stays as it is; {way_out}")

@@ -1,0 +1,179 @@
+"""What the net learns from: masks weighted and softened by their source, and a teacher's probabilities beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pleura.data.dataset import Dataset
+from pleura.errors import CheckpointError, ConfigError, InputError
+from pleura.learn.checkpoint import Checkpoint, case_key
+from pleura.learn.identity import weights_hash
+from pleura.measure.metrics import siim_dice
+from pleura.model.inference import infer
+from pleura.predict import Predictor
+from pleura.settings import StageConfig
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the outputs of a batch shall be."""
+
+    masks: Tensor
+    """(n, classes, S, S) float32, in {0, 1}, or in [0, 1] if `soft`."""
+    weights: Tensor | None = None
+    """(n,) float32 of each image in the loss; None: all count alike."""
+    soft: bool = False
+
+
+class Teacher:
+    """One net or the weighted mean of several, which says what it finds on the images that another one learns from."""
+
+    def __init__(self, path: str, device: torch.device) -> None:
+        """Raises: CheckpointError, InputError: as `Predictor.load`."""
+        self.path, self.predictor = path, Predictor.load(path, "none", str(device))
+        self.seen: dict[str, list[str]] = {
+            part: list(dict.fromkeys(key for one in self.predictor.checkpoints for key in one.seen.get(part, [])))
+            for part in ("train", "val")
+        }
+        self.tells = all(_tells(one) for one in self.predictor.checkpoints)
+        """Whether it says what it has learned from: imported weights do not, nor does what they have taught."""
+        self.weights_sha256 = [weights_hash(one.weights) for one in self.predictor.checkpoints]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Probabilities of images as they are after augmentation: (n, 1, S, S) float32 in [0, 1] -> the same.
+
+        Raises: CheckpointError if they are not finite.
+        """
+        given, total = self.predictor, torch.zeros_like(images)
+        for model, preprocessing, weight in zip(given.models, given.preprocessings, given.weights, strict=True):
+            at_this_size = replace(preprocessing, size_px=images.shape[-1])
+            total = total + float(weight) * infer(model, images, at_this_size)[:, None]
+        if not total.isfinite().all():
+            raise CheckpointError(f"{self.path}: the teacher gives probabilities that are not finite; take another")
+        return total.clamp(0, 1)  # weights like 0.1 add up to 1 but for a rounding
+
+    def agreement(self, probabilities: Tensor, masks: Tensor) -> Tensor:
+        """SIIM Dice of masks with what the teacher's triplet makes of its probabilities; both (n, 1, S, S) -> (n,)."""
+        area_px = masks[0, 0].numel()
+        found = [self.predictor.triplet.apply(each[0], area_px) for each in probabilities.cpu().numpy()]
+        return torch.from_numpy(siim_dice(masks[:, 0].cpu().numpy(), np.stack(found))).to(masks.device)
+
+
+def _tells(checkpoint: Checkpoint) -> bool:
+    taught = checkpoint.provenance.get("teacher") or {}
+    return bool(checkpoint.seen.get("train")) and bool(taught.get("tells_what_it_has_seen", True))
+
+
+def refuse_leaks(
+    path: Path | str, seen: Mapping[str, Sequence[str]], dataset: Dataset, fold: int, way_out: str
+) -> None:
+    """Raises: InputError if a model has learned from cases that a fold validates on."""
+    cases = {case_key(dataset.cases[position].image_id) for position in dataset.positions("val", fold)}
+    if leaked := cases & set(seen.get("train", [])):
+        raise InputError(
+            f"{path}: has learned from {len(leaked)} of the validation cases of fold {fold}; train the fold that it "
+            f"left out, or {way_out}"
+        )
+
+
+class Labels:
+    """The labels of one stage: which cases it has, and what the net shall say of them."""
+
+    def __init__(
+        self,
+        stage: StageConfig,
+        dataset: Dataset,
+        train_positions: NDArray[np.int64],
+        teacher_of: Callable[[str], Teacher],
+    ) -> None:
+        """teacher_of: a teacher by its path.
+
+        Raises: ConfigError for a source that no case has, or if no case or no positive one is left; CheckpointError,
+        InputError for a teacher that cannot be used.
+        """
+        self.config, self.where = stage.labels, f"stages.{stage.name}.labels"
+        config, self.sources = stage.labels, [case.label_source for case in dataset.cases]
+        self._refuse_unknown_sources(dataset.folder)
+        self.case_weights = np.array([config.weights.get(source, 1.0) for source in self.sources], dtype=np.float32)
+        self.positions = train_positions[self.case_weights[train_positions] > 0]
+        """Of the cases that the stage learns from."""
+        if not len(self.positions):
+            raise ConfigError(f"{self.where}.weights: leave no training case; give some source a weight above 0")
+        self.marks = 1 - np.array([config.smoothing.get(source, 0.0) for source in self.sources], dtype=np.float32)
+        of_all = not config.teacher_sources
+        self.is_taught = np.array([of_all or source in config.teacher_sources for source in self.sources], dtype=bool)
+        self.teacher = teacher_of(config.teacher) if config.teacher is not None else None
+        told = self.teacher is not None and config.teacher_share > 0
+        self._refuse_negatives_alone(dataset.positive, train_positions, told)
+        self.soft = told or bool((self.marks[self.positions] < 1).any())
+        self.weighted = bool((self.case_weights[self.positions] != 1).any()) or config.least_agreement > 0
+
+    def _refuse_negatives_alone(
+        self, positive: NDArray[np.bool_], train_positions: NDArray[np.int64], told: bool
+    ) -> None:
+        if positive[self.positions].any() or (told and self.is_taught[self.positions].any()):
+            return  # images without masks of their own are a teacher's to fill
+        if left_out := int(positive[train_positions].sum()):
+            raise ConfigError(
+                f"{self.where}.weights: leave none of the {left_out} positive training cases; give the source of some "
+                "a weight above 0"
+            )
+
+    def _refuse_unknown_sources(self, folder: Path) -> None:
+        config, there = self.config, set(self.sources)
+        named: dict[str, Any] = {"weights": config.weights, "smoothing": config.smoothing}
+        for setting, names in {**named, "teacher_sources": config.teacher_sources}.items():
+            for name in names:
+                if name not in there:
+                    raise ConfigError(
+                        f"{self.where}.{setting}: no case of {folder} has the label source {name!r}; there is "
+                        f"{', '.join(sorted(there))}"
+                    )
+
+    def targets(
+        self, positions: NDArray[np.int64], images: Tensor, masks: Tensor, autocast: Callable[[], Any]
+    ) -> Targets:
+        """What the net shall say of cases, after augmentation: images in [0, 1] and masks in {0, 1}, (n, 1, S, S).
+
+        autocast: for the teacher's pass. Raises: CheckpointError if the teacher gives what is not finite.
+        """
+        if not self.soft and not self.weighted:
+            return Targets(masks)
+        weights = torch.from_numpy(self.case_weights[positions]).to(masks)
+        goal = masks * torch.from_numpy(self.marks[positions]).to(masks)[:, None, None, None]
+        rows = torch.from_numpy(np.flatnonzero(self.is_taught[positions])).to(masks.device)
+        if self.teacher is not None and len(rows):
+            with autocast():
+                told = self.teacher(images[rows])
+            share = self.config.teacher_share
+            if share:
+                goal[rows] = (1 - share) * goal[rows] + share * told
+            if self.config.least_agreement:
+                agreed = self.teacher.agreement(told, masks[rows]) >= self.config.least_agreement
+                weights[rows] = weights[rows] * agreed
+        return Targets(goal, weights if self.weighted else None, self.soft)
+
+    def in_words(self) -> str:
+        """How many cases of which source there are, with which weight, and what else is done to their masks."""
+        parts = []
+        for source, count in sorted(Counter(self.sources[position] for position in self.positions).items()):
+            part = f"{count} of {source} with weight {self.config.weights.get(source, 1.0):g}"
+            if smoothing := self.config.smoothing.get(source, 0.0):
+                part += f", smoothed by {smoothing:g}"
+            parts.append(part)
+        words = f"{len(self.positions)} cases: {'; '.join(parts)}"
+        if self.teacher is not None:
+            whose = ", ".join(self.config.teacher_sources) or "all"
+            words += f"; {self.config.teacher_share:.0%} of the targets of {whose} from {self.teacher.path}"
+            if self.config.least_agreement:
+                words += f", none where Dice with it is below {self.config.least_agreement:g}"
+        return words

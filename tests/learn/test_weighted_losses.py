@@ -1,0 +1,161 @@
+"""Losses of images with weights and of soft targets: what weights mean, and where each term is least."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pleura.learn.losses import TERMS, combo_loss, total_loss
+from pleura.settings import LossConfig
+
+
+def only(**weights: float) -> LossConfig:
+    return LossConfig(**{"bce": 0, "dice": 0, **weights})  # type: ignore[arg-type]
+
+
+BY_PIXEL = [only(bce=1), only(focal=1), only(lovasz=1)]
+POOLED = [only(dice=1), only(jaccard=1), only(tversky=1)]
+EACH = [config.model_copy(update={"per_image": True}) for config in POOLED]
+EVERYTHING = LossConfig(focal=1, jaccard=1, lovasz=1, tversky=1, presence=0.5, deep=0.4)
+CONFIGS = [*BY_PIXEL, *POOLED, *EACH, EVERYTHING, EVERYTHING.model_copy(update={"per_image": True})]
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=repr)
+
+
+def random_batch(seed: int, images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, masks and presence of some images; the first has an empty mask."""
+    generator = torch.Generator().manual_seed(seed)
+    logits, masks = (torch.randn(images, 2, 5, 4, generator=generator) * 3 for _ in range(2))
+    masks[0] = -1
+    return logits, (masks > 1).float(), torch.randn(images, 1, generator=generator)
+
+
+def loss(batch: tuple[Tensor, ...], config: LossConfig, weights: list[float] | None = None, **more: object) -> Tensor:
+    logits, masks, presence = batch
+    given_weights = None if weights is None else torch.tensor(weights)
+    return total_loss(logits, masks, config, presence, [logits / 2], weights=given_weights, **more)  # type: ignore[arg-type]
+
+
+def rows(batch: tuple[Tensor, ...], *which: int) -> tuple[Tensor, ...]:
+    return tuple(part[list(which)] for part in batch)
+
+
+@every_config
+def test_weights_of_one_are_no_weights(config: LossConfig):
+    batch = random_batch(0)
+    assert loss(batch, config, [1.0] * 4).item() == pytest.approx(loss(batch, config).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("config", [*BY_PIXEL, *EACH], ids=repr)
+def test_equal_weights_are_no_weights_where_the_loss_is_a_mean(config: LossConfig):
+    batch = random_batch(0)
+    assert loss(batch, config, [0.25] * 4).item() == pytest.approx(loss(batch, config).item(), rel=1e-6)
+
+
+@every_config
+def test_an_image_of_weight_zero_is_as_good_as_not_there(config: LossConfig):
+    batch = random_batch(1)
+    expected = loss(rows(batch, 0, 2), config).item()
+    assert loss(batch, config, [1, 0, 1, 0]).item() == pytest.approx(expected, rel=1e-5)
+
+
+@every_config
+def test_an_image_of_weight_two_counts_like_two_of_it(config: LossConfig):
+    batch = random_batch(2)
+    expected = loss(rows(batch, 0, 1, 1, 2, 2, 2, 3), config).item()
+    assert loss(batch, config, [1, 2, 3, 1]).item() == pytest.approx(expected, rel=1e-5)
+
+
+@every_config
+def test_a_batch_in_which_no_image_counts_costs_nothing_and_teaches_nothing(config: LossConfig):
+    logits, masks, presence = random_batch(3)
+    logits.requires_grad_()
+    nothing = loss((logits, masks, presence), config, [0] * 4)
+    (gradient,) = torch.autograd.grad(nothing, logits)
+    assert nothing.item() == 0
+    assert (gradient == 0).all()
+
+
+@every_config
+@pytest.mark.parametrize("weights", [[1, 0.5, 0.25, 2], [0, 0, 1, 0.5]])
+def test_two_processes_have_the_mean_loss_and_the_mean_gradient_of_the_whole_batch(
+    config: LossConfig, weights: list[float]
+):
+    logits, masks, presence = random_batch(4)
+    logits.requires_grad_()
+    batch = (logits, masks, presence)
+    whole = loss(batch, config, weights)
+    halves = [(rows(batch, 0, 1), weights[:2]), (rows(batch, 2, 3), weights[2:])]
+    losses = []
+    for mine, theirs in ((0, 1), (1, 0)):
+        heard: list[Tensor] = []
+        loss(halves[theirs][0], config, halves[theirs][1], gather=lambda sums, heard=heard: heard.append(sums) or sums)
+        add = lambda sums, heard=heard: sums + heard.pop(0)  # noqa: E731
+        losses.append(loss(halves[mine][0], config, halves[mine][1], gather=add))
+        assert not heard
+    mean = sum(losses) / 2
+    assert mean.item() == pytest.approx(whole.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(each, logits, retain_graph=True)[0] for each in (mean, whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+@every_config
+def test_masks_in_zero_and_one_cost_the_same_as_soft_targets(config: LossConfig):
+    logits, masks, presence = random_batch(5)
+    logits.requires_grad_()
+    hard, soft = (loss((logits, masks, presence), config, soft=soft) for soft in (False, True))
+    assert soft.item() == pytest.approx(hard.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(each, logits)[0] for each in (hard, soft)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+NEARLY_ALL = [name for name in TERMS if name != "lovasz"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(NEARLY_ALL),
+    st.booleans(),
+    st.floats(0, 1),
+)
+def test_every_term_but_lovasz_is_least_where_probabilities_equal_soft_targets(
+    seed: int, name: str, per_image: bool, of_one: float
+):
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.rand(2, 1, 4, 4, generator=generator, dtype=torch.float64) * 0.9 * of_one + 0.05
+    config = only(**{name: 1}, per_image=per_image)
+    least = combo_loss(torch.logit(targets), targets, config, soft=True)
+    for scale in (0.01, 0.3, 3.0):
+        moved = torch.logit(targets) + scale * torch.randn(targets.shape, generator=generator, dtype=torch.float64)
+        assert combo_loss(moved, targets, config, soft=True) >= least
+    if name != "bce":  # whose least is the targets' own entropy
+        assert least.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_focal_loss_of_soft_targets_has_a_finite_gradient_where_it_is_least(gamma: float):
+    targets = torch.tensor([[[[0.0, 0.3, 1.0]]]])
+    logits = torch.logit(targets, eps=1e-9).requires_grad_()
+    (gradient,) = torch.autograd.grad(combo_loss(logits, targets, only(focal=1, focal_gamma=gamma), soft=True), logits)
+    assert gradient.isfinite().all()
+
+
+def test_lovasz_takes_soft_targets_by_their_half():
+    logits, masks, _ = random_batch(6)
+    soft = masks * 0.7 + 0.2 * (1 - masks)
+    config = only(lovasz=1)
+    assert combo_loss(logits, soft, config, soft=True) == combo_loss(logits, masks, config)
+
+
+def test_the_presence_of_a_soft_target_is_its_highest_pixel():
+    targets = torch.zeros(2, 1, 4, 4)
+    targets[0, 0, 1, 1], targets[0, 0, 2, 2] = 0.3, 0.8
+    presence = torch.zeros(2, 1, requires_grad=True)
+    config = LossConfig(presence=1)
+    (gradient,) = torch.autograd.grad(
+        total_loss(torch.zeros(2, 1, 4, 4), targets, config, presence, soft=True), presence
+    )
+    torch.testing.assert_close(gradient, torch.tensor([[(0.5 - 0.8) / 2], [0.25]]))

@@ -1,0 +1,31 @@
+"""The outline of a mask on a picture: the line that scipy's erosion would give, without scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
+
+from pleura.measure.overlay import FILL, PREDICTED_RGB, overlay
+
+
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=24), elements=st.integers(0, 1)))
+def test_the_line_is_the_mask_without_its_erosion(mask: NDArray[np.uint8]):
+    rows, columns = mask.shape
+    pixels = np.asarray(overlay(np.zeros(mask.shape, np.float32), mask))[:rows, :columns]
+    line = (mask == 1) & ~binary_erosion(mask)
+    assert np.array_equal((pixels == PREDICTED_RGB).all(axis=2), line)
+
+
+@pytest.mark.parametrize("side_px", [300, 800, 1200])
+def test_the_line_is_as_thick_as_the_picture_is_large(side_px: int):
+    mask = np.zeros((side_px, side_px), np.uint8)
+    mask[side_px // 4 : -side_px // 4, side_px // 4 :] = 1  # up to the border, which gets a line too
+    pixels = np.asarray(overlay(np.zeros(mask.shape, np.float32), mask, longest_px=side_px))[:side_px, :side_px]
+    line = (mask == 1) & ~binary_erosion(mask, iterations=max(1, round(side_px / 400)))
+    assert np.array_equal((pixels == PREDICTED_RGB).all(axis=2), line)
+    assert (pixels[(mask == 1) & ~line, 0] == int(FILL * PREDICTED_RGB[0])).all()
