@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import shutil
@@ -48,11 +49,25 @@ def test_large_tensors_become_float16_and_the_rest_stays_float32(packed):
 
 def test_the_header_says_what_it_said_and_where_the_file_is_from(packed, checkpoint):
     made, source = load_checkpoint(packed.out), packed.source.read_bytes()
-    more = {"packed": __version__, "packed_from": hashlib.sha256(source).hexdigest()}
+    with (packed.source.parent / "metrics.csv").open(encoding="utf-8", newline="") as table:
+        seconds = round(sum(float(row["seconds"]) for row in csv.DictReader(table)))
+    sha256 = hashlib.sha256(source).hexdigest()
+    more = {"training_seconds": seconds, "packed": __version__, "packed_from": sha256}
     assert made.provenance == {**checkpoint.provenance, **more}
     for name in ("model", "recipe", "preprocessing", "triplet", "calibration", "scores", "seen"):
         assert getattr(made, name) == getattr(checkpoint, name)
     assert made.card["saw"] == ["frontal films", "one centre"]
+
+
+def test_an_earlier_stage_is_said_to_have_taken_its_own_seconds_and_a_lone_file_none(run, tmp_path):
+    first, *others = csv.DictReader((run / "fold-0" / "metrics.csv").read_text(encoding="utf-8").splitlines())
+    early = pack(run / "fold-0" / f"{first['stage']}.safetensors", tmp_path / "early.safetensors").out
+    told = [first, *(row for row in others if row["stage"] == first["stage"])]
+    seconds = round(sum(float(row["seconds"]) for row in told))
+    assert load_checkpoint(early).provenance["training_seconds"] == seconds
+    shutil.copy(run / "fold-0" / "best.safetensors", tmp_path / "lone.safetensors")
+    lone = pack(tmp_path / "lone.safetensors", tmp_path / "packed.safetensors").out
+    assert "training_seconds" not in load_checkpoint(lone).provenance
 
 
 def test_the_difference_told_is_the_one_that_a_user_would_see(packed):

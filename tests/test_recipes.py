@@ -19,7 +19,7 @@ from pleura.recipes import describe_recipe, find_recipe, list_recipes, load_expe
 from pleura.settings import Ensemble, Recipe
 from pleura.train import train
 
-OURS = {"demo", "lite0_cpu", "smoke"}
+OURS = {"default", "demo", "lite0_cpu", "smoke"}
 EXPERIMENTS = {name: load_experiment(name) for name in recipe_names()}
 RECIPES = {name: recipe for name, recipe in EXPERIMENTS.items() if isinstance(recipe, Recipe)}
 

@@ -131,6 +131,6 @@ def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:
 
 
 def _but_weights(recipe: Recipe) -> dict[str, Any]:
-    """A recipe without the file that its encoder began with, which lies elsewhere on each machine."""
-    document = recipe.model_dump(mode="json")
+    """A recipe without words, and without the file that its encoder began with, which lies anywhere."""
+    document = recipe.model_dump(mode="json", exclude={"source", "anchor", "unknown", "cost"})
     return {**document, "model": {**document["model"], "pretrained": None}}
