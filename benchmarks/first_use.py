@@ -30,10 +30,13 @@ from paired import machine, ratio, table
 from typer.main import get_command
 
 from pleura.cli import app
-from pleura.data.phantom_dicom import write_phantom_dataset
 
 SIZE_PX = 1024
 PEAK_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+PHANTOM = (
+    "import sys; from pathlib import Path; from pleura.data.phantom_dicom import write_phantom_dataset; "
+    "write_phantom_dataset(Path(sys.argv[1]), 1, seed=1, size_px=int(sys.argv[2]))"
+)
 PLEURA = "import sys; from pleura.cli import main; sys.exit(main())"
 
 
@@ -84,7 +87,8 @@ def middle(costs: Sequence[Cost]) -> list[str]:
 
 def first_use(folder: Path, model: Path | None, rounds: int) -> None:
     """Print what one radiograph costs, beside `import torch`."""
-    write_phantom_dataset(folder, 1, seed=1, size_px=SIZE_PX)
+    # In a process of its own: Linux counts what a parent held before its child began to the child's peak.
+    subprocess.run([sys.executable, "-c", PHANTOM, str(folder), str(SIZE_PX)], check=True)
     dicom = min((folder / "dicom").glob("*.dcm"))
     predict_once(dicom, folder / "out", model)  # so that all files are in the system's cache
     ours, torchs = [], []
