@@ -64,18 +64,23 @@ _ALTERNATIVE = re.compile(r"^(function-|constrained-|tuple\[)|^(bool|str|float|i
 """What pydantic puts into the path of a fault for each type that a value may have."""
 
 
+def _read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises: ConfigError if it cannot be read."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except NOT_YAML as error:
+        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+
+
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe file, apply `dotted.key=value` overrides, and check everything.
 
     `training.KEY` changes what all stages share; `stages.NAME.KEY` one stage (by name or by position from 0).
     Raises: ConfigError that names every fault by its dotted path.
     """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except NOT_YAML as error:
-        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    document = _read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a recipe is a mapping with the key 'stages'; see recipes/ for examples")
     for override in overrides:
@@ -126,12 +131,7 @@ def load_ensemble(path: Path) -> Ensemble | None:
 
 def load_card(path: Path) -> Card:
     """Read and check the card of a model, a YAML file. Raises: ConfigError that names every fault."""
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except NOT_YAML as error:
-        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    document = _read_yaml(path)
     fields = ", ".join(Card.model_fields)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a card is a mapping with the keys {fields}")

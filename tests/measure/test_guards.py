@@ -16,7 +16,6 @@ from pleura.measure.guards import (
     other_prevalence,
     saturated,
     shared_patients,
-    shared_pixels,
 )
 from pleura.measure.metrics import Outcomes, siim_dice
 from pleura.measure.triplet import Histograms
@@ -173,13 +172,11 @@ def test_another_mixture_is_told_beyond_chance_alone() -> None:
     assert other_prevalence(np.zeros(0, bool), 0.4) is None
 
 
-def test_patients_and_pixels_on_both_sides_are_counted() -> None:
+def test_patients_on_both_sides_are_counted() -> None:
     found = shared_patients(["a", None, "b"], ["a", "c", None, "a"])
     assert found
     assert "2 of 4 validation images (50.0 %)" in found.what
     assert shared_patients(["a", None], ["b", None]) is None
-    assert shared_pixels([1, 2], [2])
-    assert shared_pixels([1, 2], [3]) is None
 
 
 def test_a_finding_reads_as_one_line() -> None:

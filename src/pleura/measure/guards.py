@@ -5,7 +5,7 @@ A guard that cannot tell (too few cases, nothing known) is silent: it never blam
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -219,26 +219,14 @@ def other_prevalence(here: NDArray[np.bool_], training: float) -> Finding | None
 
 def shared_patients(train: Iterable[str | None], val: Iterable[str | None]) -> Finding | None:
     """Whether patients of validation images are in training too; None, a patient who is not known, equals nobody."""
-    known = {patient for patient in train if patient}
-    return _shared("patient", known, list(val), "show a patient who is in training too")
-
-
-def shared_pixels(train: Iterable[Hashable], val: Iterable[Hashable]) -> Finding | None:
-    """Whether validation images have the pixels of training images; both: a hash of each image's pixels."""
-    return _shared("pixels", set(train), list(val), "have the pixels of a training image")
-
-
-def _shared(
-    kind: str, known: set[Hashable] | set[str], val: list[Hashable] | list[str | None], how: str
-) -> Finding | None:
-    shared = sum(value is not None and value in known for value in val)
+    known, rated = {patient for patient in train if patient}, list(val)
+    shared = sum(patient is not None and patient in known for patient in rated)
     if not shared:
         return None
-    way_out = {
-        "patient": "make new folds by patient: pleura prepare --patients CSV",
-        "pixels": "keep one copy of each, or put copies into the same fold: pleura prepare lists them in problems.csv",
-    }[kind]
-    share = 100 * shared / len(val)
+    share = 100 * shared / len(rated)
     return Finding(
-        "error", f"{shared} of {len(val)} validation images ({share:.1f} %) {how}: scores are too high", way_out
+        "error",
+        f"{shared} of {len(rated)} validation images ({share:.1f} %) show a patient who is in training too: scores are "
+        "too high",
+        "make new folds by patient: pleura prepare --patients CSV",
     )

@@ -151,7 +151,7 @@ def _training(facts: CardFacts) -> Iterator[str]:
         if not any(key in name for name in _keys(provenance)):
             yield f"How many {key} it took is not recorded." if key == "seconds" else "On what machine is not recorded."
     if facts.rebuild:
-        yield "The same again, from a prepared dataset:"
+        yield "Another by the same recipe, from a prepared dataset:"
         yield f"```sh\n{facts.rebuild}\n```"
     else:
         name = plain(recipe.get("name") or "without a name")
