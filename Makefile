@@ -6,14 +6,14 @@ STAMP := .venv/.installed
 .PHONY: install demo test check format bench model asked clean
 
 # Of `make model`: a dataset of pleura prepare; the folder to work in; processes; what is trained, with which
-# settings changed (as in pleura train), and what the card says. The texts of the default card are about the NIH's
-# radiographs, and right for a model of those alone: for other data write your own, CARD=mine.yaml.
+# settings changed (as in pleura train), and what the card says, if anything: recipes/cards/default.yaml is about the
+# NIH's radiographs, and right for a model of those alone.
 DATA ?=
 OUT ?= model
 PROCESSES ?= 2
 RECIPE ?= recipes/default.yaml
 SETTINGS ?=
-CARD ?= recipes/cards/default.yaml
+CARD ?=
 
 install: $(STAMP)
 
@@ -53,7 +53,7 @@ model: asked install  ## the default model from a dataset: train (goes on where 
 	OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) \
 		-m pleura train "$(RECIPE)" $(SETTINGS) --data "$(DATA)" --out "$(OUT)" --resume
 	rm -f "$(OUT)/default.safetensors"
-	$(BIN)/pleura pack "$(OUT)/fold-0" --card "$(CARD)" --out "$(OUT)/default.safetensors"
+	$(BIN)/pleura pack "$(OUT)/fold-0" $(if $(CARD),--card "$(CARD)") --out "$(OUT)/default.safetensors"
 	$(BIN)/pleura tune "$(OUT)/default.safetensors" --data "$(DATA)"
 	$(BIN)/pleura evaluate "$(OUT)/default.safetensors" --data "$(DATA)" --split val --out "$(OUT)/evaluation"
 	$(BIN)/pleura card "$(OUT)/default.safetensors" --evaluation "$(OUT)/evaluation"
@@ -62,6 +62,7 @@ model: asked install  ## the default model from a dataset: train (goes on where 
 
 asked:
 	@test -n "$(DATA)" || { echo "make model: name a dataset of pleura prepare: make model DATA=path/to/dataset" >&2; exit 1; }
+	@test -f "$(DATA)/card.json" || { echo "make model: $(DATA): is no dataset of pleura prepare" >&2; exit 1; }
 
 clean:
 	rm -rf .venv demo build dist

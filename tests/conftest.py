@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from places import SMOKE
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny nets: threads cost more than they give
+settings.register_profile("pleura", deadline=None)  # a busy machine is no failure
+settings.load_profile("pleura")
 
 
 @pytest.fixture(scope="session")

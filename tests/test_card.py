@@ -132,11 +132,13 @@ def test_scores_of_other_weights_or_of_another_rule_are_refused(best, report, tm
         attach(tmp_path / "rule.safetensors", report)
 
 
-def test_a_card_doubts_scores_that_were_measured_before_the_file_was_tuned(carded, tmp_path):
+def test_a_card_doubts_scores_that_were_measured_before_the_file_was_tuned(carded, report, tmp_path):
     rule = {"top_threshold": 0.25, "min_pixels": 7, "bottom_threshold": 0.125}
     update_header(carded, {"triplet": rule}, tmp_path / "tuned.safetensors")
-    text = card(tmp_path / "tuned.safetensors")
-    assert "**the evaluation is by another decision rule" in text
+    assert "**the evaluation is by another decision rule" in card(tmp_path / "tuned.safetensors")
+    update_header(carded, {"calibration": {"temperature": 2.0}}, tmp_path / "scaled.safetensors")
+    with pytest.raises(InputError, match="another calibration"):
+        attach(tmp_path / "scaled.safetensors", report)
     assert "**" not in card(carded)
 
 
@@ -169,11 +171,19 @@ def test_only_a_model_of_the_recipe_called_default_is_made_again_by_make_model(b
         monkeypatch.setattr("pleura.shipped.FILE", tmp_path / name)
         return card("default").replace("\n", " ")
 
-    assert "```sh make model DATA=DATA ```" in card_of("as-it-is.safetensors")
+    by_ours = "make model DATA=DATA CARD=recipes/cards/default.yaml"
+    assert f"```sh {by_ours} ```" in card_of("as-it-is.safetensors")
     recipe["model"]["pretrained"] = "weights.safetensors"
-    assert "make model DATA=DATA SETTINGS=model.pretrained=weights.safetensors" in card_of("local.safetensors")
+    assert f"{by_ours} SETTINGS=model.pretrained=weights.safetensors" in card_of("local.safetensors")
+    recipe["stages"][1]["labels"] = {"teacher": "its-file"}
+    assert "or was changed" in card_of("taught.safetensors")
+    recipe["stages"][1]["labels"] = {}
+    assert by_ours in card_of("again.safetensors")
+    update_header(best, {"recipe": recipe, "provenance": {"started_from": ["f00d"]}}, tmp_path / "begun.safetensors")
+    monkeypatch.setattr("pleura.shipped.FILE", tmp_path / "begun.safetensors")
+    assert "make model" not in card("default")
     recipe["seed"] = 7
-    assert "or was changed: no command here" in card_of("changed.safetensors")
+    assert "or was changed" in card_of("changed.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -190,8 +200,9 @@ def test_what_is_no_report_is_refused_in_one_line(best, tmp_path, content, what)
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_a_header_whose_scores_are_of_another_version_is_refused_in_one_line(best, tmp_path):
-    update_header(best, {"card": {"evaluation": {"metrics": {}}}}, tmp_path / "old.safetensors")
+@pytest.mark.parametrize("evaluation", [{"metrics": {}}, ["a list"], {"command": "two words"}])
+def test_a_header_whose_scores_are_of_another_version_is_refused_in_one_line(best, tmp_path, evaluation):
+    update_header(best, {"card": {"evaluation": evaluation}}, tmp_path / "old.safetensors")
     with pytest.raises(CheckpointError, match="another version"):
         card(tmp_path / "old.safetensors")
 
@@ -314,4 +325,15 @@ def test_wrapping_keeps_every_word_and_leaves_per_cent_with_its_number(words):
 
 def test_a_bar_in_a_cell_does_not_end_it():
     assert table(("a", "b"), [("x|y", np.int64(1))]).splitlines()[-1] == "| x\\|y | 1 |"
-    assert plain({"a": [1, 2.5], "b": "x/y.pth"}) == "(a 1 2.5, b y.pth)"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["x/net.pth", "/srv/Jane Doe/net.pth", "C:\\Jane Doe\\net.pth", "..\\Jane Doe\\net.pth", "~/a b/net.pth"],
+)
+def test_of_a_path_only_its_last_part_is_told(path):
+    assert plain({"a": [1, 2.5], "b": path}) == "(a 1 2.5, b net.pth)"
+
+
+def test_words_with_a_slash_are_no_path():
+    assert plain("2 processes on 2 CPU cores (x86/64)") == "2 processes on 2 CPU cores (x86/64)"

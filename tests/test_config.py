@@ -224,7 +224,7 @@ def test_pretrained_is_a_switch_or_a_path(pretrained: bool | str):
     assert parse_model({"pretrained": pretrained}).pretrained == pretrained
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**40), lr=st.floats(1e-9, 10), epochs=st.integers(1, 500), rate=st.floats(0.01, 1))
 def test_a_recipe_survives_being_written_and_read_again(seed: int, lr: float, epochs: int, rate: float):
     stage = {"name": "a", "lr": lr, "epochs": epochs, "positive_rate": rate}

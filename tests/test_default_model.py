@@ -11,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
 import pleura as package
 from pleura import say, shipped
 from pleura.card import card
+from pleura.config import load_card
 from pleura.data.dataset import hash_files
 from pleura.data.phantom import make_phantom
 from pleura.errors import CheckpointError, OutputError
 from pleura.evaluate import _command, evaluate
 from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.predict import Predictor, find_model, image_score
+from pleura.recipes import load_experiment
 from pleura.shipped import DEFAULT, FILE
 from pleura.tune import TuneSettings, tune
 
@@ -80,6 +83,31 @@ def test_the_file_is_small_and_says_all_that_its_user_has_to_know():
 
 def test_the_recipe_that_comes_with_pleura_is_the_one_it_was_trained_by():
     assert "make model DATA=DATA" in card()
+
+
+def test_what_is_told_of_it_by_hand_is_what_it_holds():
+    checkpoint, told = load_checkpoint(FILE), load_experiment(DEFAULT)
+    measured = checkpoint.card["evaluation"]["metrics"]
+    for key in ("dice_on_positives", "auroc"):
+        value, low, high = (measured[key][name] for name in ("value", "low", "high"))
+        assert f"{value:.4f} ({low:.4f} to {high:.4f})" in told.anchor
+    assert f"{len(checkpoint.seen['val'])} validation cases" in told.anchor
+    assert f"{len(checkpoint.seen['train']):,} training cases" in told.cost
+    assert f"Measured, {checkpoint.provenance['training_seconds'] / 60:.0f} minutes" in told.cost
+    assert f"{FILE.stat().st_size / 1e6:.1f} MB" in (ROOT / "README.md").read_text()
+
+
+def test_the_texts_of_its_card_count_cases_as_its_evaluation_does():
+    told = load_card(ROOT / "recipes" / "cards" / "default.yaml").model_dump()
+    checkpoint = load_checkpoint(FILE)
+    assert told == {key: value for key, value in checkpoint.card.items() if key != "evaluation"}
+    counts = checkpoint.card["evaluation"]["label_sources"]
+    train, val = ({row["label_source"].split("-")[0]: row for row in counts[part]} for part in ("train", "val"))
+    learned = (train["ground"]["positives"], train["pseudo"]["positives"], train["pseudo"]["negatives"])
+    words = "Training: {} positives with ground truth, and {} positives and {:,} negatives with pseudo-labels"
+    assert words.format(*learned) in " ".join(told["data"])
+    chosen = (val["ground"]["positives"], val["ground"]["negatives"])
+    assert "Validation: {} positives and {} negatives, ground truth only".format(*chosen) in " ".join(told["data"])
 
 
 def test_load_without_a_name_is_the_default_model():

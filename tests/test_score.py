@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from PIL import Image
 from places import ROOT
 
 from pleura.data import rle
-from pleura.errors import InputError
+from pleura.errors import InputError, OutputError
 from pleura.measure.metrics import siim_dice
 from pleura.score import Score, ScoreSettings, score
 
@@ -151,6 +153,21 @@ def test_what_is_written_is_json_without_nan_and_a_row_for_each_image(truth: Pat
         rows = list(csv.DictReader(file))
     assert [row["image_id"] for row in rows] == done.read.ids
     assert sum(row["predicted"] == "0" for row in rows) == len(done.read.missing) > 0
+
+
+def test_a_full_disk_costs_nothing_that_was_written_before(
+    truth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(truth, truth, out=tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(OutputError, match=r"score\.json: the disk is full"):
+        scored(truth, write_csv(tmp_path / "p.csv", WORSE), out=tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_wrong_file_is_a_one_line_error(truth: Path, tmp_path: Path, pleura: Callable[..., object]) -> None:

@@ -10,10 +10,14 @@ import pytest
 import torch
 from places import SMOKE
 
+from pleura.card import card
 from pleura.config import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError, NonFiniteLossError, OutputError
-from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+from pleura.learn.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
+from pleura.learn.identity import weights_hash
+from pleura.learn.losses import total_loss
+from pleura.learn.run import METRICS, STATE
 from pleura.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")
@@ -187,8 +191,49 @@ def test_a_run_can_start_from_the_weights_of_another_and_remembers_its_cases(dat
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before if key.endswith("weight"))
     seen = [set(load_checkpoint(path).seen["train"]) for path in (checkpoint, started / "best.safetensors")]
     assert seen[0] <= seen[1]
+    begun = load_checkpoint(started / "best.safetensors").provenance["started_from"]
+    assert begun == [weights_hash(before)]
+    further = train(smoke(), Dataset(dataset), tmp_path / "again", weights=started / "best.safetensors")
+    assert load_checkpoint(further / "best.safetensors").provenance["started_from"] == [*begun, weights_hash(after)]
+    assert "began with the weights of another checkpoint" in card(further / "best.safetensors").replace("\n", " ")
     with pytest.raises(InputError, match=r"has learned from .* of the validation cases of fold 1"):
         train(smoke(), Dataset(dataset), tmp_path / "third", fold=1, weights=checkpoint)
+
+
+def test_pretrained_weights_that_are_not_there_are_missed_only_where_a_run_begins_with_them(dataset, tmp_path):
+    first = train(smoke(), Dataset(dataset), tmp_path / "first")
+    gone = smoke("model.pretrained=gone.safetensors")
+    train(gone, Dataset(dataset), tmp_path / "first", stage="high")
+    train(gone, Dataset(dataset), tmp_path / "first", resume=True)
+    train(gone, Dataset(dataset), tmp_path / "second", weights=first / "best.safetensors")
+    with pytest.raises(InputError, match=r"gone\.safetensors"):
+        train(gone, Dataset(dataset), tmp_path / "third")
+
+
+def test_the_seconds_of_an_epoch_count_what_it_took_before_it_was_stopped(dataset, tmp_path, monkeypatch):
+    import pleura.train as module
+
+    recipe, out, losses = smoke("save_minutes=0", "training.cases_per_epoch=16"), tmp_path / "run", iter(range(3))
+
+    def three_steps(*arguments):
+        next(losses)  # at the fourth step it is as if the run were killed
+        return total_loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "total_loss", three_steps)
+        with pytest.raises(StopIteration):
+            train(recipe, Dataset(dataset), out)
+    state = out / "fold-0" / STATE
+    known = load_state(state)
+    assert known["progress"]["step"] == 3
+    assert known["progress"]["spent_s"] > 0
+    known["progress"]["spent_s"] += 1000
+    save_state(state, known)
+    train(recipe, Dataset(dataset), out, resume=True)
+    with (out / "fold-0" / METRICS).open(newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    assert seconds[0] > 1000
+    assert max(seconds[1:]) < 1000
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(dataset, tmp_path, monkeypatch):

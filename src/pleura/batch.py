@@ -25,7 +25,7 @@ from pleura.data.dataset import hash_files
 from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
 from pleura.dicom.read import Radiograph, image_id_of
 from pleura.errors import OutputError, PleuraError, writing
-from pleura.learn.checkpoint import write_atomically
+from pleura.files import write_atomically
 from pleura.measure.overlay import overlay
 from pleura.predict import Prediction, Predictor, find_model
 from pleura.progress import track

@@ -15,6 +15,8 @@ from pleura.errors import InputError
 from pleura.evaluate import measure_cases, patient_numbers
 from pleura.learn.checkpoint import Checkpoint, case_key
 from pleura.measure.calibration import (
+    BINS,
+    IMAGE_BINS,
     Calibration,
     Method,
     brier,
@@ -129,14 +131,16 @@ def quality(
         pixel_parts.append(pixel_cases(sample.pixels[inside], part.temperature))
     truth, predicted, weights = (np.concatenate([part[at] for part in pixel_parts]) for at in (0, 1, 2))
 
-    def both(truth: NDArray[Any], predicted: NDArray[np.float64], weights: Any = None) -> dict[str, float]:
-        return {"ece": ece(truth, predicted, weights), "brier": brier(truth, predicted, weights)}
+    def both(
+        truth: NDArray[Any], predicted: NDArray[np.float64], weights: Any = None, bins: int = BINS
+    ) -> dict[str, float]:
+        return {"ece": ece(truth, predicted, weights, bins), "brier": brier(truth, predicted, weights)}
 
     return {
         "images": {
-            "before": both(positive, scores),
-            "after": both(positive, made.images(scores)),
-            "held_out": both(positive, held_out),
+            "before": both(positive, scores, bins=IMAGE_BINS),
+            "after": both(positive, made.images(scores), bins=IMAGE_BINS),
+            "held_out": both(positive, held_out, bins=IMAGE_BINS),
         },
         "pixels": {
             "before": both(*pixel_cases(sample.pixels)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,10 @@ def card(model: Path | str = DEFAULT) -> str:
         rebuild=_rebuild(path, checkpoint),
         prose=texts,
         evaluation=evaluation,
-        doubts=_doubts(checkpoint, evaluation) if evaluation else (),
     )
     try:
-        return render(facts)
-    except (KeyError, TypeError, ValueError) as error:
+        return render(replace(facts, doubts=_doubts(checkpoint, evaluation) if evaluation else ()))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: its header holds a card or scores of another version ({type(error).__name__} {error}); "
             "evaluate it again and write the evaluation anew with pleura card --evaluation"
@@ -102,18 +101,20 @@ def _learned(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _doubts(checkpoint: Checkpoint, evaluation: dict[str, Any]) -> list[str]:
-    found = []
+    found: list[str] = []
     if evaluation.get("weights_sha256") != [weights_hash(checkpoint.weights)]:
         found.append("the evaluation is of other weights than this file's: its scores are not this model's")
     if evaluation.get("triplet") != checkpoint.triplet:
         found.append("the evaluation is by another decision rule than this file's: scores that depend on it differ")
+    if evaluation.get("calibrations") != [checkpoint.calibration]:
+        found.append("the evaluation is by another calibration than this file's: its calibrated numbers are not these")
     return found
 
 
 def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:
-    """The command that makes such a model, if its recipe comes with pleura and is still as it was then."""
+    """The command that makes such a model, if its recipe comes with pleura, is as it was then, and was all of it."""
     name, fold = checkpoint.recipe.get("name"), checkpoint.provenance.get("fold", 0)
-    if name not in recipe_names():
+    if name not in recipe_names() or checkpoint.provenance.get("started_from"):
         return None
     ours = load_experiment(str(name))
     try:
@@ -125,12 +126,16 @@ def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:
     start, usual = theirs.model.pretrained, ours.model.pretrained
     change = f"model.pretrained={plain(start)}" if start != usual else None
     if is_default(path) and name == DEFAULT:
-        return "make model DATA=DATA" + (f" SETTINGS={shlex.quote(change)}" if change else "")
+        settings = f" SETTINGS={shlex.quote(change)}" if change else ""
+        return f"make model DATA=DATA CARD=recipes/cards/default.yaml{settings}"
     words = ["pleura", "train", str(name), *([change] if change else [])]
     return shlex.join([*words, "--data", "DATA", "--out", "RUN", "--fold", str(fold)])
 
 
 def _but_weights(recipe: Recipe) -> dict[str, Any]:
-    """A recipe without words, and without the file that its encoder began with, which lies anywhere."""
+    """A recipe without words, and without the files it takes weights from, which lie anywhere."""
     document = recipe.model_dump(mode="json", exclude={"source", "anchor", "unknown", "cost"})
-    return {**document, "model": {**document["model"], "pretrained": None}}
+    document["model"]["pretrained"] = None
+    for stage in document["stages"]:
+        stage["labels"]["teacher"] = stage["labels"]["teacher"] is not None
+    return document

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,11 +83,6 @@ class InputScaling(str, Enum):
     none = "none"
 
 
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        typer.echo(line)
-
-
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"pleura {__version__}")
@@ -137,7 +131,7 @@ def prepare(
             workers=workers,
         )
     )
-    _print(say.prepared(made, out))
+    typer.echo("\n".join(say.prepared(made, out)))
     if made.count("quarantined") or made.count("same id"):
         raise typer.Exit(1)
 
@@ -192,13 +186,14 @@ def train(
 
         lines = say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard))
     else:
+        from pleura.predict import find_checkpoint
         from pleura.train import train as run
 
-        first = model_path(weights) if weights else None
+        first = find_checkpoint(weights) if weights else None
         done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=first, tensorboard=tensorboard)
         lines = say.trained(done / "best.safetensors", out, data)
     if is_first_process():
-        _print(lines)
+        typer.echo("\n".join(lines))
     end_processes()
 
 
@@ -215,7 +210,7 @@ def evaluate(
     from pleura.evaluate import evaluate as run
 
     done = run(model, data, split.value if split else None, tta.value if tta else None, resamples, out)
-    _print(say.evaluation(done))
+    typer.echo("\n".join(say.evaluation(done)))
 
 
 @app.command(epilog="Example: pleura predict patient.dcm folder/ 'study/*.png' --out found")
@@ -332,7 +327,7 @@ def doctor(
     from pleura.doctor import Against, examine
 
     found = examine(path, Against(patients, masks, images, truth, data))
-    _print(say.examination(path, found))
+    typer.echo("\n".join(say.examination(path, found)))
     if found.failed:
         raise typer.Exit(1)
 

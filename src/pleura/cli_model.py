@@ -20,8 +20,7 @@ def pack(
     from pleura.pack import pack as run
 
     _check_out(out, ".safetensors")
-    for line in say.packed(run(model, out, card)):
-        typer.echo(line)
+    typer.echo("\n".join(say.packed(run(model, out, card))))
 
 
 def card(
@@ -34,7 +33,7 @@ def card(
     """Print the card of a model: what it is, what it learned from, its scores with intervals, where it fails."""
     from pleura.card import attach
     from pleura.card import card as run
-    from pleura.learn.checkpoint import write_atomically
+    from pleura.files import write_atomically
 
     _check_out(out, ".md" if evaluation is None else ".safetensors")
     if evaluation is not None:

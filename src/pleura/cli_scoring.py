@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +35,9 @@ def score(
     from pleura.score import ScoreSettings
     from pleura.score import score as run
 
-    _print(say.scored(run(ScoreSettings(truth, pred, patients, out, cases.value, _shape(grid), resamples)), out))
+    typer.echo(
+        "\n".join(say.scored(run(ScoreSettings(truth, pred, patients, out, cases.value, _shape(grid), resamples)), out))
+    )
 
 
 def compare(
@@ -53,9 +54,9 @@ def compare(
 
     _check_kinds(data, truth, patients)
     if data is not None:
-        _print(say.compared(compare_models(first, second, data, resamples, out)))
+        typer.echo("\n".join(say.compared(compare_models(first, second, data, resamples, out))))
     elif truth is not None:
-        _print(say.compared(compare_masks(first, second, truth, patients, resamples, out)))
+        typer.echo("\n".join(say.compared(compare_masks(first, second, truth, patients, resamples, out))))
 
 
 def _shape(grid: str | None) -> tuple[int, int] | None:
@@ -72,8 +73,3 @@ def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -
         raise typer.BadParameter("give --data for two models, or --truth for two sets of masks", param_hint="--data")
     if data is not None and patients is not None:
         raise typer.BadParameter("a dataset knows its patients", param_hint="--patients")
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        typer.echo(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -66,7 +65,7 @@ def tune(
 
     goal = Objective(objective.value, prevalence or None, specificity, miss_cost)
     done = run(model, data, TuneSettings(goal, split.value, calibration.value, alpha, confidence, resamples), out)
-    _print(say.tuned(done))
+    typer.echo("\n".join(say.tuned(done)))
 
 
 def recalibrate(
@@ -91,9 +90,4 @@ def recalibrate(
     from pleura.recalibrate import recalibrate as run
 
     goal = Objective(objective.value, prevalence or None, specificity, miss_cost)
-    _print(say.recalibrated(run(checkpoint, data, out, SiteSettings(goal, alpha, confidence))))
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        typer.echo(line)
+    typer.echo("\n".join(say.recalibrated(run(checkpoint, data, out, SiteSettings(goal, alpha, confidence)))))

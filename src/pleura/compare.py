@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from pleura import __version__
 from pleura.data.dataset import Dataset
-from pleura.errors import InputError, writing
+from pleura.errors import InputError
+from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.measure.compare import Difference, adjusted, compare_scores, mask_metrics
 from pleura.measure.compare import compare as compare_metrics
 from pleura.measure.metrics import Outcomes
-from pleura.score import ScoreSettings, read_masks, without_nan
+from pleura.score import ScoreSettings, read_masks
 
 if TYPE_CHECKING:
     from pleura.learn.checkpoint import Checkpoint
@@ -51,6 +51,8 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     positions = np.flatnonzero(~(met[0]["train"] | met[1]["train"]))
     if not len(positions):
         raise InputError(f"{data}: every case is training data of {first} or {second}; compare them on other cases")
+    if out:
+        refuse_unwritable(out)
     outcomes = []
     for model in models:
         histograms, scores = measure_cases(model, dataset, positions)
@@ -77,7 +79,7 @@ def compare_masks(
     An image without a prediction counts as predicted empty. With `out`, write compare.json there.
     Raises: InputError for a missing or wrong file, OutputError.
     """
-    read = [read_masks(ScoreSettings(truth, path, patients)) for path in (first, second)]
+    read = [read_masks(ScoreSettings(truth, path, patients, out=out)) for path in (first, second)]
     missing = [len(each.missing) for each in read]
     words = f"{len(read[0].ids)} images"
     if any(missing):
@@ -140,7 +142,5 @@ def _compared(
             "resamples": resamples,
             "metrics": [asdict(each) | {"better": each.better} for each in differences],
         }
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            (out / FILE).write_text(json.dumps(without_nan(document), indent=1), encoding="utf-8")
+        write_atomically(out / FILE, as_json(document).encode())
     return done

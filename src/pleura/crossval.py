@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pleura.data.dataset import Dataset
 from pleura.errors import OutputError, PleuraError
 from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
-from pleura.learn.checkpoint import write_atomically
+from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
 from pleura.learn.run import BEST, STATE
 from pleura.measure.bootstrap import Estimate, bootstrap

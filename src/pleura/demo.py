@@ -21,7 +21,8 @@ from pleura.data.phantom_dicom import write_phantom_dataset
 from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
 from pleura.errors import OutputError, writing
 from pleura.evaluate import Evaluation, evaluate
-from pleura.learn.checkpoint import load_checkpoint, write_atomically
+from pleura.files import write_atomically
+from pleura.learn.checkpoint import load_checkpoint
 from pleura.measure.metrics import siim_dice
 from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, gallery, page

@@ -13,7 +13,7 @@ from pathlib import Path
 from pleura import __version__
 from pleura.data.dataset import Dataset
 from pleura.errors import OutputError
-from pleura.learn.checkpoint import write_atomically
+from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
 from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.recipes import load_members

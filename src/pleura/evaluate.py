@@ -15,7 +15,7 @@ from pleura import __version__
 from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
 from pleura.data.radiograph import SquareGeometry
-from pleura.learn.checkpoint import write_atomically
+from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.learn.identity import weights_hash
 from pleura.learn.known import Known, by_source
 from pleura.measure.account import Measured, account
@@ -28,10 +28,11 @@ from pleura.measure.nested import nested
 from pleura.measure.objectives import Objective
 from pleura.measure.operating import proportions
 from pleura.measure.overlay import as_data_uri, overlay
-from pleura.measure.report import Picture, Report, as_json, render
+from pleura.measure.report import Picture, Report, render
 from pleura.measure.strata import Facts
 from pleura.measure.svg import svg
 from pleura.measure.triplet import Histograms, Triplet
+from pleura.measure.verdict import against_empty
 from pleura.predict import Predictor, image_score
 from pleura.progress import track
 from pleura.shipped import DEFAULT, as_typed, is_default, keep_default, model_path
@@ -82,8 +83,8 @@ def evaluate(
     Raises: CheckpointError, InputError, OutputError.
     """
     model = model_path(model)
-    report = _writable_report(model, out)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
+    report = _report(model, out)
     known = Known.of(
         [checkpoint.seen for checkpoint in predictor.checkpoints], [case.image_id for case in dataset.cases]
     )
@@ -105,7 +106,7 @@ def evaluate(
         negatives=int((~outcomes.positive).sum()),
         tuned=_tuned(histograms, patients),
         in_sample=in_sample,
-        verdict=verdict(outcomes, estimates, floor, in_sample),
+        verdict=against_empty(outcomes, estimates, floor, in_sample),
         report=report,
         findings=[finding for finding in told if finding],
     )
@@ -136,15 +137,13 @@ def _of_training(known: Known, dataset: Dataset, positions: NDArray[np.int64]) -
     return [shared_patients(learned, rated), other_prevalence(dataset.positive[rest], prevalence)]
 
 
-def _writable_report(model: Path, out: Path | None) -> Path:
+def _report(model: Path, out: Path | None) -> Path:
     """Where the report goes; refused before the work, not after it. Raises: OutputError."""
     if out is None:
         keep_default(model, "name a folder for its report with --out")
-    report = (out or (model if model.is_dir() else model.parent)) / "report.html"
-    probe = report.with_name(".pleura-report")
-    write_atomically(probe, b"")
-    probe.unlink()
-    return report
+    folder = out or (model if model.is_dir() else model.parent)
+    refuse_unwritable(folder)
+    return folder / "report.html"
 
 
 def measure_cases(
@@ -207,24 +206,6 @@ def _tuned(histograms: Histograms, patients: NDArray[np.int64]) -> dict[str, Any
     folds = assign_folds([str(patient) for patient in patients], areas, CROSS_FITS, seed=0)
     honest = nested(histograms, patients, folds, objective).score
     return found | {"cross_fitted": honest.value, "cross_fitted_interval": [honest.low, honest.high]}
-
-
-def verdict(outcomes: Outcomes, estimates: dict[str, Estimate], floor: float, in_sample: bool) -> str:
-    """Say in words how a model stands to the empty predictor, by the interval of the difference."""
-    if not outcomes.called.any():
-        return (
-            "This is the empty predictor: it finds nothing on any image, and its SIIM Dice is the share of negatives."
-        )
-    dice, gain = estimates["siim_dice"].value, estimates["gain_over_empty"]
-    caveat = " That is by a rule tuned on these very cases." if in_sample else ""
-    if gain.low > 0:
-        return f"It beats the empty predictor: SIIM Dice {dice:.4f}, the empty predictor has {floor:.4f}.{caveat}"
-    if gain.high < 0:
-        return f"It is worse than the empty predictor: SIIM Dice {dice:.4f}, answering nothing has {floor:.4f}."
-    return (
-        f"Its SIIM Dice of {dice:.4f} cannot be told from the empty predictor's {floor:.4f}: the difference is "
-        f"{gain.value:+.4f} (95 % {gain.low:+.4f} to {gain.high:+.4f})."
-    )
 
 
 def _spacings(dataset: Dataset, positions: NDArray[np.int64]) -> list[tuple[float, float] | None]:
@@ -299,7 +280,8 @@ def _origin(known: Known, dataset: Dataset, positions: NDArray[np.int64], predic
         sources, patients = [case.label_source for case in cases], [case.patient for case in cases]
         counts[part] = by_source(sources, dataset.positive[rows], patients)
     weights = [weights_hash(checkpoint.weights) for checkpoint in predictor.checkpoints]
-    return {"weights_sha256": weights, "label_sources": counts}
+    calibrations = [checkpoint.calibration for checkpoint in predictor.checkpoints]
+    return {"weights_sha256": weights, "calibrations": calibrations, "label_sources": counts}
 
 
 def _command(model: Path, data: Path, split: Split, tta: str | None, resamples: int) -> str:

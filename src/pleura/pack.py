@@ -87,7 +87,7 @@ def _packed(key: str, tensor: Tensor, source: Path) -> Tensor:
 def _seconds(checkpoint: Path, stage: str | None) -> dict[str, int]:
     """What training took up to the end of the checkpoint's stage, by the table of epochs beside it; {} without one.
 
-    Validation of each epoch included; what an interrupted epoch took before the interruption is not in the table.
+    Validation of each epoch included; what a killed run had not saved is not in the table.
     """
     try:
         with (checkpoint.parent / METRICS).open(encoding="utf-8", newline="") as file:
@@ -99,11 +99,21 @@ def _seconds(checkpoint: Path, stage: str | None) -> dict[str, int]:
 
 
 def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with its file of ImageNet weights by name: the folders of one machine are of no use on another."""
-    model = recipe.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("pretrained"), str):
-        return recipe
-    return {**recipe, "model": {**model, "pretrained": PurePath(model["pretrained"]).name}}
+    """The recipe with weights and teachers by name alone: the folders of one machine are of no use on another."""
+    found = dict(recipe)
+    if "model" in recipe:
+        found["model"] = _by_name(recipe["model"], "pretrained")
+    if "stages" in recipe:
+        found["stages"] = [
+            {**stage, "labels": _by_name(stage["labels"], "teacher")} if "labels" in stage else stage
+            for stage in recipe["stages"]
+        ]
+    return found
+
+
+def _by_name(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    value = settings.get(key)
+    return {**settings, key: PurePath(value).name} if isinstance(value, str) else settings
 
 
 def _difference(whole: Checkpoint, packed: Checkpoint) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.data.folds import patients_or_own, read_patients
 from pleura.data.foreign import ForeignMask, ForeignMasks, Shape, open_masks, read_pair
-from pleura.errors import InputError, writing
+from pleura.errors import InputError
+from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.measure.account import Measured, account
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.compare import Ratio, intervals, mask_metrics
@@ -30,6 +30,7 @@ from pleura.measure.operating import Candidates
 from pleura.measure.side import side_of
 from pleura.measure.strata import Facts
 from pleura.measure.surface import SurfaceDistances
+from pleura.measure.verdict import against_empty
 from pleura.progress import track
 
 Cases = Literal["truth", "both"]
@@ -98,7 +99,7 @@ def score(settings: ScoreSettings) -> Score:
     for name in ("sensitivity", "specificity", "ppv", "npv"):  # shares of cases have Wilson's intervals
         estimates[name] = Estimate(**{key: accounted["decisions"][name][key] for key in ("value", "low", "high")})
     floor = empty_floor(read.outcomes.positive)
-    verdict = in_words(read.outcomes, estimates, floor)
+    verdict = against_empty(read.outcomes, estimates, floor)
     document = {
         "pleura": __version__,
         "truth": str(settings.truth),
@@ -126,9 +127,12 @@ def score(settings: ScoreSettings) -> Score:
 def read_masks(settings: ScoreSettings) -> Read:
     """Read every pair of masks once, and what the guards say of them.
 
-    Raises: InputError for a missing or wrong file, or if no image is on both sides.
+    Raises: InputError for a missing or wrong file, or if no image is on both sides; OutputError if nothing can be
+    written to `settings.out`.
     """
     truth, predicted = open_masks(settings.truth, settings.grid), open_masks(settings.predicted, settings.grid)
+    if settings.out:
+        refuse_unwritable(settings.out)
     predicted = predicted.matched(set(truth.read))
     truth = truth.matched(set(predicted.read))
     ids, missing, extra = _common(truth, predicted, settings.cases)
@@ -151,26 +155,6 @@ def read_masks(settings: ScoreSettings) -> Read:
     ]
     numbers = [row[3] for row in rows]
     return Read(ids, outcomes, numbers, patients.astype(np.int64), known, missing, [each for each in findings if each])
-
-
-def in_words(outcomes: Outcomes, estimates: dict[str, Estimate], floor: float) -> str:
-    """How predicted masks stand to the empty predictor, by the interval of the difference."""
-    if not outcomes.positive.any():
-        return "No image here has a pneumothorax: how well one is found cannot be told, only the false alarms."
-    if not outcomes.called.any():
-        return (
-            f"This is the empty predictor: it finds nothing on any image, and its SIIM Dice of {floor:.6f} is the "
-            "share of negatives."
-        )
-    dice, gain = estimates["siim_dice"].value, estimates["gain_over_empty"]
-    if gain.low > 0:
-        return f"It beats the empty predictor: SIIM Dice {dice:.4f}, the empty predictor has {floor:.4f}."
-    if gain.high < 0:
-        return f"It is worse than the empty predictor: SIIM Dice {dice:.4f}, answering nothing has {floor:.4f}."
-    return (
-        f"Its SIIM Dice of {dice:.4f} cannot be told from the empty predictor's {floor:.4f}: the difference is "
-        f"{gain.value:+.4f} (95 % {gain.low:+.4f} to {gain.high:+.4f})."
-    )
 
 
 def _common(truth: ForeignMasks, predicted: ForeignMasks, cases: Cases) -> tuple[list[str], list[str], list[str]]:
@@ -323,21 +307,9 @@ def _write(out: Path, done: Score) -> None:
         flags = (int(outcomes.positive[row]), int(outcomes.called[row]), round(float(outcomes.dice[row]), 6))
         shares = (_cell(numbers.hd95), _cell(numbers.surface_dice), _cell(numbers.area_share))
         writer.writerow((image_id, *flags, *shares, int(image_id not in missing)))
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(without_nan(done.document), indent=1)
-        (out / FILE).write_text(text, encoding="utf-8")
-        (out / TABLE).write_text(table.getvalue(), encoding="utf-8", errors="surrogateescape")
+    write_atomically(out / FILE, as_json(done.document).encode())
+    write_atomically(out / TABLE, table.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _cell(value: float) -> float | str:
     return round(value, 6) if np.isfinite(value) else ""
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured becomes null."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

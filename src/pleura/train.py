@@ -64,7 +64,8 @@ def train(
     changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder) if state else []
     if state and stage is None:
         refuse_other_stages(state, recipe)
-    learner = Learner(recipe, dataset, accelerator, fold)
+    begun_at = stage not in (None, recipe.stages[0].name)
+    learner = Learner(recipe, dataset, accelerator, fold, fresh=not (state or weights or begun_at))
     changes += learner.changed_teachers(state) if state else []
     training = _Training(learner, validator, run)
     training.begin(state, stage, weights)
@@ -115,7 +116,7 @@ class _Training:
         self.learner, self.validator, self.run = learner, validator, run
         self.recipe, self.progress = learner.recipe, Progress()
         self.state: dict[str, Any] | None = None
-        self.saved = time.monotonic()
+        self.saved = self.epoch_began = time.monotonic()
 
     def begin(self, state: dict[str, Any] | None, stage: str | None, weights: Path | None) -> None:
         """Take up a state, or the weights to start from. Raises: CheckpointError, ConfigError."""
@@ -181,6 +182,7 @@ class _Training:
         while not self._is_over(stage):
             progress.closed = False
             began, first = time.monotonic(), progress.step
+            self.epoch_began = began - progress.spent_s
             waiting_s, size = self._epoch(stage, optimizer, schedule, averages)
             trained_s, images = time.monotonic() - began, (progress.step - first) * size
             averages.after_epoch(learner.net, progress.epoch)
@@ -191,7 +193,7 @@ class _Training:
             row = {"stage": stage.name, "epoch": progress.epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
             row |= {"loss": float(np.mean(progress.losses)), **validation.metrics}
             row |= {"images_per_s": images / trained_s, "waiting_share": waiting_s / trained_s}
-            self._close_epoch(stage, row | {"seconds": time.monotonic() - began}, validation, watch)
+            self._close_epoch(stage, row | {"seconds": time.monotonic() - self.epoch_began}, validation, watch)
             self._save(stage, optimizer, schedule, averages)
         if not progress.closed:
             HandOver(learner, self.validator, self.run, stage)(progress, averages)
@@ -282,6 +284,7 @@ class _Training:
 
     def _save(self, stage: StageConfig, optimizer: Any, schedule: Schedule, averages: RunningAverages) -> None:
         self.saved = time.monotonic()
+        self.progress.spent_s = self.saved - self.epoch_began if self.progress.step else 0.0
         if self.learner.writes:
             state = {
                 "progress": vars(self.progress),

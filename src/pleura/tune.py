@@ -18,7 +18,8 @@ from pleura import __version__
 from pleura.calibrate import Sample, calibrate, measure, sample_of, tuned_seen
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError
-from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, update_header, write_atomically
+from pleura.files import write_atomically
+from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, update_header
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.calibration import Method
 from pleura.measure.landscape import landscape_png

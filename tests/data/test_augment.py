@@ -50,7 +50,7 @@ seeds = st.tuples(st.integers(0, 2**63), st.integers(0, 999))
 strengths = st.floats(0, 4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=seeds, strength=strengths, border=st.sampled_from(["reflect", "zeros"]))
 def test_masks_stay_binary_and_images_in_range_under_every_change(seed: tuple[int, int], strength: float, border: str):
     images, masks = augment(*batch(), EVERYTHING.model_copy(update={"strength": strength, "border": border}), seed)
@@ -60,7 +60,7 @@ def test_masks_stay_binary_and_images_in_range_under_every_change(seed: tuple[in
     assert images.max() <= 1
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=seeds)
 def test_the_same_seed_gives_the_same_result_and_another_seed_another(seed: tuple[int, int]):
     first = augment(*batch(), EVERYTHING, seed)
@@ -92,7 +92,7 @@ def in_parts(bounds: list[int], config: AugmentConfig, seed: tuple[int, ...]) ->
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=seeds, cuts=st.lists(st.integers(0, 12), max_size=3))
 def test_a_batch_split_over_processes_is_changed_as_the_whole_is(seed: tuple[int, int], cuts: list[int]):
     config = EVERYTHING.model_copy(update={"jpeg_probability": 0.0, "horizontal_flip": 0.5})
@@ -218,7 +218,7 @@ def dice(first: Tensor, second: Tensor) -> float:
     return float(2 * (first & second).sum() / (first.sum() + second.sum()))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=seeds, strength=st.floats(0, 1.5))
 def test_image_and_mask_move_together(seed: tuple[int, int], strength: float):
     _, masks = batch(side=128)
@@ -227,7 +227,7 @@ def test_image_and_mask_move_together(seed: tuple[int, int], strength: float):
     assert dice(images / 0.8, moved) > 0.95
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=seeds)
 def test_the_warp_does_not_depend_on_the_size(seed: tuple[int, int]):
     config = only(horizontal_flip=0.5, affine_probability=1.0, distortion_probability=1.0)
@@ -250,7 +250,7 @@ def test_the_elastic_field_has_the_published_deviation_and_does_not_depend_on_th
     torch.testing.assert_close(pooled, far, atol=1.5e-3, rtol=0)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(coefficient=st.floats(-4, 4), seed=seeds)
 def test_optical_and_grid_distortion_never_fold_the_image(coefficient: float, seed: tuple[int, int]):
     cells = 1 + (torch.rand(1, 2, 5, generator=torch.Generator().manual_seed(seed[1])) - 0.5) * 1.8

@@ -82,7 +82,7 @@ def one_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
 known_text = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n"), min_size=1, max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     image_id=known_text,
     patient=st.none() | known_text,

@@ -33,7 +33,7 @@ def large_cohort() -> tuple[list[str], np.ndarray]:
     return patients, areas
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cohorts(), st.integers(2, 4), st.integers(0, 99))
 def test_a_patient_is_never_in_two_folds(cohort: tuple[list[str], list[int]], n_folds: int, seed: int):
     patients, areas = cohort
@@ -42,7 +42,7 @@ def test_a_patient_is_never_in_two_folds(cohort: tuple[list[str], list[int]], n_
     assert len(set(zip(patients, folds.tolist(), strict=True))) == len(set(patients))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cohorts(), st.integers(2, 4), st.integers(0, 99))
 def test_every_fold_has_a_case(cohort: tuple[list[str], list[int]], n_folds: int, seed: int):
     assert set(assign_folds(*cohort, n_folds, seed)) == set(range(n_folds))

@@ -47,7 +47,7 @@ def real_rows() -> dict[str, list[str]]:
     return rle.read_csv(REAL)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks)
 def test_a_mask_written_and_read_is_the_same_mask(mask: np.ndarray):
     read = rle.decode(rle.encode(mask), mask.shape)
@@ -55,14 +55,14 @@ def test_a_mask_written_and_read_is_the_same_mask(mask: np.ndarray):
     np.testing.assert_array_equal(read, mask)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(canonical_runs())
 def test_a_string_read_and_written_is_the_same_string(runs: tuple[str, tuple[int, int]]):
     text, shape = runs
     assert rle.encode(rle.decode(text, shape)) == text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masks)
 def test_the_encoder_agrees_with_the_definition_pixel_by_pixel(mask: np.ndarray):
     assert rle.encode(mask) == encoded_pixel_by_pixel(mask)
@@ -156,7 +156,7 @@ def test_only_plain_digits_are_numbers(text: str):
         rle.decode(text, (5, 3))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text("0123456789 -x\n", max_size=12))
 def test_any_text_is_a_mask_of_the_shape_or_an_rle_error(text: str):
     try:

@@ -22,14 +22,14 @@ def mixture(n_positives: int, n_negatives: int) -> np.ndarray:
     return np.random.default_rng(0).permutation([True] * n_positives + [False] * n_negatives)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, rates, seeds, epochs)
 def test_every_positive_comes_once_in_each_epoch(positive: np.ndarray, rate: float, seed: int, epoch: int):
     order = epoch_order(positive, rate, seed, epoch)
     assert sorted(order[positive[order]]) == np.flatnonzero(positive).tolist()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, rates, seeds, epochs)
 def test_no_case_comes_twice_in_an_epoch(positive: np.ndarray, rate: float, seed: int, epoch: int):
     order = epoch_order(positive, rate, seed, epoch)
@@ -48,7 +48,7 @@ def test_too_few_negatives_all_come():
     assert sorted(epoch_order(mixture(20, 3), 0.2, 0, 0)) == list(range(23))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, rates, seeds, st.integers(1, 12))
 def test_no_negative_comes_again_before_all_others_came(positive: np.ndarray, rate: float, seed: int, n_epochs: int):
     negatives = np.flatnonzero(~positive)
@@ -60,7 +60,7 @@ def test_no_negative_comes_again_before_all_others_came(positive: np.ndarray, ra
         assert max(shown.values()) - min(shown.values()) <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, st.none() | rates, seeds, epochs)
 def test_an_epoch_is_a_pure_function_of_its_arguments(positive: np.ndarray, rate: float | None, seed: int, epoch: int):
     np.random.seed(epoch)  # the global state must not matter
@@ -82,7 +82,7 @@ def test_positives_and_negatives_are_mixed():
     assert 30 <= positive[epoch_order(positive, 0.5, 0, 0)][:100].sum() <= 70
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, seeds, epochs)
 def test_without_a_rate_every_case_comes_once(positive: np.ndarray, seed: int, epoch: int):
     assert sorted(epoch_order(positive, None, seed, epoch)) == list(range(len(positive)))
@@ -96,7 +96,7 @@ def test_without_negatives_every_positive_comes_once():
     assert sorted(epoch_order(np.ones(7, dtype=bool), 0.5, 0, 0)) == list(range(7))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, st.lists(st.none() | rates, min_size=1, max_size=12), seeds)
 def test_no_negative_comes_again_before_all_others_came_where_the_rate_changes(
     positive: np.ndarray, rates: list[float | None], seed: int
@@ -111,7 +111,7 @@ def test_no_negative_comes_again_before_all_others_came_where_the_rate_changes(
         assert max(shown.values()) - min(shown.values()) <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, rates, seeds, epochs)
 def test_the_rotation_goes_on_by_itself_where_the_rate_does_not_change(
     positive: np.ndarray, rate: float, seed: int, epoch: int
@@ -120,7 +120,7 @@ def test_the_rotation_goes_on_by_itself_where_the_rate_does_not_change(
     assert epoch_order(positive, rate, seed, epoch).tolist() == epoch_order(positive, rate, seed, epoch, shown).tolist()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(presences, st.none() | rates)
 def test_the_number_of_negatives_is_that_of_the_epoch(positive: np.ndarray, rate: float | None):
     order = epoch_order(positive, rate, 0, 0)
@@ -132,7 +132,7 @@ def test_a_rate_that_slides_goes_from_first_to_last_in_equal_steps():
     assert slide == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rates, rates, st.integers(2, 60))
 def test_the_first_epoch_has_the_first_rate_and_the_last_the_last(first: float, last: float, n_epochs: int):
     slide = [rate_of_epoch((first, last), epoch, n_epochs) for epoch in range(n_epochs)]
@@ -151,7 +151,7 @@ def test_a_slide_of_one_epoch_has_the_first_rate():
     assert rate_of_epoch((0.8, 0.2), 0, 1) == 0.8
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 40), st.integers(1, 7))
 def test_processes_share_a_batch_in_order_and_nearly_equally(size: int, world: int):
     bounds = [rank_bounds(size, rank, world) for rank in range(world)]

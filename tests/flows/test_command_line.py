@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from places import ROOT, SMOKE
@@ -32,6 +33,26 @@ def test_every_command_has_help_with_an_example(pleura):
         done = pleura(verb, "--help")
         assert done.returncode == 0
         assert f"Example: pleura {verb}" in done.stdout
+
+
+def test_options_have_the_values_that_their_verbs_know():
+    # The command line names them again, because --help is not to wait for numpy.
+    from pleura import cli, cli_tuning, tune
+    from pleura.data import dataset
+    from pleura.learn import known
+    from pleura.measure import calibration
+    from pleura.settings import ModelConfig, Recipe
+
+    for option, values in (
+        (cli.SplitName, dataset.Split),
+        (cli.SplitName, known.Split),
+        (cli.Tta, Recipe.model_fields["tta"].annotation),
+        (cli.Architecture, ModelConfig.model_fields["architecture"].annotation),
+        (cli.InputScaling, ModelConfig.model_fields["input_scaling"].annotation),
+        (cli_tuning.TunedOn, tune.Part),
+        (cli_tuning.Scaling, calibration.Method),
+    ):
+        assert {each.value for each in option} == set(get_args(values)), option
 
 
 def test_wrong_usage_exits_with_2(pleura):

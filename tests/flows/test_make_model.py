@@ -37,6 +37,17 @@ def test_without_a_dataset_it_says_how_to_name_one():
     )
 
 
+def test_a_folder_that_is_no_dataset_is_refused_in_one_line_of_ours(tmp_path):
+    done = make("model", f"DATA={tmp_path}")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0] == f"make model: {tmp_path}: is no dataset of pleura prepare"
+
+
+def test_a_card_is_asked_for_and_never_taken_for_granted():
+    assert "--card" not in make("--just-print", "model", "DATA=siim").stdout
+    assert '--card "mine.yaml"' in make("--just-print", "model", "DATA=siim", "CARD=mine.yaml").stdout
+
+
 def test_it_trains_in_two_processes_of_one_thread_and_goes_on_where_it_was():
     done = make("--just-print", "model", "DATA=siim")
     first = " ".join(line for line in done.stdout.splitlines() if not line.startswith("test ")).split("rm -f")[0]

@@ -14,11 +14,14 @@ from places import SMOKE
 
 from pleura.config import load_recipe
 from pleura.data.dataset import Dataset
+from pleura.evaluate import measure_cases, outcomes_by
 from pleura.learn.checkpoint import load_checkpoint
+from pleura.predict import Predictor
 
 # ConvNeXt has LayerNorm, whose statistics are each image's own: BatchNorm on CPUs sees a process's part of the batch.
 NET = ("model.encoder=test_convnext", "model.decoder_widths=[16,16,8]", "model.normalisation=none", "samples=0")
-PER_IMAGE = ("training.loss={bce: 1, dice: 1, lovasz: 0.5, per_image: true}",)
+# The head has no weight here, and so no gradient: DistributedDataParallel waits for it unless told.
+PER_IMAGE = ("training.loss={bce: 1, dice: 1, lovasz: 0.5, per_image: true}", "model.presence_head=true")
 POOLED = ("training.loss={bce: 1, dice: 1, tversky: 1, per_image: false}", "training.freeze_encoder_epochs=1")
 
 
@@ -87,6 +90,20 @@ def test_two_processes_weigh_cases_and_heed_a_teacher_as_one_does(dataset, run, 
     one, two = (load_checkpoint(tmp_path / name / "fold-0" / "best.safetensors") for name in ("one", "two"))
     assert all(np.allclose(one.weights[key].numpy(), two.weights[key].numpy(), atol=2e-4) for key in one.weights)
     assert one.seen == two.seen
+
+
+def test_an_average_has_the_scores_that_were_written_for_it_though_processes_count_by_themselves(dataset, tmp_path):
+    # BatchNorm counts each process's part of a batch, and an average has no statistics but what processes counted.
+    averages = "training.averaging={ema_decay: 0.5, swa_epochs: 2, refresh_cases: 0}"
+    launch(2, ("samples=0", "training.epochs=2", averages), dataset, tmp_path)
+    data = Dataset(dataset)
+    for kind in ("ema", "swa"):
+        file = tmp_path / "fold-0" / f"high-{kind}.safetensors"
+        predictor, checkpoint = Predictor.load(file), load_checkpoint(file)
+        histograms, _ = measure_cases(predictor, data, data.positions("val", 0))
+        found = outcomes_by(histograms, histograms.scores(), predictor.triplet).summary()  # by 256 levels, as training
+        for name in ("siim_dice", "auroc"):
+            assert found[name] == pytest.approx(checkpoint.scores[name], abs=1e-5), (kind, name)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ NOUNS = ("dicom", "data", "model", "learn", "measure", "recipes")
 # Each may import what stands in a line above it; the nouns have exceptions of their own.
 ORDER = (
     ("errors",),
-    ("settings", "progress", "shipped"),
+    ("settings", "progress", "shipped", "files"),
     ("config",),
     NOUNS,
     ("predict",),

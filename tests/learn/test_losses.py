@@ -81,7 +81,7 @@ def test_the_sigmoid_is_applied_once():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_focal_agrees_with_its_equation(seed: int):
     logits, masks = random_batch(seed)
@@ -91,7 +91,7 @@ def test_focal_agrees_with_its_equation(seed: int):
     assert focal_loss(logits, masks).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_dice_stays_between_zero_and_one(seed: int):
     for per_image in (False, True):
@@ -158,7 +158,7 @@ def test_sums_over_a_million_pixels_survive_bfloat16_autocast():
     assert loss.item() < 0.01
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(WITH_LOVASZ))
 def test_a_step_down_the_gradient_lowers_the_loss(seed: int, config: LossConfig):
     logits, masks = random_batch(seed)
@@ -185,7 +185,7 @@ def region_sums(logits: Tensor, masks: Tensor) -> tuple[float, float, float]:
     return float(parts[0].sum()), float(parts[1].sum()), float(parts[2].sum())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.1, 5))
 def test_dice_jaccard_and_tversky_agree_with_their_equations(seed: int, smooth: float):
     logits, masks = random_batch(seed)
@@ -204,7 +204,7 @@ def test_tversky_weighs_misses_above_inventions_by_default():
     assert tversky_loss(missed, masks) > tversky_loss(invented, masks) + 0.1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0, 4))
 def test_focal_agrees_with_its_equation_for_any_gamma(seed: int, gamma: float):
     logits, masks = random_batch(seed)
@@ -239,7 +239,7 @@ def symmetric_hinge(logits: np.ndarray, mask: np.ndarray) -> float:
     return (lovasz_extension(errors, mask > 0) + lovasz_extension(errors, mask == 0)) / 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 0.7, 1.0]), st.sampled_from([0.5, None]))
 def test_the_lovasz_hinge_is_the_extension_of_the_jaccard_loss_of_each_image(
     seed: int, share: float, step: float | None
@@ -253,7 +253,7 @@ def test_the_lovasz_hinge_is_the_extension_of_the_jaccard_loss_of_each_image(
     assert lovasz_loss(logits, masks).item() == pytest.approx(expected, abs=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.2, 0.5, 1.0]))
 def test_the_lovasz_hinge_is_the_jaccard_loss_at_hard_predictions_and_above_it_elsewhere(seed: int, share: float):
     generator = np.random.default_rng(seed)

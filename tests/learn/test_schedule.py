@@ -34,7 +34,7 @@ def test_the_cosine_begins_at_lr_and_ends_at_min_lr():
     assert cosine.lr(9, 0.999) == pytest.approx(1e-4, rel=1e-3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 30), st.floats(0, 5), st.floats(0, 1, exclude_max=True), st.integers(0, 40))
 def test_the_cosine_stays_between_its_ends(epochs: int, warmup: float, share: float, epoch: int):
     rate = schedule("cosine", epochs, warmup_epochs=warmup).lr(epoch, share)
@@ -42,7 +42,7 @@ def test_the_cosine_stays_between_its_ends(epochs: int, warmup: float, share: fl
     assert rate >= 1e-4 * (1 - 1e-9) or epoch + share < warmup
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 30), st.floats(0, 3))
 def test_the_rate_rises_through_the_warm_up_and_falls_ever_after(epochs: int, warmup: float):
     cosine = schedule("cosine", epochs, warmup_epochs=warmup)
@@ -63,7 +63,7 @@ def rates_of_torch(period: int, epochs: int) -> list[float]:
     return rates
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 50), st.integers(0, 3))
 def test_the_cosine_with_a_period_agrees_with_torch_after_its_warm_up(period: int, epochs: int, warmup: int):
     cosine = schedule("cosine", epochs, period_epochs=period, warmup_epochs=warmup)
@@ -120,7 +120,7 @@ def test_a_score_that_is_no_number_counts_as_no_gain():
     assert told(schedule("plateau", patience=1), [math.nan, math.nan])[-1] == pytest.approx(1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=15), st.integers(0, 4))
 def test_the_plateau_agrees_with_torch(scores: list[float], patience: int):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
@@ -135,7 +135,7 @@ def test_the_plateau_agrees_with_torch(scores: list[float], patience: int):
     assert told(schedule("plateau", patience=patience), scores) == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 10_000), max_size=30))
 def test_the_plateau_of_the_winner_agrees_with_torch(ten_thousandths: list[int]):
     scores = [score / 10_000 for score in ten_thousandths]
@@ -150,7 +150,7 @@ def test_the_plateau_of_the_winner_agrees_with_torch(ten_thousandths: list[int])
     assert told(schedule("plateau", lr=1e-4, min_lr=1e-7, patience=2), scores) == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15), st.integers(0, 14), st.integers(0, 3))
 def test_a_schedule_resumed_from_its_state_goes_on_as_if_nothing_happened(scores: list[float], cut: int, patience: int):
     whole, first = schedule("plateau", patience=patience), schedule("plateau", patience=patience)

@@ -114,7 +114,7 @@ def test_masks_in_zero_and_one_cost_the_same_as_soft_targets(config: LossConfig)
 NEARLY_ALL = [name for name in TERMS if name != "lovasz"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 10_000),
     st.sampled_from(NEARLY_ALL),

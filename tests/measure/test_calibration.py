@@ -46,14 +46,14 @@ def test_a_calibration_curve_is_the_mean_and_the_share_of_each_bin():
     assert ece(np.array([0, 1, 1, 1]), np.array([0.05, 0.15, 0.92, 0.98]), bins=5) == pytest.approx(0.225)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 999), st.integers(1, 60))
 def test_the_brier_score_agrees_with_scikit_learn(seed: int, n: int):
     scores, positive = drawn(n, seed)
     assert brier(positive, scores) == pytest.approx(brier_score_loss(positive, scores))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 999))
 def test_weights_are_as_good_as_repeats(seed: int):
     scores, positive = drawn(30, seed)
@@ -127,7 +127,7 @@ def test_scaling_mends_scores_that_are_too_sure(method):
     assert brier(truth, made.images(fresh)) < brier(truth, fresh)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 9999), st.integers(2, 40), st.sampled_from(["platt", "beta"]), st.booleans())
 def test_scaling_keeps_the_order_of_images_whatever_the_data(seed: int, n: int, method, separable: bool):
     scores, positive = drawn(n, seed)
@@ -150,7 +150,7 @@ def test_scores_that_point_the_wrong_way_become_the_share_of_positives():
 # --- the threshold of few misses
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 300), st.sampled_from([0.02, 0.05, 0.1, 0.3]), st.sampled_from([0.8, 0.95]))
 def test_the_threshold_is_the_highest_that_clopper_and_pearson_allow(n: int, alpha: float, confidence: float):
     scores = np.random.default_rng(n).random(n)

@@ -99,7 +99,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_as_they_were(monkeypatch: pyt
     assert curves(rows(2)) == changed
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.data())
 def test_any_numbers_at_all_can_be_drawn(data: st.DataObject) -> None:
     number = st.one_of(st.floats(width=32), st.just(math.nan), st.just(""), st.none())

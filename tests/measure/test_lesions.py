@@ -70,7 +70,7 @@ def islands(mask):
     return count
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
 def test_every_lesion_is_counted_once_whatever_is_marked(seed, share, threshold):
     generator = np.random.default_rng(seed)

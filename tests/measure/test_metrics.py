@@ -56,7 +56,7 @@ def test_each_image_has_its_own_dice():
     assert siim_dice(truth[2], predicted[2]).tolist() == [1.0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pairs_of_masks)
 def test_dice_is_symmetric_and_agrees_with_sets_of_pixels(masks: np.ndarray):
     truth, predicted = masks
@@ -98,7 +98,7 @@ def test_the_floors_of_the_legacy_folds_are_the_known_ones():
     assert floors == pytest.approx([0.780534, 0.782670, 0.773196, 0.775491, 0.774239], abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rankings)
 def test_the_auroc_is_scikit_learns_ties_included(ranking: list[tuple[bool, int]]):
     positive, scores = np.array([row[0] for row in ranking]), np.array([row[1] / 6 for row in ranking])

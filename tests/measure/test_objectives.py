@@ -63,7 +63,7 @@ objectives = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(cases(), objectives, st.integers(0, 99))
 def test_the_search_finds_what_trying_every_rule_finds(histograms: Histograms, objective: Objective, seed: int):
     repeats = np.random.default_rng(seed).integers(1, 4, len(histograms)).astype(np.float64)
@@ -74,7 +74,7 @@ def test_the_search_finds_what_trying_every_rule_finds(histograms: Histograms, o
     assert scores[found.triplet] == pytest.approx(found.score, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(), st.sampled_from(["youden", "expected_cost"]))
 def test_of_rules_that_call_as_well_the_best_dice_decides(histograms: Histograms, name: str):
     objective, ones = Objective(name, None), np.ones(len(histograms))
@@ -85,7 +85,7 @@ def test_of_rules_that_call_as_well_the_best_dice_decides(histograms: Histograms
     assert histograms.decided(found.triplet)[1].mean() == pytest.approx(max(equal), abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(), objectives)
 def test_the_score_of_answers_is_the_one_that_the_search_adds_up(histograms: Histograms, objective: Objective):
     found = objective.search(histograms)

@@ -67,14 +67,13 @@ def test_spacing_and_tolerance_mean_what_they_mean_to_monai(spacing: tuple[float
 
 
 @given(mask=MASKS, predicted=MASKS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_two_masks_that_have_pixels_agree_with_monai(mask: np.ndarray, predicted: np.ndarray) -> None:
     if mask.any() and predicted.any():
         agrees(mask, predicted)
 
 
 @given(mask=MASKS, predicted=MASKS, tolerance=st.floats(0, 20))
-@settings(deadline=None)
 def test_neither_number_minds_which_mask_is_the_truth(mask: np.ndarray, predicted: np.ndarray, tolerance: float):
     assert hd95(mask, predicted) == pytest.approx(hd95(predicted, mask), nan_ok=True)
     assert surface_dice(mask, predicted, tolerance) == surface_dice(predicted, mask, tolerance)

@@ -116,7 +116,7 @@ def test_the_eight_published_rules_are_those_of_the_winner():
 # --- histograms
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(probability_maps, mask_stacks)
 def test_histograms_know_area_and_dice_at_every_threshold(probabilities: np.ndarray, masks: np.ndarray):
     histograms = Histograms.of(probabilities, masks)
@@ -128,7 +128,7 @@ def test_histograms_know_area_and_dice_at_every_threshold(probabilities: np.ndar
         np.testing.assert_allclose(histograms.dice()[:, level], siim_dice(masks, reached))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(probability_maps, mask_stacks, triplets)
 def test_the_rule_on_histograms_is_the_rule_on_pixels(probabilities: np.ndarray, masks: np.ndarray, triplet: Triplet):
     called, dice = Histograms.of(probabilities, masks).decided(triplet)
@@ -158,7 +158,7 @@ def test_an_image_score_is_the_mean_of_its_highest_pixels():
     assert scores == pytest.approx([0.0, 0.375, 1.0], abs=1 / LEVELS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(probability_maps, st.sampled_from([0.001, 0.1, 0.35, 1.0]))
 def test_an_image_score_agrees_with_sorting_the_pixels(probabilities: np.ndarray, share: float):
     histograms = Histograms.of(probabilities, np.zeros(probabilities.shape, dtype=np.uint8))
@@ -170,14 +170,14 @@ def test_an_image_score_agrees_with_sorting_the_pixels(probabilities: np.ndarray
 # --- the search
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(predictions())
 def test_the_search_finds_what_trying_everything_finds(case: tuple[np.ndarray, np.ndarray]):
     found = search(Histograms.of(*case))
     assert found.score == pytest.approx(best_by_trying_everything(*case), abs=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(predictions(), st.integers(0, 999))
 def test_the_weighted_search_finds_what_trying_everything_finds(case: tuple[np.ndarray, np.ndarray], seed: int):
     weights = np.random.default_rng(seed).uniform(0.1, 5, len(case[0]))
@@ -185,7 +185,7 @@ def test_the_weighted_search_finds_what_trying_everything_finds(case: tuple[np.n
     assert found.score == pytest.approx(best_by_trying_everything(*case, weights), abs=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(predictions())
 def test_the_triplet_found_scores_what_the_search_promised(case: tuple[np.ndarray, np.ndarray]):
     probabilities, masks = case
@@ -194,7 +194,7 @@ def test_the_triplet_found_scores_what_the_search_promised(case: tuple[np.ndarra
     assert Histograms.of(probabilities, masks).decided(found.triplet)[1].mean() == pytest.approx(found.score)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(predictions())
 def test_no_published_rule_beats_the_search(case: tuple[np.ndarray, np.ndarray]):
     histograms = Histograms.of(*case)
@@ -202,7 +202,7 @@ def test_no_published_rule_beats_the_search(case: tuple[np.ndarray, np.ndarray])
     assert search(histograms).score >= best - 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(predictions())
 def test_the_bottom_found_is_not_above_the_top(case: tuple[np.ndarray, np.ndarray]):
     found = search(Histograms.of(*case)).triplet
@@ -250,7 +250,7 @@ def test_one_image_can_be_searched():
     assert search(Histograms.of(probabilities, np.zeros((1, 4, 4), dtype=np.uint8))).score == 1.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(0.05, 0.95))
 def test_weights_make_up_the_prevalence(n_positives: int, n_negatives: int, prevalence: float):
     positive = np.array([True] * n_positives + [False] * n_negatives)

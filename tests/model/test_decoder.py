@@ -156,7 +156,7 @@ def test_usual_widths_have_the_groups_one_expects(width: int, groups: int):
     assert normalisation_groups(width) == groups
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.integers(1, 40), min_size=4, max_size=4), st.sampled_from(CHOICES))
 def test_any_widths_make_a_net(widths: list[int], choice: tuple[str, str, str]):
     normalisation, bottleneck, upsampling = choice
@@ -198,7 +198,7 @@ def scse_in_numpy(state: dict[str, np.ndarray], features: np.ndarray) -> np.ndar
     return out
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 6), st.integers(0, 999))
 def test_scse_computes_what_was_published(channels: int, height: int, width: int, seed: int):
     torch.manual_seed(seed)

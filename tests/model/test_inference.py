@@ -44,7 +44,7 @@ class Constant(nn.Module):
         return torch.full_like(images, self.logit, dtype=self.dtype)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, sizes, st.integers(0, 99))
 def test_a_resized_image_has_the_size_and_stays_in_the_range_of_its_values(side: int, wanted: int, seed: int):
     images = random_images(seed, side)
@@ -72,14 +72,14 @@ def test_a_reduced_image_is_the_mean_over_area(times: int):
     torch.testing.assert_close(resize_images(images, 16 // times), blocks)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes, sizes, st.integers(0, 99))
 def test_a_mirrored_image_is_resized_to_the_mirror_of_its_resized_self(side: int, wanted: int, seed: int):
     images = random_images(seed, side)
     torch.testing.assert_close(resize_images(images.flip(-1), wanted), resize_images(images, wanted).flip(-1))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(sizes, sizes, st.integers(0, 99))
 def test_a_resized_mask_stays_binary(side: int, wanted: int, seed: int):
     masks = (random_images(seed, side) > 0.5).byte()
@@ -94,7 +94,7 @@ def test_a_reduced_mask_is_set_where_half_of_the_area_is():
     assert resize_masks(masks, 2).tolist() == [[[[0.0, 1.0], [1.0, 0.0]]]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
 def test_an_enlarged_mask_reduces_to_itself(side: int, times: int, seed: int):
     masks = (random_images(seed, side) > 0.5).float()
@@ -217,7 +217,7 @@ def doubting_parts(images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(outputs.logits)[:, 0], torch.sigmoid(outputs.presence)[:, :, None]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 999))
 def test_no_pixel_is_more_probable_than_a_pneumothorax_on_its_image(seed: int):
     images = random_images(seed)

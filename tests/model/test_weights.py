@@ -110,7 +110,7 @@ def test_any_bytes_are_weights_or_refused(tmp_path: Path, content: bytes):
     refusal(tmp_path / "w.pth")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.binary(max_size=64))
 def test_any_bytes_in_a_safetensors_file_are_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes):
     path = tmp_path_factory.getbasetemp() / "any.safetensors"
@@ -118,7 +118,7 @@ def test_any_bytes_in_a_safetensors_file_are_refused(tmp_path_factory: pytest.Te
     refusal(path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31), st.integers(1, 4), st.sampled_from([1, 3, 7]))
 def test_a_folded_stem_gives_the_same_output_on_a_grey_image(seed: int, widths: int, kernel: int):
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import struct
 from collections.abc import Mapping
@@ -24,7 +23,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pleura.config import parse_model
-from pleura.errors import CheckpointError, ConfigError, writing
+from pleura.errors import CheckpointError, ConfigError
+from pleura.files import write_atomically
 from pleura.settings import ModelConfig
 from pleura.shipped import keep_default
 
@@ -57,25 +57,6 @@ LATER_KEYS: dict[str, Any] = {"card": None}
 def case_key(image_id: str) -> str:
     """Eight hexadecimal digits for an image id: enough to know a case again, and no list of patients' studies."""
     return hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a killed run, sees the old content or the new, never a part.
-
-    Raises: OutputError; the old file is then as it was.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    with writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -24,13 +24,13 @@ import yaml
 from torch import Tensor
 
 from pleura.errors import CheckpointError, ConfigError, OutputError, writing
+from pleura.files import write_atomically
 from pleura.learn.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_state,
     save_checkpoint,
     save_state,
-    write_atomically,
 )
 from pleura.settings import ModelConfig, Recipe
 
@@ -55,6 +55,8 @@ class Progress:
     """Finished steps of the epoch after those."""
     losses: list[float] = field(default_factory=list)
     """Of those steps."""
+    spent_s: float = 0.0
+    """Seconds that those steps took, until the state was saved."""
     best: float = -1.0
     """The best validation score of the stage."""
     waited: int = 0

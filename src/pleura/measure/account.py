@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.measure.bootstrap import wilson
-from pleura.measure.calibration import Reliability, brier, ece, pixel_cases, reliability
+from pleura.measure.calibration import IMAGE_BINS, Reliability, brier, ece, pixel_cases, reliability
 from pleura.measure.lesions import CaseNumbers
 from pleura.measure.metrics import Outcomes
 from pleura.measure.operating import (
@@ -25,7 +25,6 @@ from pleura.measure.operating import (
 from pleura.measure.strata import Facts, strata
 
 PREVALENCES = (0.02, 0.05, 0.2215)
-IMAGE_BINS = 10
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 Numbers: TypeAlias = NDArray[np.float64]
 Method: TypeAlias = Literal["platt", "beta"]
 
-BINS = 15
+BINS, IMAGE_BINS = 15, 10
+"""Of pixels, which are many, and of images, which are few: with more bins chance alone would fill the ECE of these."""
 LOGIT_LEVELS, LOGIT_LIMIT = 128, 12.0
 TINY = 1e-7
 """Probabilities are kept this far from 0 and 1, where logits would be infinite; float32 tells no more."""

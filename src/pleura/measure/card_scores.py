@@ -31,6 +31,7 @@ KEPT = (
     "prevalence",
     "data_sha256",
     "weights_sha256",
+    "calibrations",
     "label_sources",
 )
 """Of report.json, what travels with a model; of curves and calibration go the numbers alone."""

@@ -10,6 +10,8 @@ from pathlib import PurePath
 WIDTH = 120
 _TIE = "\N{NO-BREAK SPACE}"
 """A space at which no line ends; `fill` turns it back."""
+_ABSOLUTE, _PART = re.compile(r"/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\]|\\\\"), re.compile(r"[/\\]")
+"""How a path begins, blanks in it or not, and what one without blanks has somewhere; sentences have neither."""
 
 
 def fill(text: str, bullet: str = "") -> str:
@@ -41,6 +43,6 @@ def plain(value: object) -> str:
         return "(" + ", ".join(f"{key} {plain(inner)}" for key, inner in value.items()) + ")"
     if isinstance(value, list | tuple):
         return " ".join(map(plain, value))
-    if isinstance(value, str) and ("/" in value or "\\" in value) and " " not in value:
+    if isinstance(value, str) and (_ABSOLUTE.match(value) or (_PART.search(value) and " " not in value)):
         return PurePath(value.replace("\\", "/")).name
     return f"{value:g}" if isinstance(value, float) else str(value)

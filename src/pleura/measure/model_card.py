@@ -135,11 +135,9 @@ def _training(facts: CardFacts) -> Iterator[str]:
     if not stages:
         yield "Its header holds no recipe."
     else:
-        start = recipe.get("model", {}).get("pretrained")
-        begun = {True: "weights of ImageNet", False: "random weights", None: "weights not told"}.get(start)
         yield fill(
-            f"Recipe `{recipe.get('name') or 'without a name'}`, seed {recipe.get('seed')}; the encoder began with "
-            f"{begun or plain(start)}. All of it stands in the header."
+            f"Recipe `{recipe.get('name') or 'without a name'}`, seed {recipe.get('seed')}; "
+            f"{_beginning(recipe, provenance)}. All of it stands in the header."
         )
         head = ("stage", "px", "epochs", "batch", "optimizer", "learning rate", "share of positives", "losses")
         yield table(head, map(_stage, stages))
@@ -156,9 +154,21 @@ def _training(facts: CardFacts) -> Iterator[str]:
     else:
         name = plain(recipe.get("name") or "without a name")
         yield fill(
-            f"Its recipe, {name}, is none of those that come with this version of pleura, or was changed: no "
-            "command here makes it anew."
+            f"Its recipe, {name}, is none of those that come with this version of pleura, or was changed, or did not "
+            "make all of it: no command here makes it anew."
         )
+
+
+def _beginning(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    if others := provenance.get("started_from"):
+        return f"it began with the weights of another checkpoint, whose tensors have the sha256 `{others[-1]}`"
+    start = recipe.get("model", {}).get("pretrained")
+    if start is None:
+        return "what it began with is not told"
+    return {
+        True: "the encoder began with weights of ImageNet",
+        False: "it began with random weights",
+    }.get(start, f"the encoder began with {plain(start)}")
 
 
 def _stage(stage: Mapping[str, Any]) -> list[object]:

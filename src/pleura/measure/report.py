@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -42,19 +40,6 @@ class Report:
 
     document: Mapping[str, Any]
     galleries: Mapping[str, list[Picture]]
-
-
-def as_json(document: Mapping[str, Any]) -> str:
-    """report.json: JSON has no NaN, so that what could not be measured becomes null."""
-    return json.dumps(_without_nan(dict(document)), indent=1)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def page(title: str, body: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pleura.learn.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
 from pleura.learn.checkpoint import Checkpoint
+from pleura.learn.processes import share_buffers
 from pleura.learn.run import AVERAGES, Progress, Run
 from pleura.settings import StageConfig
 from pleura.training.learner import Learner
@@ -84,5 +85,7 @@ class HandOver:
         learner.load(weights, f"{kind} of stage {stage.name}")
         if stage.averaging.refresh_cases:
             refresh_batchnorm(learner.net, learner.inputs_like_those_of(stage, progress))
+        if not learner.batchnorm_is_global:
+            share_buffers(learner.net)  # each process has averaged statistics of its own
         validation = self.validator(learner.net, stage, learner.preprocessing(stage))
         return _Candidate(learner.checkpoint(stage, progress.epoch, validation, kind), validation.score, epochs)

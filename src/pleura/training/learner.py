@@ -22,6 +22,7 @@ from pleura.data.dataset import Dataset
 from pleura.data.sampler import epoch_order, negatives_wanted, rank_bounds, rate_of_epoch
 from pleura.errors import ConfigError
 from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, load_weights
+from pleura.learn.identity import weights_hash
 from pleura.learn.optimizers import Freezer
 from pleura.learn.processes import machine, synchronise_batchnorm
 from pleura.learn.run import Progress
@@ -35,9 +36,14 @@ from pleura.training.validate import Validation
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """The devices and processes of this run, as accelerate or torchrun have launched it; bfloat16 on GPUs."""
-    # A head whose loss has no weight gets no gradient, which DistributedDataParallel has to be told.
-    heads = recipe.model.presence_head or recipe.model.deep_supervision
-    unused = DistributedDataParallelKwargs(find_unused_parameters=heads)
+    # A head whose loss has no weight gets no gradient, which DistributedDataParallel has to be told. Where every head
+    # has a weight it would search each step for what is not there, and warn of that.
+    idle = any(
+        (recipe.model.presence_head and not stage.loss.presence)
+        or (recipe.model.deep_supervision and not stage.loss.deep)
+        for stage in recipe.stages
+    )
+    unused = DistributedDataParallelKwargs(find_unused_parameters=idle)
     has_gpu = torch.cuda.is_available()
     # Without being told, accelerate takes processes on CPUs for so many runs of one.
     on_cpus = not has_gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -47,15 +53,20 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
 class Learner:
     """One net and the cases of one fold."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, accelerator: Accelerator, fold: int) -> None:
-        """Raises: ConfigError for a net that cannot be built or labels that are not there; InputError for weights or a
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, accelerator: Accelerator, fold: int, fresh: bool = True
+    ) -> None:
+        """fresh: whether the encoder begins with its pretrained weights; false where others take their place.
+
+        Raises: ConfigError for a net that cannot be built or labels that are not there; InputError for weights or a
         fold that are not there, or a teacher that has learned from validation cases; CheckpointError for a damaged one.
         """
         self.recipe, self.dataset, self.accelerator, self.fold = recipe, dataset, accelerator, fold
         self.train_positions, self.val_positions = dataset.positions("train", fold), dataset.positions("val", fold)
         set_seed(recipe.seed)
         # Channels last is up to twice as fast on CPUs, and what tensor cores want.
-        net: nn.Module = build_model(recipe.model)
+        begins_with = recipe.model if fresh else recipe.model.model_copy(update={"pretrained": False})
+        net: nn.Module = build_model(begins_with)
         net = net.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batchnorm_is_global = True
         if accelerator.num_processes > 1:
@@ -67,6 +78,8 @@ class Learner:
             if stage.freeze_encoder_stride:
                 encoder.until_stride(stage.freeze_encoder_stride)  # refused now, not hours later
         self.met: dict[str, list[str]] = {"train": [], "val": []}
+        self.started_from: list[str] = []
+        """Hashes of the weights that `start_from` has taken up, and of those that they had started from."""
         self.taught: dict[str, Any] = {}
         """Of all teachers so far: `weights_sha256`, and whether each `tells_what_it_has_seen`; empty: none so far."""
         scaled = recipe.model.input_scaling == "encoder"
@@ -93,6 +106,7 @@ class Learner:
         if channels != self.recipe.model.in_channels:
             raise ConfigError(f"{path}: its net takes {channels} channels; set model.in_channels={channels} for it")
         self.take_up(checkpoint, path)
+        self.started_from = [*self.started_from, weights_hash(checkpoint.weights)]
 
     def _teacher(self, path: str) -> Teacher:
         """A teacher, loaded once for all stages."""
@@ -107,11 +121,13 @@ class Learner:
         self.load(checkpoint.weights, origin)
         self.met = {part: checkpoint.seen.get(part, []) for part in ("train", "val")}
         self.taught = dict(checkpoint.provenance.get("teacher") or {})
+        self.started_from = list(checkpoint.provenance.get("started_from", []))
 
     def go_on(self, state: Mapping[str, Any], stages: int, origin: Path | str) -> None:
         """Go on from a state in which so many stages have begun. Raises: CheckpointError."""
         self.load(state["model"], origin)
         self.met, self.taught = state["met"], state.get("taught", {})
+        self.started_from = state.get("started_from", [])
         if "teachers" not in state:  # of a version whose states did not name the cases that the run had learned from
             for stage in self.recipe.stages[:stages]:
                 self.meet(stage)
@@ -119,7 +135,8 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """What `go_on` takes up, and by which weights of which teachers."""
         teachers = {path: teacher.weights_sha256 for path, teacher in self._teachers.items()}
-        return {"model": self.net.state_dict(), "met": self.met, "taught": self.taught, "teachers": teachers}
+        known = {"met": self.met, "taught": self.taught, "started_from": self.started_from, "teachers": teachers}
+        return {"model": self.net.state_dict(), **known}
 
     def changed_teachers(self, state: Mapping[str, Any]) -> list[str]:
         """The teachers that are others than when a run was stopped, under the same path; one sentence each."""
@@ -244,6 +261,7 @@ class Learner:
                 "seed": self.recipe.seed,
                 "machine": machine(self.accelerator.device, self.accelerator.num_processes),
                 "pleura": __version__,
+                **({"started_from": self.started_from} if self.started_from else {}),
                 **({"teacher": self.taught} if self.taught else {}),
             },
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pleura.errors import InputError, writing
-from pleura.learn.checkpoint import write_atomically
+from pleura.files import write_atomically
 from pleura.measure.metrics import siim_dice
 from pleura.measure.overlay import contact_sheet, overlay
 from pleura.measure.triplet import Triplet
