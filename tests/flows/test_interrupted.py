@@ -26,13 +26,19 @@ from pleura.train import train
 def stop(words, seen, with_signal, patience_s=60.0):
     """Start a command, wait until `seen()`, send a signal; returns the exit code and standard error."""
     command = [sys.executable, "-m", "pleura", *map(str, words)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, preexec_fn=heed_interrupts, **pipes) as process:
         until = time.monotonic() + patience_s
         while not seen() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(with_signal)
         _, errors = process.communicate(timeout=60)
     return process.returncode, errors
+
+
+def heed_interrupts():
+    """What a shell starts in the background ignores Ctrl-C, and so would all that tests start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lines(path):
