@@ -36,9 +36,11 @@ def refuse_unwritable(folder: Path) -> None:
 
     Raises: OutputError.
     """
-    probe = folder / ".pleura-probe"
-    write_atomically(probe, b"")
-    probe.unlink()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".pleura-probe"
+        probe.touch()
+        probe.unlink()
 
 
 def as_json(document: Mapping[str, Any]) -> str:
