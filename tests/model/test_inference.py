@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from pleura.errors import CheckpointError
+from pleura.errors import CheckpointError, ConfigError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.model import Outputs, build_model
 from pleura.model.decoder import PresenceHead
@@ -199,9 +200,9 @@ def test_an_image_gets_the_same_answer_alone_and_in_a_batch():
 class Doubting(nn.Module):
     """A net with a logit for each pixel and one for the image, which depends on the image's left half."""
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32, rule: Literal["cap", "mean"] = "cap") -> None:
         super().__init__()
-        self.presence = PresenceHead(1)
+        self.presence = PresenceHead(1, rule)
         nn.init.constant_(self.presence.linear.weight, 20.0)
         nn.init.constant_(self.presence.linear.bias, 0.3)
         self.dtype = dtype
@@ -272,3 +273,45 @@ def test_a_real_net_with_a_presence_head_that_says_no_finds_nothing():
     torch.testing.assert_close(free, torch.sigmoid(net(normalise(images, preprocessing)))[:, 0])
     nn.init.constant_(net.presence.linear.bias, -100.0)
     assert infer(net, images, preprocessing, flip=True).max() < 1e-6 < free.max()
+
+
+# --- the presence head's word, as a mean
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 999))
+def test_by_the_mean_the_images_score_hears_both_and_the_order_of_its_pixels_stays(seed: int):
+    images = random_images(seed)
+    outputs = Doubting()((images - 0.5) / 0.25, every_output=True)
+    found = infer(Doubting(rule="mean"), images, SMALL)
+    highest, head = outputs.logits.amax((1, 2, 3)).double(), outputs.presence[:, 0].double()
+    torch.testing.assert_close(torch.logit(found.amax((1, 2)).double()), (highest + head) / 2, atol=1e-3, rtol=1e-3)
+    lower = (found.flatten(1)[:, :-1] < found.flatten(1)[:, 1:]) & (found > 0).all()
+    assert (outputs.logits.flatten(1)[:, :-1] < outputs.logits.flatten(1)[:, 1:])[lower].all()
+
+
+def test_by_the_mean_a_head_as_sure_as_the_highest_pixel_changes_nothing():
+    images = torch.full((1, 1, 16, 16), 0.6)
+    net = Doubting(rule="mean")
+    nn.init.constant_(net.presence.linear.weight, 5.0)
+    nn.init.constant_(net.presence.linear.bias, 0.0)
+    torch.testing.assert_close(infer(net, images, SMALL), torch.sigmoid(5 * (images[:, 0] - 0.5) / 0.25))
+
+
+def test_by_the_mean_a_head_can_raise_what_the_pixels_doubt():
+    images = torch.full((1, 1, 16, 16), 0.42)
+    net = Doubting(rule="mean")
+    nn.init.constant_(net.presence.linear.weight, 0.0)
+    nn.init.constant_(net.presence.linear.bias, 8.0)
+    assert infer(net, images, SMALL).min() > 0.5 > torch.sigmoid(torch.tensor(5 * (0.42 - 0.5) / 0.25))
+
+
+def test_the_net_passes_the_rule_of_its_settings_on():
+    given = {"encoder": "test_resnet", "pretrained": False, "presence_head": True}
+    assert build_model(given).presence.rule == "cap"
+    assert build_model({**given, "presence_rule": "mean"}).presence.rule == "mean"
+
+
+def test_a_rule_without_a_head_is_refused():
+    with pytest.raises(ConfigError, match="presence_head=true"):
+        build_model({"encoder": "test_resnet", "pretrained": False, "presence_rule": "mean"})

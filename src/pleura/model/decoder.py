@@ -10,7 +10,7 @@ Roy et al. 2018 (arXiv 1803.02579; SCSE); Wu & He 2018 (arXiv 1803.08494; group 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -141,11 +141,21 @@ class PresenceHead(nn.Module):
     Source: https://github.com/amirassov/kaggle-pneumothorax.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, rule: Literal["cap", "mean"] = "cap") -> None:
+        """rule: of `ModelConfig.presence_rule`."""
         super().__init__()
         self.linear = nn.Linear(channels, 1)
+        self.rule = rule
 
     def forward(self, deepest: Tensor) -> Tensor:
         """(N, channels, H, W) -> (N, 1) logits."""
         logits: Tensor = self.linear(deepest.mean(dim=(2, 3)))
         return logits
+
+    def heard(self, logits: Tensor, presence: Tensor) -> Tensor:
+        """The pixels' logits (N, C, H, W) after the head's (N, 1) had its say, by the rule; float32, the same shape."""
+        pixels, image = logits.float(), presence.float()[:, :, None, None]
+        if self.rule == "cap":
+            # The sigmoid rises, so that the smaller logit has the smaller probability: one sigmoid is enough.
+            return torch.minimum(pixels, image)
+        return pixels + (image - pixels.amax(dim=(1, 2, 3), keepdim=True)) / 2

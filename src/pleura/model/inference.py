@@ -71,12 +71,11 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 def _probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
     # Whatever the net is wrapped in (an average, several devices), its modules are found; attributes are not.
-    has_head = any(isinstance(module, PresenceHead) for module in model.modules())
-    outputs = model(inputs, every_output=True) if has_head else Outputs(model(inputs))
+    head = next((module for module in model.modules() if isinstance(module, PresenceHead)), None)
+    outputs = model(inputs, every_output=True) if head is not None else Outputs(model(inputs))
     logits = outputs.logits.float()
-    if outputs.presence is not None:
-        # The sigmoid rises, so that the smaller logit has the smaller probability: once is enough.
-        logits = torch.minimum(logits, outputs.presence.float()[:, :, None, None])
+    if head is not None and outputs.presence is not None:
+        logits = head.heard(logits, outputs.presence)
     return torch.sigmoid(logits)
 
 
@@ -85,9 +84,8 @@ def infer(model: nn.Module, images: Tensor, preprocessing: Preprocessing, flip: 
     """Probabilities of a batch: the sigmoid is applied here, once.
 
     images: (N, 1, H, W) uint8, or float32 in [0, 1], of any side. flip: mean with the flipped image's (TTA).
-    Returns: (N, size_px, size_px) float32 in [0, 1], the first class. With a presence head no pixel gets a higher
-    probability than its image (in each view, before the mean), so that the triplet finds nothing where the head does
-    not: the 4th place's rule. Source: https://github.com/amirassov/kaggle-pneumothorax.
+    Returns: (N, size_px, size_px) float32 in [0, 1], the first class. A presence head is heard in each view, before the
+    mean, by its `presence_rule`; `cap` is the 4th place's. Source: https://github.com/amirassov/kaggle-pneumothorax.
     """
     inputs = normalise(resize_images(images, preprocessing.size_px), preprocessing)
     inputs = inputs.contiguous(memory_format=torch.channels_last)

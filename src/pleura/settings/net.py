@@ -36,8 +36,11 @@ class ModelConfig(Strict):
     upsampling: Literal["nearest", "bilinear", "transposed"] = "nearest"
     """How a decoder stage of a `unet` doubles the resolution; `transposed` has weights of its own."""
     presence_head: bool = False
-    """A second output of a `unet`, from the deepest feature: is there any pneumothorax. No pixel gets a higher
-    probability than the image."""
+    """A second output of a `unet`, from the deepest feature: is there any pneumothorax."""
+    presence_rule: Literal["cap", "mean"] = "cap"
+    """What the presence head does to the pixels. `cap`: none gets a higher probability than the image (the 4th
+    place's). `mean`: the logits of all pixels move alike, until the highest is the mean of itself and the head's, so
+    that the image's score hears both."""
     deep_supervision: bool = False
     """A further 1 x 1 convolution on each decoder stage of a `unet`, for the loss alone (see loss.deep)."""
     input_scaling: Literal["encoder", "none"] = "encoder"
@@ -49,6 +52,8 @@ class ModelConfig(Strict):
             raise ValueError(f"albunet is built on resnet34, not on {self.encoder}; set model.encoder=resnet34")
         if self.architecture == "albunet" and (self.presence_head or self.deep_supervision):
             raise ValueError("albunet has neither presence_head nor deep_supervision; set model.architecture=unet")
+        if self.presence_rule != "cap" and not self.presence_head:
+            raise ValueError("presence_rule is for a net with a presence head; set model.presence_head=true")
         if self.architecture == "albunet" and self.output_stride > 1:
             raise ValueError("albunet decodes to full resolution; set model.output_stride=1 or model.architecture=unet")
         return self
