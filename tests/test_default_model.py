@@ -83,6 +83,10 @@ def test_the_file_is_small_and_says_all_that_its_user_has_to_know():
 
 def test_the_recipe_that_comes_with_pleura_is_the_one_it_was_trained_by():
     assert "make model DATA=DATA" in card()
+    held, told = load_checkpoint(FILE).recipe, load_experiment(DEFAULT).model_dump(mode="json")
+    for recipe in (held, told):
+        recipe["model"].pop("pretrained")  # where the encoder's weights lay
+    assert held == told
 
 
 def test_what_is_told_of_it_by_hand_is_what_it_holds():
