@@ -20,6 +20,7 @@ from pleura.measure.calibration import Calibration
 from pleura.measure.side import side_of
 from pleura.measure.triplet import REFERENCE_AREA_PX, SCORED_SHARE, Triplet
 from pleura.model import build_model
+from pleura.model.device import pick_device
 from pleura.model.inference import Preprocessing, infer
 from pleura.shipped import DEFAULT, model_path
 
@@ -145,18 +146,18 @@ class Predictor:
     ) -> None:
         """tta: `none`, `flip` for the mean with the mirrored image, or None for what each checkpoint's recipe says.
 
-        device: the GPU if there is one, by default. weights: of each checkpoint in the mean; equal by default.
+        device: as `pick_device` takes it, the GPU if there is one by default. weights: of each checkpoint in the mean; equal by default.
         triplet: the decision rule; by default the weighted mean of the checkpoints' own.
         calibration: as a checkpoint's header has it; by default what all checkpoints agree on. It is for what is
         reported: the triplet acts on the probabilities before it, and finds the same with it and without.
         Raises: CheckpointError if weights do not fit their net, or the checkpoints differ in preparation;
-        InputError for another tta.
+        InputError for another tta, or a device that is not there.
         """
         self.checkpoints, self.triplet_is_given = list(checkpoints), triplet is not None
         self.flips = [_flips(tta or checkpoint.recipe.get("tta", "none")) for checkpoint in checkpoints]
         self.weights = np.asarray(weights or [1.0] * len(self.checkpoints), dtype=np.float64)
         self.weights /= self.weights.sum()
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = pick_device(device)
         try:
             self.preprocessings = [Preprocessing(**checkpoint.preprocessing) for checkpoint in checkpoints]
             triplets = [Triplet(**checkpoint.triplet) for checkpoint in checkpoints]
