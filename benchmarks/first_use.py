@@ -106,7 +106,7 @@ def every_command(rounds: int) -> None:
     """Print what each command costs before it does anything."""
     rows = []
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        modules = ["pleura.cli", *imports_of(command.callback)]
+        modules = ["pleura.cli.app", *imports_of(command.callback)]
         told = [cost(PLEURA, name, "--help") for _ in range(rounds)]
         imported = [cost("import " + ", ".join(modules)) for _ in range(rounds)]
         rows.append([f"`{name}`", middle(told)[1], *middle(imported)[1:]])

@@ -37,20 +37,22 @@ def test_every_command_has_help_with_an_example(pleura):
 
 def test_options_have_the_values_that_their_verbs_know():
     # The command line names them again, because --help is not to wait for numpy.
-    from pleura import cli, cli_tuning, tune
+    from pleura import tune
+    from pleura.cli import import_weights, options
+    from pleura.cli import tune as tuning
     from pleura.data import dataset
     from pleura.learn import known
     from pleura.measure import calibration
     from pleura.settings import ModelConfig, Recipe
 
     for option, values in (
-        (cli.SplitName, dataset.Split),
-        (cli.SplitName, known.Split),
-        (cli.Tta, Recipe.model_fields["tta"].annotation),
-        (cli.Architecture, ModelConfig.model_fields["architecture"].annotation),
-        (cli.InputScaling, ModelConfig.model_fields["input_scaling"].annotation),
-        (cli_tuning.TunedOn, tune.Part),
-        (cli_tuning.Scaling, calibration.Method),
+        (options.SplitName, dataset.Split),
+        (options.SplitName, known.Split),
+        (options.Tta, Recipe.model_fields["tta"].annotation),
+        (import_weights.Architecture, ModelConfig.model_fields["architecture"].annotation),
+        (import_weights.InputScaling, ModelConfig.model_fields["input_scaling"].annotation),
+        (tuning.TunedOn, tune.Part),
+        (tuning.Scaling, calibration.Method),
     ):
         assert {each.value for each in option} == set(get_args(values)), option
 

@@ -1,9 +1,7 @@
-"""The commands `score` and `compare`: their options, handed to the verbs of these names."""
+"""The command `compare`: parses, calls its verb, prints."""
 
 from __future__ import annotations
 
-import re
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,33 +9,6 @@ import typer
 
 from pleura import say
 from pleura.shipped import named
-
-
-class Scored(str, Enum):
-    """Which images count."""
-
-    truth = "truth"
-    both = "both"
-
-
-def score(
-    truth: Annotated[Path, typer.Option(help="True masks: csv of runs, folder of PNG or DICOM-SEG, or a dataset.")],
-    pred: Annotated[Path, typer.Option(help="Predicted masks, in any of these forms.")],
-    patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; or SIIM to NIH.")] = None,
-    cases: Annotated[
-        Scored, typer.Option(help="truth: an image without a prediction counts as empty; both: it is left out.")
-    ] = Scored.truth,
-    grid: Annotated[str | None, typer.Option(help="ROWSxCOLUMNS that runs count; by default 1024x1024.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for score.json and cases.csv.")] = None,
-    resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
-) -> None:
-    """Score masks that any tool wrote: next to their floor, with intervals, and with the faults that numbers hide."""
-    from pleura.score import ScoreSettings
-    from pleura.score import score as run
-
-    typer.echo(
-        "\n".join(say.scored(run(ScoreSettings(truth, pred, patients, out, cases.value, _shape(grid), resamples)), out))
-    )
 
 
 def compare(
@@ -57,15 +28,6 @@ def compare(
         typer.echo("\n".join(say.compared(compare_models(first, second, data, resamples, out))))
     elif truth is not None:
         typer.echo("\n".join(say.compared(compare_masks(first, second, truth, patients, resamples, out))))
-
-
-def _shape(grid: str | None) -> tuple[int, int] | None:
-    if grid is None:
-        return None
-    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", grid)
-    if not found:
-        raise typer.BadParameter(f"{grid!r} is not ROWSxCOLUMNS, such as 1024x1024", param_hint="--grid")
-    return int(found[1]), int(found[2])
 
 
 def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -> None:

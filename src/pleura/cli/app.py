@@ -1,0 +1,102 @@
+"""The `pleura` command: its subcommands, what all of them share, and errors as one line and an exit code.
+
+torch is imported only inside the commands that need it.
+Exit codes: 0 done; 1 an input was refused, or part of a batch was; 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pleura import __version__
+from pleura.cli.card import card
+from pleura.cli.compare import compare
+from pleura.cli.demo import demo
+from pleura.cli.doctor import doctor
+from pleura.cli.evaluate import evaluate
+from pleura.cli.import_recipe import import_recipe
+from pleura.cli.import_weights import import_weights
+from pleura.cli.pack import pack
+from pleura.cli.predict import predict
+from pleura.cli.prepare import prepare
+from pleura.cli.recalibrate import recalibrate
+from pleura.cli.recipes import recipes
+from pleura.cli.score import score
+from pleura.cli.train import train
+from pleura.cli.tune import tune
+from pleura.errors import PleuraError
+
+
+class _Commands(TyperGroup):
+    """Turns pleura's own errors into one line and an exit code, for every command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PleuraError as error:
+            typer.echo(f"pleura: {error}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            typer.echo(
+                "pleura: interrupted; what was finished is kept, run the same command again to go on "
+                "(pleura train: with --resume, and without --stage)",
+                err=True,
+            )
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find and outline pneumothorax on chest radiographs. Research software, not a medical device.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pleura {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("pleura")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
+
+
+for _command, _example in (
+    (prepare, "--images dicom-images-train --masks train-rle.csv --out siim"),
+    (train, "recipes/densenet121.yaml training.epochs=5 --data siim --out run"),
+    (evaluate, "run --data siim"),
+    (predict, "patient.dcm folder/ 'study/*.png' --out found"),
+    (tune, "run --data siim"),
+    (recalibrate, "best.safetensors --data local --out site.safetensors"),
+    (pack, "run --card card.yaml --out small.safetensors"),
+    (card, "best.safetensors --out card.md"),
+    (score, "--truth train-rle.csv --pred submission.csv"),
+    (compare, "run other-run --data siim"),
+    (import_recipe, "train_config_part0.yaml train_config_part1.yaml"),
+    (import_weights, "model.pth --architecture albunet --out a.safetensors"),
+    (recipes, "seunet"),
+    (demo, "--out demo"),
+    (doctor, "folds.csv --patients siim-nih-id.csv --masks train-rle.csv"),
+):
+    _name = _command.__name__.replace("_", "-")
+    app.command(_name, epilog=f"Example: pleura {_name} {_example}")(_command)
+
+
+def main() -> None:
+    """The entry point of the `pleura` command."""
+    app()

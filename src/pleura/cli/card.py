@@ -1,0 +1,35 @@
+"""The command `card`: parses, calls its verb, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pleura.cli.options import check_out
+from pleura.shipped import DEFAULT, named
+
+
+def card(
+    model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, its folder, or default.")] = Path(DEFAULT),
+    evaluation: Annotated[
+        Path | None, typer.Option(help="A report.json, or its folder, to put into the checkpoint.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The .md file to write; with --evaluation, the checkpoint.")] = None,
+) -> None:
+    """Print the card of a model: what it is, what it learned from, its scores with intervals, where it fails."""
+    from pleura.card import attach
+    from pleura.card import card as run
+    from pleura.files import write_atomically
+
+    check_out(out, ".md" if evaluation is None else ".safetensors")
+    if evaluation is not None:
+        typer.echo(f"wrote {attach(model, evaluation, out)}")
+        return
+    text = run(model)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_atomically(out, text.encode())
+    typer.echo(f"wrote {out}")

@@ -1,0 +1,31 @@
+"""The command `doctor`: parses, calls its verb, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pleura import say
+from pleura.shipped import named
+
+
+def doctor(
+    path: Annotated[
+        Path,
+        typer.Argument(parser=named, help="Recipe, dataset, run, masks, folds, predictions, model."),
+    ],
+    patients: Annotated[Path | None, typer.Option(help="Of folds: csv with ImageId, patient; or SIIM to NIH.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Of folds: SIIM csv, to tell positives.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Of masks: the radiographs that they belong to.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Of predictions: SIIM csv or dataset with the truth.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Of a checkpoint: a dataset to run it on.")] = None,
+) -> None:
+    """Tell what a file or folder is, and what is wrong with it; exits with 1 if there is any error."""
+    from pleura.doctor import Against, examine
+
+    found = examine(path, Against(patients, masks, images, truth, data))
+    typer.echo("\n".join(say.examination(path, found)))
+    if found.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,20 @@
+"""The command `import-recipe`: parses, calls its verb, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_recipe(
+    files: Annotated[list[Path], typer.Argument(help="Training YAMLs of the winner's repository, in their order.")],
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("recipe.yaml"),
+) -> None:
+    """Turn another project's training files into one recipe, and tell what differs and why."""
+    from pleura.migrate.recipe import import_recipe as run
+
+    for line in run(files, out):
+        typer.echo(line)
+    typer.echo(f"{out}\nnext: pleura train {out} --data DATA --out RUN")

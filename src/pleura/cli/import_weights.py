@@ -1,0 +1,45 @@
+"""The command `import-weights`: parses, calls its verb, prints."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Architecture(str, Enum):
+    """The nets."""
+
+    unet = "unet"
+    albunet = "albunet"
+
+
+class InputScaling(str, Enum):
+    """What happens to an image in [0, 1] before the net sees it."""
+
+    encoder = "encoder"
+    none = "none"
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A state dict, .pth or .safetensors; nothing else is unpickled.")],
+    architecture: Annotated[Architecture, typer.Option(help="Which of the published nets.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint to write, a .safetensors file.")],
+    encoder: Annotated[str | None, typer.Option(help="Of a unet; by default told from the file.")] = None,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images that it was trained on.")] = 1024,
+    input_scaling: Annotated[
+        InputScaling | None, typer.Option(help="encoder: ImageNet's; none: [0, 1]; by default as published.")
+    ] = None,
+    triplet: Annotated[str | None, typer.Option(help="TOP/PIXELS/BOTTOM; by default 0.75/2000/0.3.")] = None,
+) -> None:
+    """Turn another project's checkpoint into one of pleura's, with equal outputs."""
+    from pleura.migrate.weights import WeightSettings
+    from pleura.migrate.weights import import_weights as run
+
+    scaling = input_scaling.value if input_scaling else None
+    made = run(WeightSettings(file, architecture.value, out, encoder, size, scaling, triplet))
+    rule = "/".join(f"{made.triplet[key]}" for key in ("top_threshold", "min_pixels", "bottom_threshold"))
+    typer.echo(f"{out}: {made.model.architecture} with {made.model.encoder}, {len(made.weights)} tensors")
+    typer.echo(f"  input scaling {made.model.input_scaling}; triplet {rule}, {made.provenance['triplet']}")

@@ -1,0 +1,54 @@
+"""The command `prepare`: parses, calls its verb, prints."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pleura import say
+
+
+class RleGrid(str, Enum):
+    """Which pixels run-length masks count."""
+
+    siim = "siim"
+    image = "image"
+
+
+def prepare(
+    images: Annotated[Path, typer.Option(help="Folder of DICOM, PNG or JPEG files, searched to any depth.")],
+    masks: Annotated[list[Path], typer.Option(help="SIIM csv, or folder of mask PNGs named ID.png; repeatable.")],
+    out: Annotated[Path, typer.Option(help="The dataset folder to write.")],
+    size: Annotated[int, typer.Option(min=32, help="Side of the square images; prepare once, at the largest.")] = 1024,
+    patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; else DICOM PatientID.")] = None,
+    folds: Annotated[str, typer.Option(help="How many, or a csv with ImageId and fold, or split (train, val).")] = "5",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 42,
+    rle_grid: Annotated[
+        RleGrid, typer.Option(help="siim: runs are on 1024 x 1024; image: on each image's own pixels.")
+    ] = RleGrid.siim,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each core.")] = 0,
+) -> None:
+    """Turn radiographs and masks into a dataset folder, with folds that keep patients together."""
+    from pleura.prepare import PrepareSettings
+    from pleura.prepare import prepare as run
+
+    made = run(
+        PrepareSettings(
+            images=images,
+            masks=tuple(masks),
+            out=out,
+            size_px=size,
+            patients=patients,
+            folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
+            seed=seed,
+            rle_grid=rle_grid.value,
+            workers=workers,
+        )
+    )
+    typer.echo("\n".join(say.prepared(made, out)))
+    if made.count("quarantined") or made.count("same id"):
+        raise typer.Exit(1)

@@ -1,0 +1,72 @@
+"""The command `train`: parses, calls its verb, prints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pleura import say
+from pleura.shipped import named
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="The recipe: a YAML file, or the name of one of pleura recipes.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value: training.lr=1e-4, stages.low.epochs=2.")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="The dataset folder of pleura prepare.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = ...,  # type: ignore[assignment]
+    fold: Annotated[str, typer.Option(help="The fold to hold out for validation, or all: each in turn.")] = "0",
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
+    stage: Annotated[str | None, typer.Option(help="Begin at this stage, from what the one before has left.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(parser=named, metavar="<path>", help="A checkpoint that the first stage starts from.")
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Folds at a time, each on a device of its own.")] = 1,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
+) -> None:
+    """Train a recipe on all folds but one, or on each of them."""
+    from pleura.recipes import load_experiment, load_members
+    from pleura.settings import Ensemble
+
+    if not re.fullmatch(r"[0-9]+|all", fold):
+        raise typer.BadParameter(f"{fold!r} is neither a number nor all", param_hint="--fold")
+    if stage and (resume or fold == "all"):
+        raise typer.BadParameter("goes neither with --resume nor with --fold all", param_hint="--stage")
+    if parallel > 1 and fold != "all":
+        raise typer.BadParameter("goes with --fold all", param_hint="--parallel")
+    if fold == "all" and weights:
+        raise typer.BadParameter("its cases would be validation cases of some fold", param_hint="--weights")
+    settings = load_experiment(recipe, overrides or [])  # before torch is imported, so that a typo is told at once
+    if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
+        raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
+    from pleura.data.dataset import Dataset
+    from pleura.learn.processes import end_processes, is_first_process
+    from pleura.model import check_model
+
+    recipes = load_members(settings, overrides or []).values() if isinstance(settings, Ensemble) else [settings]
+    for each in recipes:
+        check_model(each.model)
+    dataset = Dataset(data)
+    if isinstance(settings, Ensemble):
+        from pleura.ensemble import train_ensemble
+
+        train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
+        lines = say.trained(out / "ensemble.json", out, data)
+    elif fold == "all":
+        from pleura.crossval import train_folds
+
+        lines = say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard))
+    else:
+        from pleura.predict import find_checkpoint
+        from pleura.train import train as run
+
+        first = find_checkpoint(weights) if weights else None
+        done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=first, tensorboard=tensorboard)
+        lines = say.trained(done / "best.safetensors", out, data)
+    if is_first_process():
+        typer.echo("\n".join(lines))
+    end_processes()

@@ -1,0 +1,53 @@
+"""The command `tune`: parses, calls its verb, prints."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pleura import say
+from pleura.cli.options import Alpha, Confidence, Goal, MissCost, ObjectiveName, Specificity
+from pleura.shipped import named
+
+
+class TunedOn(str, Enum):
+    """Which cases of a dataset."""
+
+    val = "val"
+    all = "all"
+
+
+class Scaling(str, Enum):
+    """How image scores become probabilities."""
+
+    platt = "platt"
+    beta = "beta"
+
+
+def tune(
+    model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, or the folder of a run or ensemble.")],
+    data: Annotated[Path, typer.Option(help="The dataset folder.")],
+    objective: Goal = ObjectiveName.siim_dice,
+    split: Annotated[TunedOn, typer.Option(help="val: the cases that the model was chosen on.")] = TunedOn.val,
+    prevalence: Annotated[
+        float, typer.Option(help="Share of positives that scores are weighted to; 0: as the cases are.")
+    ] = 0.2215,
+    specificity: Specificity = 0.95,
+    miss_cost: MissCost = 10.0,
+    calibration: Annotated[Scaling, typer.Option(help="Of the image score.")] = Scaling.platt,
+    alpha: Alpha = 0.05,
+    confidence: Confidence = 0.95,
+    resamples: Annotated[int, typer.Option(min=10, help="Searches that tell how much the triplet wavers.")] = 50,
+    out: Annotated[Path | None, typer.Option(help="A tuned copy of the one checkpoint, which stays as it is.")] = None,
+) -> None:
+    """Find the best triplet for a model and calibrate it; writes both into the model, with an honest estimate."""
+    from pleura.measure.objectives import Objective
+    from pleura.tune import TuneSettings
+    from pleura.tune import tune as run
+
+    goal = Objective(objective.value, prevalence or None, specificity, miss_cost)
+    done = run(model, data, TuneSettings(goal, split.value, calibration.value, alpha, confidence, resamples), out)
+    typer.echo("\n".join(say.tuned(done)))
