@@ -39,6 +39,19 @@ class NonFiniteLossError(PleuraError):
     """The training loss became NaN or infinite; the message names the cases of the batch."""
 
 
+EXCERPT_CHARACTERS = 64
+
+
+def excerpt(text: object) -> str:
+    """Return what a file says as a message may quote it: one line of at most 64 printable characters.
+
+    A header can hold anything, the patient's name among it, and as much of it as the file is long.
+    """
+    printable = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 64 * EXCERPT_CHARACTERS])
+    line = " ".join(printable.split())
+    return line if len(line) <= EXCERPT_CHARACTERS else line[: EXCERPT_CHARACTERS - 3] + "..."
+
+
 _WAYS_OUT = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",

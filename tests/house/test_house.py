@@ -67,7 +67,10 @@ HOMES = {
     },
     "sklearn": {"data/folds.py"},
     "accelerate": {"training/learner.py", "training/validate.py"},
-    "pydicom": {"dicom/grey.py", "dicom/header.py", "dicom/read.py", "dicom/seg.py", "data/phantom_dicom.py"},
+    "pydicom": {
+        *("dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/read.py", "dicom/seg.py"),
+        "data/phantom_dicom.py",
+    },
     "gdcm": set(),  # by way of pydicom
     "torchvision": set(),  # by way of timm
     "matplotlib": {"measure/curves.py", "measure/landscape.py"},

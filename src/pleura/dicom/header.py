@@ -10,6 +10,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 from pleura.errors import InputError
 
@@ -27,6 +28,25 @@ def text(dataset: Dataset, keyword: str) -> str | None:
     except _UNREADABLE:
         return None
     return (str(value).strip(" \0") or None) if isinstance(value, str) else None
+
+
+def texts(dataset: Dataset, keyword: str) -> list[str]:
+    """Return the values of a text attribute that may have several, without those that are empty."""
+    try:
+        value = dataset.get(keyword)
+    except _UNREADABLE:
+        return []
+    values = value if isinstance(value, list | MultiValue) else [value]
+    return [stripped for one in values if isinstance(one, str) and (stripped := one.strip(" \0"))]
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence; none where it is missing, empty or no sequence."""
+    try:
+        value = dataset.get(keyword)
+    except _UNREADABLE:
+        return []
+    return list(value) if isinstance(value, Sequence) else []
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:

@@ -24,6 +24,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from pleura.dicom.frontal import not_frontal_chest
 from pleura.dicom.grey import render
 from pleura.dicom.header import age_years, integer, pixel_spacing_mm, sex, text
 from pleura.errors import InputError
@@ -59,7 +60,8 @@ class Radiograph:
 
     `image` is float32 (rows, columns) in [0, 1], bright = dense (MONOCHROME2). `image_id` is the file's name without
     its extension. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O". `pixel_spacing_mm` is
-    (between rows, between columns) in the patient as far as the file tells, else at the detector.
+    (between rows, between columns) in the patient as far as the file tells, else at the detector. `notes` are
+    sentences, each without a full stop: what speaks against the result though the file could be read.
     Source: DICOM PS3.3 C.7.1.1, C.7.2.2, C.12.1, 10.7.
     """
 
@@ -73,6 +75,7 @@ class Radiograph:
     sop_instance_uid: str | None = None
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def image_id_of(path: Path | str) -> str:
@@ -112,6 +115,7 @@ def read_dicom(path: Path | str) -> Radiograph:
                 sop_instance_uid=text(dataset, "SOPInstanceUID"),
                 study_instance_uid=text(dataset, "StudyInstanceUID"),
                 series_instance_uid=text(dataset, "SeriesInstanceUID"),
+                notes=not_frontal_chest(dataset),
             )
     except InputError as error:
         # A reason may quote the file, and with it a line break.
