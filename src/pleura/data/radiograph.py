@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import glob
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from pleura.dicom.read import (
-    MAX_PIXELS,
-    MAX_SIDE_PX,
-    RADIOGRAPH_SUFFIXES,
-    Radiograph,
-    collect_warnings,
-    image_id_of,
-    read_dicom,
-)
+from pleura.data.picture import is_picture, picture_pixels, read_picture
+from pleura.dicom.parse import claimed_pixels
+from pleura.dicom.read import RADIOGRAPH_SUFFIXES, Radiograph, image_id_of, read_dicom
 from pleura.errors import InputError
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_GREY_MODES, _COLOUR_MODES = ("L", "I;16", "I"), ("LA", "P", "PA", "RGB", "RGBA")
-_DEPTHS_BITS = (8, 10, 12, 14, 16)
-# What Pillow raises on damaged files; any other exception is a bug and stays visible.
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, SyntaxError, TypeError, ValueError),
-    *(struct.error, zlib.error),
-)
-# Grey that went through a JPEG in colour comes back with channels a few of 255 levels apart.
-_CHANNEL_TOLERANCE = 4
 # Half of a pixel's area, less the rounding of a float32 average.
 _HALF = 0.5 - 1e-6
 
@@ -42,65 +24,23 @@ _HALF = 0.5 - 1e-6
 def read_radiograph(path: Path | str) -> Radiograph:
     """Read a radiograph from DICOM, PNG or JPEG, told apart by content.
 
-    PNG and JPEG carry pixels only. 8 bits become value / 255. 16-bit PNG is divided by the full range of the least
-    depth of 8, 10, 12, 14 or 16 bits that holds its highest value, because PNG does not record how many of the 16
-    bits a detector used. Colour whose channels agree is read as grey; the orientation in EXIF is applied.
+    Of a PNG or JPEG only the pixels are known: see `pleura.data.picture.read_picture`.
 
     Raises: InputError, one line with the file, the reason and the way out.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError:
-        head = b""  # read_dicom says what is wrong with the path
-    if head[128:] == b"DICM" or not head.startswith((_PNG, _JPEG)):
+    if not is_picture(path):
         return read_dicom(path)
-    try:
-        with collect_warnings():
-            return Radiograph(image=_read_picture(path), image_id=image_id_of(path))
-    except InputError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"cannot read {path}: it has far more pixels than a radiograph; export it again") from error
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"cannot read {path}: truncated or damaged ({reason}); copy or export it again") from error
+    return Radiograph(image=read_picture(path), image_id=image_id_of(path))
 
 
-def _read_picture(path: Path) -> NDArray[np.float32]:
-    """Return the pixels of a PNG or JPEG: float32 (rows, columns) in [0, 1].
+def pixels_of(path: Path | str) -> int:
+    """Return how many pixels a radiograph has, rows x columns, by its header and without decoding anything.
 
-    Raises: InputError; what Pillow raises on damaged files.
+    0 where the file does not say: why it cannot be read is said when it is read.
     """
-    with Image.open(path, formats=("PNG", "JPEG")) as picture:
-        columns, rows = picture.size
-        if max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-            raise InputError(f"{rows} x {columns} pixels is no radiograph's size; export it again")
-        if picture.mode not in _GREY_MODES + _COLOUR_MODES:
-            raise InputError(f"not a greyscale radiograph (mode {picture.mode}); save it as 8- or 16-bit grey")
-        upright = ImageOps.exif_transpose(picture)
-    values = np.asarray(upright) if upright.mode in _GREY_MODES else _grey(upright)
-    highest = int(values.max())
-    if highest == int(values.min()):
-        raise InputError("all pixels are equal: it shows nothing; export it again")
-    bits = 8 if values.dtype == np.uint8 else next((bits for bits in _DEPTHS_BITS if highest < 2**bits), 16)
-    return values.astype(np.float32) / np.float32(2**bits - 1)
-
-
-def _grey(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return a picture in colour whose channels agree as uint8 (rows, columns).
-
-    Raises: InputError where they do not, or where it is partly transparent.
-    """
-    channels = np.asarray(picture.convert("RGBA"))
-    if channels[..., 3].min() < 255:
-        raise InputError("it has transparent pixels; save it as 8- or 16-bit grey")
-    red, green, blue = (channels[..., channel].astype(np.int16) for channel in range(3))
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    if spread.max() > _CHANNEL_TOLERANCE:
-        raise InputError("it is in colour; give the greyscale radiograph")
-    return channels[..., 1].copy()
+    path = Path(path)
+    return picture_pixels(path) if is_picture(path) else claimed_pixels(path)
 
 
 def find_radiographs(inputs: Iterable[Path | str]) -> list[Path]:

@@ -8,37 +8,24 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pleura.dicom.frontal import not_frontal_chest
 from pleura.dicom.grey import render
-from pleura.dicom.header import age_years, integer, pixel_spacing_mm, sex, text
+from pleura.dicom.header import age_years, pixel_spacing_mm, sex, text
+from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image
 from pleura.errors import InputError
 
 RADIOGRAPH_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
-# The largest detectors have under 20 million pixels: what claims far more is damaged, or a decompression bomb.
-MAX_SIDE_PX = 20_000
-MAX_PIXELS = 150_000_000
-
-# What pydicom and its decoders raise on damaged files; any other exception is a bug and stays visible.
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError, RuntimeError),
-    *(SyntaxError, TypeError, ValueError, BytesLengthException, InvalidDicomError, struct.error, zlib.error),
-)
 
 # One decoder each: after a failure pydicom would try the next, and GDCM fills what a cut frame lacks with grey.
 _DECODERS: dict[str, str] = {
@@ -50,8 +37,6 @@ _DECODERS: dict[str, str] = {
 # Lossless (SOF3) and JPEG-LS (SOF55), what the transfer syntaxes that GDCM decodes allow; and what may surround them.
 _START_OF_FRAME, _START_OF_SCAN = (0xC3, 0xF7), 0xDA
 _JPEG_MARKERS = {*_START_OF_FRAME, _START_OF_SCAN, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xF8, 0xFE}
-
-_warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +86,8 @@ def read_dicom(path: Path | str) -> Radiograph:
     path = Path(path)
     try:
         with collect_warnings() as caught:
-            dataset = _parse(path, caught)
-            _refuse_unless_one_grey_image(dataset)
+            dataset = open_dataset(path, caught)
+            refuse_unless_one_grey_image(dataset)
             image = render(_decode(dataset), dataset)
             return Radiograph(
                 image=image,
@@ -120,73 +105,9 @@ def read_dicom(path: Path | str) -> Radiograph:
     except InputError as error:
         # A reason may quote the file, and with it a line break.
         raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"cannot read {path}: damaged or not standard DICOM ({reason}); export it again") from error
-
-
-@contextmanager
-def collect_warnings() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect what pydicom and Pillow warn about, so that none of it reaches the user.
-
-    The list of filters is global, and two threads that each save and restore it can leave it changed: hence the lock.
-    """
-    with _warnings_lock, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield caught
-
-
-def _parse(path: Path, caught: list[warnings.WarningMessage]) -> Dataset:
-    """Return the dataset of `path`; one without preamble only where it plainly is a DICOM image.
-
-    Raises: InputError; any of `_DAMAGE`. Source: DICOM PS3.10 7.1.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError as error:
-        raise InputError(f"{(error.strerror or str(error)).lower()}; check the path") from error
-    if not head:
-        raise InputError("the file is empty; copy or export it again")
-    has_preamble = head[128:132] == b"DICM"
-    if not has_preamble and head[:2] not in (b"\x02\x00", b"\x08\x00"):
-        raise InputError("not a DICOM file; give a DICOM, PNG or JPEG radiograph")
-    dataset = pydicom.dcmread(path, force=not has_preamble)
-    if any("nd of file" in str(warning.message) for warning in caught):
-        raise InputError("the file is truncated; copy or export it again")
-    if not has_preamble and not ("SOPClassUID" in dataset and "PixelData" in dataset):
-        raise InputError("not a DICOM file, or cut short; give a DICOM, PNG or JPEG radiograph")
-    if "PixelData" not in dataset:
-        raise InputError("it holds no pixel data (a report, a directory, or cut short); give a radiograph")
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
-    return dataset
-
-
-def _refuse_unless_one_grey_image(dataset: Dataset) -> None:
-    """Check the attributes that say how to read the pixels.
-
-    Raises: InputError. Source: DICOM PS3.3 C.7.6.3.
-    """
-    frames = integer(dataset, "NumberOfFrames", 1)
-    if frames > 1:
-        raise InputError(f"it holds {frames} frames; export one radiograph per file")
-    samples, photometric = integer(dataset, "SamplesPerPixel", 1), text(dataset, "PhotometricInterpretation")
-    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        kind = f"{photometric or 'no photometric interpretation'}, {samples} sample(s) per pixel"
-        raise InputError(f"not a greyscale image ({kind}); export the original radiograph")
-    rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
-    if min(rows, columns) < 1 or max(rows, columns) > MAX_SIDE_PX or rows * columns > MAX_PIXELS:
-        raise InputError(f"{rows} x {columns} pixels is no radiograph's size; export it again")
-    allocated, stored = integer(dataset, "BitsAllocated", 0), integer(dataset, "BitsStored", 0)
-    high_bit = integer(dataset, "HighBit", stored - 1)
-    if allocated not in (8, 16) or not 1 <= stored <= allocated or high_bit != stored - 1:
-        bits = f"Bits Allocated {allocated}, Bits Stored {stored}, High Bit {high_bit}"
-        raise InputError(f"its bits do not fit together ({bits}); export it again")
-    if integer(dataset, "PixelRepresentation", 0) not in (0, 1):
-        raise InputError("Pixel Representation is neither 0 nor 1; export it again")
 
 
 def _decode(dataset: Dataset) -> NDArray[np.int32]:
@@ -211,7 +132,7 @@ def _decode(dataset: Dataset) -> NDArray[np.int32]:
             _refuse_unless_jpeg_fits(dataset)
         with _quiet_stderr() if decoder == "gdcm" else nullcontext():
             stored = dataset.pixel_array
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(f"truncated or damaged, its {syntax.name} pixels do not decode; export it again") from error
     if stored.shape != (dataset.Rows, dataset.Columns):
         raise InputError(f"its pixels decode to the shape {stored.shape}; export it again")

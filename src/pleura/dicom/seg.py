@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pleura.dicom.header import integer, text
-from pleura.dicom.read import collect_warnings
+from pleura.dicom.parse import collect_warnings
 from pleura.errors import InputError
 
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"

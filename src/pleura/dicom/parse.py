@@ -1,0 +1,163 @@
+"""A DICOM file opened: its dataset, once it is plain that it may be read without harm."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+from pleura.dicom.header import integer, text
+from pleura.dicom.limits import check_size, max_bytes
+from pleura.errors import InputError
+
+# What pydicom and its decoders raise on damaged files; any other exception is a bug and stays visible.
+DAMAGE: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, TypeError, ValueError, BytesLengthException, InvalidDicomError, struct.error, zlib.error),
+)
+_UNREADABLE: tuple[type[Exception], ...] = (InputError, *DAMAGE)
+# Elements beyond this are left on disk while only the header is wanted.
+_DEFERRED_BYTES = 2**20
+_INFLATED_AT_ONCE = 2**24
+_HEAD_BYTES = 2**14
+_LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+
+_warnings_lock = threading.Lock()
+
+
+@contextmanager
+def collect_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect what pydicom and Pillow warn about, so that none of it reaches the user.
+
+    The list of filters is global, and two threads that each save and restore it can leave it changed: hence the lock.
+    """
+    with _warnings_lock, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def open_dataset(path: Path, caught: list[warnings.WarningMessage]) -> Dataset:
+    """Return the dataset of `path`; one without preamble only where it plainly is a DICOM image.
+
+    Raises: InputError; any of `DAMAGE`. Source: DICOM PS3.10 7.1.
+    """
+    has_preamble = _has_preamble(path)
+    if path.stat().st_size > max_bytes():
+        _refuse_too_many_bytes(path)
+    _refuse_if_it_inflates_too_far(path)
+    dataset = pydicom.dcmread(path, force=not has_preamble)
+    if any("nd of file" in str(warning.message) for warning in caught):
+        raise InputError("the file is truncated; copy or export it again")
+    if not has_preamble and not ("SOPClassUID" in dataset and "PixelData" in dataset):
+        raise InputError("not a DICOM file, or cut short; give a DICOM, PNG or JPEG radiograph")
+    if "PixelData" not in dataset:
+        raise InputError("it holds no pixel data (a report, a directory, or cut short); give a radiograph")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
+def claimed_pixels(path: Path) -> int:
+    """Return Rows x Columns of a DICOM file by its header alone, or 0 where it says nothing that could be read.
+
+    Raises: nothing: what is wrong with the file is said when it is read.
+    """
+    try:
+        with collect_warnings():
+            _has_preamble(path)
+            _refuse_if_it_inflates_too_far(path)
+            header = _header(path, ["Rows", "Columns"])
+            return max(0, integer(header, "Rows", 0)) * max(0, integer(header, "Columns", 0))
+    except _UNREADABLE:
+        return 0
+
+
+def refuse_unless_one_grey_image(dataset: Dataset) -> None:
+    """Check the attributes that say how to read the pixels.
+
+    Raises: InputError. Source: DICOM PS3.3 C.7.6.3.
+    """
+    frames = integer(dataset, "NumberOfFrames", 1)
+    if frames > 1:
+        raise InputError(f"it holds {frames} frames; export one radiograph per file")
+    samples, photometric = integer(dataset, "SamplesPerPixel", 1), text(dataset, "PhotometricInterpretation")
+    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        kind = f"{photometric or 'no photometric interpretation'}, {samples} sample(s) per pixel"
+        raise InputError(f"not a greyscale image ({kind}); export the original radiograph")
+    check_size(integer(dataset, "Rows", 0), integer(dataset, "Columns", 0))
+    allocated, stored = integer(dataset, "BitsAllocated", 0), integer(dataset, "BitsStored", 0)
+    high_bit = integer(dataset, "HighBit", stored - 1)
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or high_bit != stored - 1:
+        bits = f"Bits Allocated {allocated}, Bits Stored {stored}, High Bit {high_bit}"
+        raise InputError(f"its bits do not fit together ({bits}); export it again")
+    if integer(dataset, "PixelRepresentation", 0) not in (0, 1):
+        raise InputError("Pixel Representation is neither 0 nor 1; export it again")
+
+
+def _has_preamble(path: Path) -> bool:
+    """Tell whether a file has DICOM's preamble. Raises: InputError where it cannot be a DICOM file."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError as error:
+        raise InputError(f"{(error.strerror or str(error)).lower()}; check the path") from error
+    if not head:
+        raise InputError("the file is empty; copy or export it again")
+    has_preamble = head[128:132] == b"DICM"
+    if not has_preamble and head[:2] not in (b"\x02\x00", b"\x08\x00"):
+        raise InputError("not a DICOM file; give a DICOM, PNG or JPEG radiograph")
+    return has_preamble
+
+
+def _header(path: Path, keywords: list[str] | None = None) -> Dataset:
+    """Return the dataset of `path` without its pixels, and with no long element in memory."""
+    return pydicom.dcmread(
+        path, defer_size=_DEFERRED_BYTES, stop_before_pixels=True, force=True, specific_tags=keywords
+    )
+
+
+def _refuse_too_many_bytes(path: Path) -> None:
+    """Refuse a file that is far larger than a radiograph, by what its header says. Raises: InputError."""
+    refuse_unless_one_grey_image(_header(path))
+    megabytes, most = path.stat().st_size // 10**6, max_bytes() // 10**6
+    raise InputError(f"its {megabytes} MB are more than the {most} MB that a radiograph may have; export it again")
+
+
+def _refuse_if_it_inflates_too_far(path: Path) -> None:
+    """Refuse a deflated dataset that would fill the memory, by inflating it piece by piece and keeping nothing.
+
+    Raises: InputError; any of `DAMAGE`. Source: DICOM PS3.5 A.5, PS3.10 7.1.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        if uid.DeflatedExplicitVRLittleEndian.encode() not in head:
+            return
+        file.seek(_end_of_meta(head))
+        inflater, room = zlib.decompressobj(-zlib.MAX_WBITS), max_bytes()
+        while not inflater.eof and (piece := inflater.unconsumed_tail or file.read(_INFLATED_AT_ONCE)):
+            room -= len(inflater.decompress(piece, _INFLATED_AT_ONCE))
+            if room < 0:
+                most = max_bytes() // 10**6
+                raise InputError(f"it inflates to more than the {most} MB that a radiograph may have; export it again")
+
+
+def _end_of_meta(head: bytes) -> int:
+    """Return where the dataset begins, behind the elements of group 0002, which are Explicit VR Little Endian."""
+    position = 132 if head[128:132] == b"DICM" else 0
+    while head[position : position + 2] == b"\x02\x00":
+        if head[position + 4 : position + 6] in _LONG_VRS:
+            position += 12 + struct.unpack_from("<L", head, position + 8)[0]
+        else:
+            position += 8 + struct.unpack_from("<H", head, position + 6)[0]
+    return position
