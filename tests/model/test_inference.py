@@ -11,18 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from pleura.errors import CheckpointError, ConfigError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.model import Outputs, build_model
 from pleura.model.decoder import PresenceHead
-from pleura.model.inference import Preprocessing, infer, normalise, resize_images, resize_masks
+from pleura.model.inference import Preprocessing, infer, normalise
+from pleura.model.resize import resize_images
 from pleura.settings import ModelConfig
 
 SMALL = Preprocessing(prepared_px=16, size_px=16, in_channels=1, mean=0.5, std=0.25)
-
-sizes = st.integers(1, 40)
 
 
 def random_images(seed: int, side: int = 16, n: int = 2) -> Tensor:
@@ -43,63 +43,6 @@ class Constant(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.full_like(images, self.logit, dtype=self.dtype)
-
-
-@settings(max_examples=40)
-@given(sizes, sizes, st.integers(0, 99))
-def test_a_resized_image_has_the_size_and_stays_in_the_range_of_its_values(side: int, wanted: int, seed: int):
-    images = random_images(seed, side)
-    resized = resize_images(images, wanted)
-    assert resized.shape == (2, 1, wanted, wanted)
-    assert resized.dtype == torch.float32
-    assert resized.min() >= images.min() - 1e-6
-    assert resized.max() <= images.max() + 1e-6
-
-
-def test_bytes_become_shares_of_255():
-    images = torch.tensor([[[[0, 51], [204, 255]]]], dtype=torch.uint8)
-    torch.testing.assert_close(resize_images(images, 2), torch.tensor([[[[0.0, 0.2], [0.8, 1.0]]]]))
-
-
-def test_an_image_of_the_right_size_is_left_alone():
-    images = random_images(0)
-    assert resize_images(images, 16) is images
-
-
-@pytest.mark.parametrize("times", [2, 4])
-def test_a_reduced_image_is_the_mean_over_area(times: int):
-    images = random_images(1, 16)
-    blocks = images.reshape(2, 1, 16 // times, times, 16 // times, times).mean(dim=(3, 5))
-    torch.testing.assert_close(resize_images(images, 16 // times), blocks)
-
-
-@settings(max_examples=30)
-@given(sizes, sizes, st.integers(0, 99))
-def test_a_mirrored_image_is_resized_to_the_mirror_of_its_resized_self(side: int, wanted: int, seed: int):
-    images = random_images(seed, side)
-    torch.testing.assert_close(resize_images(images.flip(-1), wanted), resize_images(images, wanted).flip(-1))
-
-
-@settings(max_examples=40)
-@given(sizes, sizes, st.integers(0, 99))
-def test_a_resized_mask_stays_binary(side: int, wanted: int, seed: int):
-    masks = (random_images(seed, side) > 0.5).byte()
-    resized = resize_masks(masks, wanted)
-    assert resized.shape == (2, 1, wanted, wanted)
-    assert resized.dtype == torch.float32
-    assert set(resized.unique().tolist()) <= {0.0, 1.0}
-
-
-def test_a_reduced_mask_is_set_where_half_of_the_area_is():
-    masks = torch.tensor([[[[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [1, 0, 0, 0]]]], dtype=torch.uint8)
-    assert resize_masks(masks, 2).tolist() == [[[[0.0, 1.0], [1.0, 0.0]]]]
-
-
-@settings(max_examples=30)
-@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
-def test_an_enlarged_mask_reduces_to_itself(side: int, times: int, seed: int):
-    masks = (random_images(seed, side) > 0.5).float()
-    assert torch.equal(resize_masks(resize_masks(masks, side * times), side), masks)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -131,6 +74,28 @@ def test_one_number_for_all_is_the_same_as_it_for_each():
 def test_numbers_that_do_not_fit_the_channels_are_refused(mean: float | list[float], std: float | list[float]):
     with pytest.raises(CheckpointError, match=r"preprocessing.(mean|std) has \d numbers for 3 channels; give one for"):
         Preprocessing(16, 16, 3, mean=mean, std=std)
+
+
+@pytest.mark.parametrize("reduction", ["area", "adaptive"])
+def test_a_net_sees_images_reduced_as_its_checkpoint_says(reduction: str):
+    images, model = random_images(2, side=21), lopsided()
+    reduced = resize_images(images, 16, reduction)
+    expected = torch.sigmoid(model((reduced - 0.5) / 0.25))[:, 0]
+    preprocessing = Preprocessing(21, 16, 1, mean=0.5, std=0.25, reduction=reduction)
+    torch.testing.assert_close(infer(model, images, preprocessing), expected)
+
+
+def test_a_header_without_a_reduction_is_of_a_net_that_was_trained_with_the_first_one():
+    images, model = random_images(2, side=21), lopsided()
+    old = functional.interpolate(images, size=16, mode="area")
+    unnamed = Preprocessing(prepared_px=21, size_px=16, in_channels=1, mean=0.5, std=0.25)
+    expected = torch.sigmoid(model(((old - 0.5) / 0.25).contiguous(memory_format=torch.channels_last)))[:, 0]
+    assert torch.equal(infer(model, images, unnamed), expected)
+
+
+def test_a_reduction_that_is_not_there_is_refused():
+    with pytest.raises(CheckpointError, match=r"preprocessing.reduction is 'magic'; .* has area, adaptive"):
+        Preprocessing(21, 16, 1, mean=0.5, std=0.25, reduction="magic")
 
 
 @pytest.mark.parametrize("mean", [0.449, [0.485, 0.456, 0.406]])

@@ -156,7 +156,8 @@ def test_a_triplet_a_size_and_a_scaling_can_be_given(small: dict[str, Tensor], f
     made = imported(small, folder, triplet="0.6/800/0.25", size_px=512, input_scaling="none")
     assert made.triplet == {"top_threshold": 0.6, "min_pixels": 800, "bottom_threshold": 0.25}
     assert made.provenance["triplet"] == "given"
-    assert made.preprocessing == {"prepared_px": 512, "size_px": 512, "in_channels": 3, "mean": 0.0, "std": 1.0}
+    scaled = {"in_channels": 3, "mean": 0.0, "std": 1.0}
+    assert made.preprocessing == {"prepared_px": 512, "size_px": 512, "reduction": "area", **scaled}
     assert made.model.input_scaling == "none"
 
 

@@ -18,6 +18,7 @@ from pleura.migrate.transforms import IMAGENET
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing
 from pleura.model.published import published_config, published_weights, without_module
+from pleura.model.resize import REDUCTION
 from pleura.model.weights import read_weights
 
 WINNERS_TRIPLET = Triplet(0.75, 2000, 0.3)
@@ -85,11 +86,11 @@ def _published_scaling(architecture: str, encoder: str) -> str:
 
 def _preprocessing(size_px: int, channels: int, scaling: str) -> Preprocessing:
     if scaling == "none":
-        return Preprocessing(size_px, size_px, channels, 0.0, 1.0)
+        return Preprocessing(size_px, size_px, channels, 0.0, 1.0, REDUCTION)
     mean, std = IMAGENET
     if channels != len(mean):
-        return Preprocessing(size_px, size_px, channels, sum(mean) / len(mean), sum(std) / len(std))
-    return Preprocessing(size_px, size_px, channels, list(mean), list(std))
+        return Preprocessing(size_px, size_px, channels, sum(mean) / len(mean), sum(std) / len(std), REDUCTION)
+    return Preprocessing(size_px, size_px, channels, list(mean), list(std), REDUCTION)
 
 
 def _triplet(text: str | None) -> Triplet:

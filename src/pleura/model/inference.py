@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pleura.errors import CheckpointError
 from pleura.model.decoder import Outputs, PresenceHead
+from pleura.model.resize import REDUCTIONS, resize_images
 
 
 @dataclass(frozen=True)
@@ -25,38 +25,21 @@ class Preprocessing:
     """Of an image in [0, 1]: one number for all channels, or one for each, as imported weights may need."""
     std: float | list[float]
     """As `mean`."""
+    reduction: str = "adaptive"
+    """How it is reduced to `size_px`, a name in `REDUCTIONS`; the default is that of headers without the field."""
 
     def __post_init__(self) -> None:
-        """Raises: CheckpointError if there is neither one number nor one for each channel."""
+        """Raises: CheckpointError if there is neither one number nor one for each channel, or no such reduction."""
+        if self.reduction not in REDUCTIONS:
+            raise CheckpointError(
+                f"preprocessing.reduction is {self.reduction!r}; this version of pleura has {', '.join(REDUCTIONS)}"
+            )
         for name, numbers in (("mean", self.mean), ("std", self.std)):
             if not isinstance(numbers, int | float) and len(numbers) != self.in_channels:
                 raise CheckpointError(
                     f"preprocessing.{name} has {len(numbers)} numbers for {self.in_channels} channels; "
                     "give one for all, or one for each"
                 )
-
-
-def resize_images(images: Tensor, size_px: int) -> Tensor:
-    """(N, 1, H, W) uint8 or float in [0, 1] -> (N, 1, size_px, size_px) float32 in [0, 1].
-
-    Averages over area when it reduces, bilinear when it enlarges.
-    """
-    if images.dtype == torch.uint8:
-        images = images.float() / 255
-    if images.shape[-1] == size_px:
-        return images
-    if images.shape[-1] > size_px:
-        return functional.interpolate(images, size=size_px, mode="area")
-    return functional.interpolate(images, size=size_px, mode="bilinear", align_corners=False)
-
-
-def resize_masks(masks: Tensor, size_px: int) -> Tensor:
-    """(N, 1, H, W) in {0, 1} -> (N, 1, size_px, size_px) float32 in {0, 1}; set where half of the area is."""
-    masks = masks.float()
-    if masks.shape[-1] == size_px:
-        return masks
-    mode = "area" if masks.shape[-1] > size_px else "nearest"
-    return (functional.interpolate(masks, size=size_px, mode=mode) >= 0.5).float()
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -87,7 +70,7 @@ def infer(model: nn.Module, images: Tensor, preprocessing: Preprocessing, flip: 
     Returns: (N, size_px, size_px) float32 in [0, 1], the first class. A presence head is heard in each view, before the
     mean, by its `presence_rule`; `cap` is the 4th place's. Source: https://github.com/amirassov/kaggle-pneumothorax.
     """
-    inputs = normalise(resize_images(images, preprocessing.size_px), preprocessing)
+    inputs = normalise(resize_images(images, preprocessing.size_px, preprocessing.reduction), preprocessing)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
     probabilities = _probabilities(model, inputs)
     if flip:

@@ -28,7 +28,8 @@ from pleura.learn.processes import machine, synchronise_batchnorm
 from pleura.learn.run import Progress
 from pleura.model import build_model
 from pleura.model.encoders import Encoder
-from pleura.model.inference import Preprocessing, normalise, resize_images, resize_masks
+from pleura.model.inference import Preprocessing, normalise
+from pleura.model.resize import REDUCTION, resize_images, resize_masks
 from pleura.settings import Recipe, StageConfig
 from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
 from pleura.training.validate import Validation
@@ -170,7 +171,7 @@ class Learner:
     def preprocessing(self, stage: StageConfig) -> Preprocessing:
         """What happens to an image of the dataset before the net sees it in this stage."""
         channels = self.recipe.model.in_channels
-        return Preprocessing(self.dataset.size_px, stage.size_px, channels, self.mean, self.std)
+        return Preprocessing(self.dataset.size_px, stage.size_px, channels, self.mean, self.std, REDUCTION)
 
     def order(self, stage: StageConfig, epoch: int, history: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
         """Positions of the cases of an epoch of a stage, (steps, global batch).

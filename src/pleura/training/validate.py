@@ -16,7 +16,8 @@ from pleura.data.dataset import Dataset
 from pleura.errors import InputError
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes
 from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
-from pleura.model.inference import Preprocessing, infer, resize_masks
+from pleura.model.inference import Preprocessing, infer
+from pleura.model.resize import resize_masks
 from pleura.settings import StageConfig
 
 
