@@ -68,7 +68,8 @@ HOMES = {
     "sklearn": {"data/folds.py"},
     "accelerate": {"training/learner.py", "training/validate.py"},
     "pydicom": {
-        *("dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/parse.py", "dicom/read.py", "dicom/seg.py"),
+        *("dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/lut.py", "dicom/parse.py", "dicom/read.py"),
+        "dicom/seg.py",
         "data/phantom_dicom.py",
     },
     "gdcm": set(),  # by way of pydicom

@@ -2,118 +2,233 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import uid
 from pydicom.dataset import Dataset
 
-from pleura.dicom.header import number, text
-from pleura.errors import InputError
+from pleura.dicom.header import integer, is_little_endian, number, signed_word, text, words
+from pleura.dicom.lut import Table, table_of
+from pleura.errors import InputError, excerpt
+
+# Less than a step of the 8 bits that a net is shown, but for rounding.
+_ONE_LEVEL = 0.999 / 255
+_FULL_RANGE_INSTEAD = "the full range of its grey values is shown instead"
 
 
-def render(stored: NDArray[np.int32], dataset: Dataset) -> NDArray[np.float32]:
-    """Return stored values as shown: float32 of the same shape in [0, 1], bright = dense.
+def as_stored(pixels: NDArray[np.integer], dataset: Dataset) -> NDArray[np.int32]:
+    """Return decoded pixels, of any integer type, as the values that the header defines: int32 of the same shape.
+
+    Bits above High Bit are no part of the image, whatever the decoder makes of them: they are dropped, and the sign
+    is extended where Pixel Representation is 1. Lossy compression carries nothing in these bits, but overshoots: there
+    values are cut off at the ends of the range. What is right already stays as it is.
+
+    Source: DICOM PS3.5 8.1.1, 8.2, PS3.3 C.7.6.3.1.
+    """
+    low, high = _stored_range(dataset)
+    values: NDArray[np.int32] = pixels.astype(np.int32)
+    if _is_lossy(dataset):
+        return np.clip(values, low, high)
+    return ((values - low) & (high - low)) + low
+
+
+def render(pixels: NDArray[np.integer], dataset: Dataset) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Return decoded pixels as shown, float32 of the same shape in [0, 1], bright = dense; and notes on that.
 
     Every step is a function of the stored value alone, so it is worked out once per value and looked up per pixel.
 
     Raises: InputError. Source: DICOM PS3.3 C.11.1, C.11.2, C.11.6, C.7.6.3.1.2 (MONOCHROME1), C.7.5.1.1.2.
     """
+    stored = as_stored(pixels, dataset)
     low = int(stored.min())
     offsets = stored - low
     counts = np.bincount(offsets.ravel())
     levels = np.arange(low, low + counts.size, dtype=np.int64)
     padding = _padding(levels, dataset)
     visible = (counts > 0) & ~padding
-    shown = _shown(levels, visible, dataset)
-    if not visible.any() or np.ptp(shown[visible]) == 0:
-        raise InputError("all pixels are equal: it shows nothing, or its window is wrong; export it again")
+    with np.errstate(over="ignore", invalid="ignore"):
+        shown, notes = _shown(levels, visible, dataset)
+    _refuse_unless_it_shows_something(shown[visible])
     # Either of the two attributes asks for one inversion; a DX image carries both (PS3.3 C.8.11.3.1.2).
     asked = (text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape"))
     if "MONOCHROME1" in asked or "INVERSE" in asked:
         shown = 1.0 - shown
     shown[padding] = 0.0
     image: NDArray[np.float32] = shown.astype(np.float32)[offsets]
-    return image
+    return image, notes
+
+
+def _refuse_unless_it_shows_something(shown: NDArray[np.float64]) -> None:
+    """Refuse grey values that are not numbers, or that no one could tell apart. Raises: InputError."""
+    if not np.isfinite(shown).all():
+        raise InputError("its grey values are no finite numbers as its header asks to show them; export it again")
+    if not shown.size or np.ptp(shown) == 0:
+        raise InputError("all pixels are equal: it shows nothing, or its window is wrong; export it again")
+    if np.ptp(shown) < _ONE_LEVEL:
+        raise InputError("its grey values are shown as less than one of 255 levels: its window is wrong; remove it")
+
+
+def _stored_range(dataset: Dataset) -> tuple[int, int]:
+    """Return the lowest and the highest value that Bits Stored can hold."""
+    bits = int(dataset.BitsStored)
+    half = 2 ** (bits - 1) if _is_signed(dataset) else 0
+    return -half, 2**bits - 1 - half
+
+
+def _is_signed(dataset: Dataset) -> bool:
+    return integer(dataset, "PixelRepresentation", 0) == 1
+
+
+def _is_lossy(dataset: Dataset) -> bool:
+    """Tell whether the pixels were compressed with loss in this file: native ones that once were do not overshoot."""
+    syntax, pixels = uid.UID(dataset.file_meta.TransferSyntaxUID), dataset.PixelData
+    if syntax == uid.JPEG2000:
+        # The syntax allows both. The irreversible transformation is 0 in the last byte of COD (ITU-T T.800 A.6.1).
+        at = pixels.find(b"\xff\x52\x00")
+        irreversible: bool = at >= 0 and pixels[at + 13 : at + 14] == b"\0"
+        return irreversible or text(dataset, "LossyImageCompression") == "01"
+    if syntax == uid.JPEGLSNearLossless:
+        # The most that a value may differ by is in the header of the scan (ITU-T T.87 C.2.3), for one component here.
+        at = pixels.find(b"\xff\xda\x00\x08\x01")
+        return bool(at < 0 or pixels[at + 7 : at + 8] != b"\0")
+    return syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 
 
 def _padding(levels: NDArray[np.int64], dataset: Dataset) -> NDArray[np.bool_]:
     """Return which stored values are padding: (values,) bool. Source: DICOM PS3.3 C.7.5.1.1.2."""
-    first = number(dataset, "PixelPaddingValue")
-    if first is None:
+    little = is_little_endian(dataset)
+    first = words(dataset, "PixelPaddingValue", little)[:1]
+    ends = [_stored_value(word, dataset) for word in first + words(dataset, "PixelPaddingRangeLimit", little)[:1]]
+    if not first:
         return np.zeros(levels.shape, dtype=np.bool_)
-    last = number(dataset, "PixelPaddingRangeLimit")
-    ends = (first, first if last is None else last)
     padding: NDArray[np.bool_] = (levels >= min(ends)) & (levels <= max(ends))
     return padding
 
 
-def _shown(levels: NDArray[np.int64], visible: NDArray[np.bool_], dataset: Dataset) -> NDArray[np.float64]:
-    """Return stored values after modality and VOI transformation: float64 (values,) in [0, 1], not yet inverted.
+def _stored_value(word: int, dataset: Dataset) -> int:
+    """Return the stored value that a word of the header stands for, by the sign that the pixels have.
+
+    One beyond the range of Bits Stored is left there, where no pixel is.
+    """
+    low, high = _stored_range(dataset)
+    if low == 0:
+        return word
+    # A negative value may be written with or without the bits above High Bit.
+    return word - (high - low + 1) if high < word <= high - low else signed_word(word)
+
+
+@dataclass(frozen=True, eq=False)
+class _Modality:
+    """Stored values after the modality transformation: float64 (values,), and the ends of its output range."""
+
+    values: NDArray[np.float64]
+    low: float
+    high: float
+    is_deep: bool
+    """More than the 8 bits whose ends are those of a picture, too."""
+    notes: tuple[str, ...] = ()
+
+
+def _shown(
+    levels: NDArray[np.int64], visible: NDArray[np.bool_], dataset: Dataset
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return stored values after modality and VOI transformation, float64 (values,) in [0, 1], not yet inverted.
 
     pydicom's `apply_voi_lut` is not used: it inverts under a negative slope, and wraps indices of an 8-bit LUT.
 
     Raises: InputError. Source: DICOM PS3.3 C.11.1, C.11.2.
     """
-    bits = int(dataset.BitsStored)
-    half = 2 ** (bits - 1) if dataset.get("PixelRepresentation", 0) else 0
-    low, high = float(-half), float(2**bits - 1 - half)
-    values = levels.astype(np.float64)
-    if dataset.get("ModalityLUTSequence"):
-        values, high = _look_up(values, dataset.ModalityLUTSequence[0], dataset)
-        low = 0.0
-        bits = int(dataset.ModalityLUTSequence[0].LUTDescriptor[2])
-    else:
-        slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
-        slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
-        values = values * slope + intercept
-        low, high = sorted((low * slope + intercept, high * slope + intercept))
-    voi = dataset.get("VOILUTSequence")
-    if voi and voi[0].get("LUTData") and voi[0].get("LUTDescriptor"):
-        values, high = _look_up(values, voi[0], dataset)
-        return np.clip(values / high, 0.0, 1.0)
-    centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
-    if centre is not None and width is not None:
-        return _windowed(values, centre, width, (text(dataset, "VOILUTFunction") or "LINEAR").upper())
-    if bits > 8 and visible.any():
+    modality = _modality(levels, dataset)
+    values, notes = modality.values, modality.notes
+    if (table := table_of(dataset, "VOILUTSequence")) is not None:
+        shown = table.look_up(values, _first_mapped(table, modality, visible)) / table.full
+        return np.clip(shown, 0.0, 1.0), notes + _depth_note("VOI LUT", table)
+    window, window_notes = _window(dataset)
+    if window is not None:
+        return _windowed(values, *window), notes
+    low, high = modality.low, modality.high
+    if modality.is_deep and visible.any():
         low, high = values[visible].min(), values[visible].max()
-    return np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0)
+    return np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0), notes + window_notes
 
 
-def _look_up(values: NDArray[np.float64], item: Dataset, dataset: Dataset) -> tuple[NDArray[np.float64], float]:
-    """Return `values` through the table of a LUT sequence's item, and the highest value of the table's bit depth.
+def _modality(levels: NDArray[np.int64], dataset: Dataset) -> _Modality:
+    """Return stored values after the modality LUT or else the rescale.
 
-    Raises: InputError. Source: DICOM PS3.3 C.11.1.1.1, C.11.2.1.1.
+    Raises: InputError. Source: DICOM PS3.3 C.11.1.
     """
-    count, first, bits = map(int, item.LUTDescriptor)
-    count = count % 65536 or 65536
-    data = item.LUTData
-    if isinstance(data, bytes):
-        order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        # A table of bytes may be packed two to a word, or take a word each.
-        packed = bits <= 8 and len(data) < 2 * count
-        table = np.frombuffer(data[: count if packed else 2 * count], dtype=np.uint8 if packed else f"{order}u2")
-    else:
-        table = np.atleast_1d(np.asarray(data))[:count]
-    if table.size != count or not 1 <= bits <= 16:
-        raise InputError(f"its LUT has {table.size} entries of {bits} bits where {count} are declared; export it again")
-    index = np.clip(np.rint(values - first), 0, count - 1).astype(np.int64)
-    return table.astype(np.float64)[index], float(2**bits - 1)
+    values = levels.astype(np.float64)
+    if (table := table_of(dataset, "ModalityLUTSequence")) is not None:
+        first = signed_word(table.first_word) if _is_signed(dataset) else table.first_word
+        notes = _depth_note("Modality LUT", table)
+        return _Modality(table.look_up(values, first), 0.0, table.full, table.full > 255, notes)
+    slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    values = values * slope + intercept
+    low, high = sorted(end * slope + intercept for end in _stored_range(dataset))
+    # Beyond 2 to the 53rd, and near the largest number, values that differ come out equal or infinite.
+    is_kept = slope == 0 or bool((np.diff(values) != 0).all())
+    if not (is_kept and np.isfinite(values).all() and np.isfinite((low, high, high - low)).all()):
+        line = f"its Rescale Slope is {slope:g}, its Rescale Intercept {intercept:g}"
+        raise InputError(f"{line}: its grey values are lost in numbers of that size; export it again")
+    return _Modality(values, low, high, int(dataset.BitsStored) > 8)
+
+
+def _first_mapped(table: Table, modality: _Modality, visible: NDArray[np.bool_]) -> int:
+    """Return the input for which a VOI LUT's first entry is, by the sign of what the modality transformation gives.
+
+    Where its range holds both readings of the word, the one whose table covers more of the values counts.
+    Source: DICOM PS3.3 C.11.2.1.1.
+    """
+    plain, signed = table.first_word, signed_word(table.first_word)
+    if modality.low >= 0 or plain == signed:
+        return plain
+    if modality.high < 2**15:
+        return signed
+    values = modality.values[visible]
+    covered = [int(((values >= first) & (values < first + table.entries.size)).sum()) for first in (signed, plain)]
+    return plain if covered[1] > covered[0] else signed
+
+
+def _depth_note(name: str, table: Table) -> tuple[str, ...]:
+    if table.full == table.declared_full:
+        return ()
+    bits = int(table.declared_full).bit_length()
+    return (f"{name} declares {bits} bits, and its highest entry is {table.full:g}: that is taken as its full scale",)
+
+
+def _window(dataset: Dataset) -> tuple[tuple[float, float, str] | None, tuple[str, ...]]:
+    """Return centre, width and function of the first window, or None where there is none, or none that shows anything.
+
+    Raises: InputError for an unknown function.
+    Source: DICOM PS3.3 C.11.2.1.2.1 (width at least 1), C.11.2.1.3 (more than 0).
+    """
+    try:
+        centre, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
+    except InputError:
+        return None, (f"Window Center or Window Width is no number: {_FULL_RANGE_INSTEAD}",)
+    if centre is None or width is None:
+        return None, ()
+    function = (text(dataset, "VOILUTFunction") or "LINEAR").upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        raise InputError(f"its VOI LUT Function {excerpt(function)!r} is unknown; export it with a LINEAR window")
+    if width < 1 if function == "LINEAR" else width <= 0:
+        return None, (f"Window Width is {width:g}, which shows nothing: {_FULL_RANGE_INSTEAD}",)
+    return (centre, width, function), ()
 
 
 def _windowed(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
     """Return `values` through a window: float64 in [0, 1].
 
-    Raises: InputError. Source: DICOM PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT).
+    Source: DICOM PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT).
     """
-    too_narrow = width < 1 if function == "LINEAR" else width <= 0
-    if too_narrow:
-        raise InputError(f"its window is {width:g} wide; remove the window or export it again")
     if function == "SIGMOID":
         # Beyond 40 widths the curve is 0 or 1 in float64 anyway, and exp would overflow.
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - centre) / width, -160.0, 160.0)))
     if function == "LINEAR":
         centre, width = centre - 0.5, width - 1.0
-    elif function != "LINEAR_EXACT":
-        raise InputError(f"its VOI LUT Function {function!r} is unknown; export it with a LINEAR window")
     if width == 0:
         return (values > centre).astype(np.float64)
     return np.clip((values - centre) / width + 0.5, 0.0, 1.0)

@@ -7,6 +7,8 @@ import re
 import struct
 from typing import Any
 
+import numpy as np
+from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
@@ -47,6 +49,48 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     except _UNREADABLE:
         return []
     return list(value) if isinstance(value, Sequence) else []
+
+
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """Return the value of an attribute; None where it is missing, or cannot be read."""
+    try:
+        return dataset.get(keyword)
+    except _UNREADABLE:
+        return None
+
+
+def is_little_endian(dataset: Dataset) -> bool:
+    """Tell the byte order of the words in a dataset that has file meta information."""
+    return bool(uid.UID(dataset.file_meta.TransferSyntaxUID).is_little_endian)
+
+
+def words(dataset: Dataset, keyword: str, little: bool) -> list[int]:
+    """Return the 16-bit words of an attribute as numbers in 0..65535; none where it is missing or empty.
+
+    Files write words as US or SS, whatever the standard asks for, and pydicom adopts what they say. So only the bits
+    are taken, and the sign is left to the one who knows what they stand for.
+
+    Raises: InputError where the attribute is no list of words. Source: DICOM PS3.5 6.2 (US, SS, OW).
+    """
+    try:
+        value = dataset.get(keyword)
+        if value is None or value == "":
+            return []
+        if isinstance(value, bytes):
+            return [int(word) for word in np.frombuffer(value, dtype="<u2" if little else ">u2")]
+        found = [float(one) for one in (value if isinstance(value, list | MultiValue) else [value])]
+    except _UNREADABLE as error:
+        raise InputError(f"its {keyword} is not a number; export it again") from error
+    # -1 in 32 bits without a sign is the 16 bits of -1, too.
+    signed = [one - 2**32 if 2**31 <= one < 2**32 else one for one in found]
+    if not all(one.is_integer() and -(2**15) <= one < 2**16 for one in signed):
+        raise InputError(f"its {keyword} is no word of 16 bits; export it again")
+    return [int(one) % 2**16 for one in signed]
+
+
+def signed_word(word: int) -> int:
+    """Return the number from -32768 to 32767 that the 16 bits of `word` stand for."""
+    return (word ^ 2**15) - 2**15
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:

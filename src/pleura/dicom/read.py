@@ -88,7 +88,7 @@ def read_dicom(path: Path | str) -> Radiograph:
         with collect_warnings() as caught:
             dataset = open_dataset(path, caught)
             refuse_unless_one_grey_image(dataset)
-            image = render(_decode(dataset), dataset)
+            image, notes = render(_decode(dataset), dataset)
             return Radiograph(
                 image=image,
                 image_id=image_id_of(path),
@@ -100,7 +100,7 @@ def read_dicom(path: Path | str) -> Radiograph:
                 sop_instance_uid=text(dataset, "SOPInstanceUID"),
                 study_instance_uid=text(dataset, "StudyInstanceUID"),
                 series_instance_uid=text(dataset, "SeriesInstanceUID"),
-                notes=not_frontal_chest(dataset),
+                notes=(*not_frontal_chest(dataset), *notes),
             )
     except InputError as error:
         # A reason may quote the file, and with it a line break.
