@@ -146,7 +146,8 @@ class Predictor:
     ) -> None:
         """tta: `none`, `flip` for the mean with the mirrored image, or None for what each checkpoint's recipe says.
 
-        device: as `pick_device` takes it, the GPU if there is one by default. weights: of each checkpoint in the mean; equal by default.
+        device: as `pick_device` takes it, the GPU if there is one by default.
+        weights: of each checkpoint in the mean; equal by default.
         triplet: the decision rule; by default the weighted mean of the checkpoints' own.
         calibration: as a checkpoint's header has it; by default what all checkpoints agree on. It is for what is
         reported: the triplet acts on the probabilities before it, and finds the same with it and without.

@@ -31,7 +31,7 @@ def test_a_device_that_is_not_here_is_refused_in_one_line(gpus: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "", "cpu cpu", 3.5])
 def test_a_name_of_no_device_is_refused_in_one_line(gpus: pytest.MonkeyPatch, name: str):
-    with pytest.raises(InputError, match="is none that torch knows; here are cpu$"):
+    with pytest.raises(InputError, match=r"is none that torch knows; here are cpu$"):
         pick_device(name)
 
 
