@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pleura import errors
-from pleura.errors import InputError, OutputError, PleuraError, RLEError, writing
+from pleura.errors import EXCERPT_CHARACTERS, InputError, OutputError, PleuraError, RLEError, excerpt, writing
 
 
 def test_every_error_is_a_pleura_error_with_a_docstring():
@@ -21,6 +21,24 @@ def test_every_error_is_a_pleura_error_with_a_docstring():
 def test_a_wrong_run_length_string_is_a_kind_of_wrong_input():
     assert issubclass(RLEError, InputError)
     assert not issubclass(OutputError, InputError)
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("CHEST", "CHEST"),
+        ("", ""),
+        ("two\r\nlines  of\x00it\x1b", "two lines of it"),
+        ("x" * 64, "x" * 64),
+        ("x" * 65, "x" * 61 + "..."),
+        ("\n" * 10**6 + "late", ""),
+        ("\u2028right\u202eleft", "right left"),
+    ],
+)
+def test_an_excerpt_is_one_line_of_64_printable_characters(text, quoted):
+    assert excerpt(text) == quoted
+    assert len(excerpt(text * 99)) <= EXCERPT_CHARACTERS
+    assert excerpt(text).isprintable()
 
 
 @pytest.mark.parametrize(

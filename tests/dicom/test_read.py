@@ -246,6 +246,12 @@ def test_what_the_header_leaves_out_is_none(write_dicom, value):
         ("38", 38),
         ("old", None),
         ("-12Y", None),
+        ("122Y", 122),
+        ("149", 149),
+        ("150Y", None),
+        ("999Y", None),
+        ("999M", 83.25),
+        ("000Y", 0),
     ],
 )
 def test_an_age_is_in_years(write_dicom, age, years):
@@ -274,6 +280,13 @@ MAGNIFIED = {"ImagerPixelSpacing": [0.2, 0.4], "EstimatedRadiographicMagnificati
         ({"PixelSpacing": [-0.1, 0.1]}, None),
         ({"PixelSpacing": 0.1}, None),
         ({"PixelSpacing": [0.1, 0.1, 0.1]}, None),
+        ({"PixelSpacing": ["1e308", "1e308"]}, None),
+        ({"PixelSpacing": ["1e-300", "1e-300"]}, None),
+        ({"PixelSpacing": [143, 143]}, None),
+        ({"PixelSpacing": ["1e308", "0.1"], **MAGNIFIED}, (0.16, 0.32)),
+        ({"PixelSpacing": ["NaN", "0.1"]}, None),
+        ({**MAGNIFIED, "EstimatedRadiographicMagnificationFactor": "1e300"}, (0.2, 0.4)),
+        ({**MAGNIFIED, "EstimatedRadiographicMagnificationFactor": 110}, (0.2, 0.4)),
         ({}, None),
     ],
 )
@@ -380,6 +393,32 @@ def test_a_jpeg_that_contradicts_the_header_is_refused_before_gdcm_aborts(write_
 )
 def test_what_is_not_one_grey_radiograph_is_refused(write_dicom, attributes: dict[str, Any], reason):
     assert reason in refusal(write_dicom(RAMP_12, **attributes))
+
+
+NAME = "DOE^JOHN 19431117 "
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"PhotometricInterpretation": NAME * 3000}, "not a greyscale image (DOE^JOHN"),
+        ({"PhotometricInterpretation": "\x1b[31m" + NAME * 9}, "not a greyscale image ([31mDOE^JOHN"),
+        ({"WindowCenter": 1, "WindowWidth": 9, "VOILUTFunction": NAME * 3000}, "VOI LUT Function 'DOE^JOHN"),
+        ({"NumberOfFrames": "9" * 3000}, "NumberOfFrames"),
+        ({"NumberOfFrames": "1e300"}, "NumberOfFrames is 1e+300"),
+    ],
+)
+def test_a_refusal_quotes_at_most_64_printable_characters_of_a_header(write_dicom, attributes, reason):
+    path = write_dicom(RAMP_12)
+    dataset = pydicom.dcmread(path)
+    for keyword, value in attributes.items():
+        dataset.add_new(keyword, "UT", str(value))  # of any length, and not checked when it is written
+    dataset.save_as(path)
+    said = refusal(path).removeprefix(f"cannot read {path}: ")
+    assert reason in said
+    assert said.isprintable()
+    assert len(said) < 180
+    assert said.count("DOE^JOHN") <= 4
 
 
 def test_a_lut_shorter_than_it_says_is_refused(write_dicom):

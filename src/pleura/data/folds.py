@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.rle import strip_suffix
-from pleura.errors import InputError
+from pleura.errors import InputError, excerpt
 
 SIZE_QUARTILES = (0.25, 0.5, 0.75)
 ID_COLUMNS = ("ImageId", "image_id", "fname", "Kaggle_ID")
@@ -106,11 +106,14 @@ def read_column(path: Path, names: Sequence[str]) -> dict[str, str]:
             column = next((name for name in names if name in header), None)
             if key is None or column is None:
                 missing = "ImageId" if key is None else " or ".join(names)
-                raise InputError(f"{path}: the column {missing} is missing (found: {', '.join(header) or 'nothing'})")
+                raise InputError(
+                    f"{path}: the column {missing} is missing (found: {excerpt(', '.join(header)) or 'nothing'})"
+                )
             for row in reader:
                 image_id, value = strip_suffix((row[key] or "").strip()), (row[column] or "").strip()
                 if values.setdefault(image_id, value) != value:
-                    raise InputError(f"{path}: {image_id} has two values of {column}: {values[image_id]} and {value}")
+                    values_found = f"{excerpt(values[image_id])} and {excerpt(value)}"
+                    raise InputError(f"{path}: {excerpt(image_id)} has two values of {column}: {values_found}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
     return values
@@ -136,7 +139,9 @@ def read_folds(path: Path) -> dict[str, int]:
     folds = {}
     for image_id, value in read_column(path, ("fold", "split")).items():
         if value not in named and not value.isdecimal():
-            raise InputError(f"{path}: {image_id} has the fold {value!r}; folds are 0, 1, 2 ... or train and val")
+            raise InputError(
+                f"{path}: {excerpt(image_id)} has the fold {excerpt(value)!r}; folds are 0, 1, 2 ... or train and val"
+            )
         folds[image_id] = named[value] if value in named else int(value)
     return folds
 

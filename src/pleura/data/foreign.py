@@ -15,7 +15,7 @@ from pleura.data import rle
 from pleura.data.dataset import CARD, Dataset
 from pleura.data.radiograph import SquareGeometry
 from pleura.dicom.seg import Segmentation, read_segmentation, segmentation_pixels
-from pleura.errors import InputError, RLEError
+from pleura.errors import InputError, RLEError, excerpt
 
 ID_COLUMNS = ("imageid", "fname", "filename", "imgid", "kaggleid", "image", "id")
 RUN_COLUMNS = ("encodedpixels", "maskrle", "rle", "encodedmask", "rlemask", "runs", "pixels", "mask")
@@ -153,7 +153,7 @@ def _runs_reader(
             return ForeignMask(rle.decode_union(runs, (rows, columns)), np.array([0, 1]))
         except RLEError as error:
             hint = f"do they count {rows} x {columns} px (--grid), from the end of the last run, as SIIM's do?"
-            raise InputError(f"{path}: the runs of {image_id}: {error}; {hint}") from error
+            raise InputError(f"{path}: the runs of {excerpt(image_id)}: {error}; {hint}") from error
 
     return read
 
@@ -188,7 +188,7 @@ def _read_csv(path: Path) -> tuple[dict[str, list[str]], int]:
         raise InputError(f"{path}: holds no row; is it the right file?")
     for image_id, runs in rows.items():
         if rle.EMPTY in runs and len(runs) > 1:
-            raise InputError(f"{path}: {image_id} is empty in one row and has a mask in another; delete one")
+            raise InputError(f"{path}: {excerpt(image_id)} is empty in one row and has a mask in another; delete one")
     return rows, blank
 
 
@@ -197,7 +197,7 @@ def _column(path: Path, header: Iterable[str], names: Iterable[str], usual: str)
     at = next((plain.index(name) for name in names if name in plain), None)
     if at is None:
         found = ", ".join(name.strip() for name in header) or "nothing"
-        raise InputError(f"{path}: the column {usual} is missing (found: {found[:200]}); SIIM names it so")
+        raise InputError(f"{path}: the column {usual} is missing (found: {excerpt(found)}); SIIM names it so")
     return at
 
 

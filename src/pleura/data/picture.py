@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from pleura.dicom.limits import check_size
 from pleura.dicom.parse import collect_warnings
-from pleura.errors import InputError
+from pleura.errors import InputError, excerpt
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _FORMATS = ("PNG", "JPEG")
@@ -64,7 +64,7 @@ def read_picture(path: Path) -> NDArray[np.float32]:
     except Image.DecompressionBombError as error:
         raise InputError(f"cannot read {path}: it has far more pixels than a radiograph; export it again") from error
     except _DAMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = excerpt(error) or type(error).__name__
         raise InputError(f"cannot read {path}: truncated or damaged ({reason}); copy or export it again") from error
 
 

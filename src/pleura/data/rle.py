@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.errors import InputError, RLEError, writing
+from pleura.errors import InputError, RLEError, excerpt, writing
 
 EMPTY = "-1"
 SIIM_SIDE_PX = 1024
@@ -128,7 +128,7 @@ def read_csv(path: Path) -> dict[str, list[str]]:
             reader.fieldnames = header
             missing = [name for name in ("ImageId", "EncodedPixels") if name not in header]
             if missing:
-                found = ", ".join(header) or "nothing"
+                found = excerpt(", ".join(header)) or "nothing"
                 raise InputError(f"{path}: the column {missing[0]} is missing (found: {found}); SIIM names both so")
             for row in reader:
                 image_id, text = strip_suffix((row["ImageId"] or "").strip()), (row["EncodedPixels"] or "").strip()
@@ -141,7 +141,9 @@ def read_csv(path: Path) -> dict[str, list[str]]:
         raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
     for image_id, texts in rows.items():
         if EMPTY in texts and len(texts) > 1:
-            raise InputError(f"{path}: {image_id} is empty (-1) in one row and has a mask in another; delete one")
+            raise InputError(
+                f"{path}: {excerpt(image_id)} is empty (-1) in one row and has a mask in another; delete one"
+            )
     return rows
 
 

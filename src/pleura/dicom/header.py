@@ -20,6 +20,11 @@ _UNREADABLE: tuple[type[Exception], ...] = (
     *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError),
     *(BytesLengthException, struct.error),
 )
+_NO_ONES_AGE_YEARS = 150
+# The elements of detectors are 0.05 to 0.4 mm apart, and a chest is less than 100 of the largest of these distances.
+_LEAST_SPACING_MM, _LARGEST_SPACING_MM = 0.01, 10.0
+# A chest is magnified by some 10 %: what says far more is in other units.
+_LARGEST_MAGNIFICATION = 10.0
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
 
 
@@ -117,6 +122,8 @@ def number(dataset: Dataset, keyword: str) -> float | None:
 def integer(dataset: Dataset, keyword: str, default: int) -> int:
     """Return a whole-number attribute, or `default` where it is missing. Raises: InputError."""
     value = number(dataset, keyword)
+    if value is not None and abs(value) >= 2**63:
+        raise InputError(f"its {keyword} is {value:g}; export it again")
     return default if value is None else int(value)
 
 
@@ -127,13 +134,14 @@ def sex(dataset: Dataset) -> str | None:
 
 
 def age_years(dataset: Dataset) -> float | None:
-    """Return Patient's Age in years.
+    """Return Patient's Age in years; None where it is more than anyone's.
 
     A bare number, which the standard does not allow, is years: so it is in every file of SIIM-ACR 2019.
     Source: DICOM PS3.5 6.2 (AS), PS3.3 C.7.2.2.
     """
     match = re.fullmatch(r"(\d{1,3})([DWMY]?)", text(dataset, "PatientAge") or "")
-    return None if match is None else int(match[1]) / _UNITS_PER_YEAR[match[2]]
+    years = math.inf if match is None else int(match[1]) / _UNITS_PER_YEAR[match[2]]
+    return years if years < _NO_ONES_AGE_YEARS else None
 
 
 def pixel_spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
@@ -148,13 +156,18 @@ def pixel_spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
         return spacing
     if spacing := _pair(dataset, "ImagerPixelSpacing"):
         # What lies between tube and detector is never shown smaller than it is: less than 1 is a filling error.
-        magnification = max(1.0, _positive(dataset.get("EstimatedRadiographicMagnificationFactor")) or 1.0)
+        magnification = _positive(value_of(dataset, "EstimatedRadiographicMagnificationFactor")) or 1.0
+        if not 1.0 <= magnification <= _LARGEST_MAGNIFICATION:
+            return spacing
         return spacing[0] / magnification, spacing[1] / magnification
     return _pair(dataset, "NominalScannedPixelSpacing")
 
 
 def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
-    """Return a spacing, or None unless it is exactly two positive numbers. Source: DICOM PS3.3 10.7.1.3."""
+    """Return a spacing, or None unless it is exactly two distances that pixels of a radiograph can have.
+
+    Source: DICOM PS3.3 10.7.1.3.
+    """
     try:
         value = dataset.get(keyword)
     except _UNREADABLE:
@@ -162,7 +175,10 @@ def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
     if not isinstance(value, list | MultiValue) or len(value) != 2:
         return None
     row, column = _positive(value[0]), _positive(value[1])
-    return None if row is None or column is None else (row, column)
+    if row is None or column is None:
+        return None
+    is_possible = all(_LEAST_SPACING_MM <= one <= _LARGEST_SPACING_MM for one in (row, column))
+    return (row, column) if is_possible else None
 
 
 def _positive(value: Any) -> float | None:

@@ -17,7 +17,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pleura.dicom.header import integer, text
 from pleura.dicom.limits import check_size, max_bytes
-from pleura.errors import InputError
+from pleura.errors import InputError, excerpt
 
 # What pydicom and its decoders raise on damaged files; any other exception is a bug and stays visible.
 DAMAGE: tuple[type[Exception], ...] = (
@@ -93,7 +93,7 @@ def refuse_unless_one_grey_image(dataset: Dataset) -> None:
         raise InputError(f"it holds {frames} frames; export one radiograph per file")
     samples, photometric = integer(dataset, "SamplesPerPixel", 1), text(dataset, "PhotometricInterpretation")
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        kind = f"{photometric or 'no photometric interpretation'}, {samples} sample(s) per pixel"
+        kind = f"{excerpt(photometric or 'no photometric interpretation')}, {samples} sample(s) per pixel"
         raise InputError(f"not a greyscale image ({kind}); export the original radiograph")
     check_size(integer(dataset, "Rows", 0), integer(dataset, "Columns", 0))
     allocated, stored = integer(dataset, "BitsAllocated", 0), integer(dataset, "BitsStored", 0)

@@ -23,7 +23,7 @@ from pleura.dicom.frontal import not_frontal_chest
 from pleura.dicom.grey import render
 from pleura.dicom.header import age_years, pixel_spacing_mm, sex, text
 from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image
-from pleura.errors import InputError
+from pleura.errors import InputError, excerpt
 
 RADIOGRAPH_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 
@@ -106,7 +106,7 @@ def read_dicom(path: Path | str) -> Radiograph:
         # A reason may quote the file, and with it a line break.
         raise InputError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     except DAMAGE as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = excerpt(error) or type(error).__name__
         raise InputError(f"cannot read {path}: damaged or not standard DICOM ({reason}); export it again") from error
 
 

@@ -17,7 +17,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pleura.dicom.header import integer, text
 from pleura.dicom.parse import collect_warnings
-from pleura.errors import InputError
+from pleura.errors import InputError, excerpt
 
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -75,7 +75,9 @@ def _refuse_unless_binary(dataset: Dataset) -> None:
         raise InputError("is a DICOM file, but no segmentation; give DICOM-SEG files, mask PNGs or a SIIM csv")
     kind = text(dataset, "SegmentationType")
     if kind != "BINARY":
-        raise InputError(f"its segmentation is {kind or 'of no type'}, not BINARY; threshold and export it again")
+        raise InputError(
+            f"its segmentation is {excerpt(kind or 'of no type')}, not BINARY; threshold and export it again"
+        )
 
 
 def _frames_by_image(dataset: Dataset) -> dict[str, tuple[int, ...]]:
@@ -104,5 +106,5 @@ def _sources(group: Dataset) -> list[str]:
 
 
 def _damaged(error: Exception) -> str:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    reason = excerpt(error) or type(error).__name__
     return f"damaged or no DICOM-SEG ({reason}); export it again"

@@ -10,7 +10,7 @@ from pathlib import Path
 from pleura.data.dataset import CARD
 from pleura.doctor.examination import Against, Examination
 from pleura.doctor.tables import check_folds, folds_csv, header_of, predictions_csv, siim_csv
-from pleura.errors import InputError
+from pleura.errors import InputError, excerpt
 from pleura.shipped import model_path
 
 __all__ = ["Against", "Examination", "check_folds", "examine"]
@@ -73,5 +73,5 @@ def _table(path: Path, against: Against) -> Examination:
         return predictions_csv(path, against.truth) if against.truth else siim_csv(path, against)
     if {"fold", "split"} & set(header):
         return folds_csv(path, against)
-    found = ", ".join(header)[:80] or "nothing"
+    found = excerpt(", ".join(header)) or "nothing"
     raise InputError(f"{path}: is nothing that the doctor knows (first line: {found}); name {KINDS}")

@@ -17,7 +17,7 @@ from pleura.data.dataset import Dataset
 from pleura.data.likeness import near_duplicates, thumbnails
 from pleura.data.radiograph import SquareGeometry
 from pleura.doctor.examination import Against, Examination, some
-from pleura.errors import CheckpointError, ConfigError, InputError
+from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
 from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint
 from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.measure.metrics import Outcomes
@@ -65,7 +65,7 @@ def _is_ours(path: Path) -> bool:
         with safe_open(path, framework="pt") as file:
             return "preprocessing" in (file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = excerpt(error)
         raise CheckpointError(f"{path}: is damaged or no safetensors file ({reason}); copy it again") from error
 
 

@@ -17,7 +17,7 @@ from pleura.data.labels import LabelSource
 from pleura.data.radiograph import find_radiographs
 from pleura.dicom.read import image_id_of
 from pleura.doctor.examination import Against, Examination, some
-from pleura.errors import InputError, RLEError
+from pleura.errors import InputError, RLEError, excerpt
 from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence
 from pleura.measure.metrics import Outcomes, siim_dice
 
@@ -153,7 +153,7 @@ def _scan_rows(path: Path, scan: _Scan, found: Examination) -> None:
             names = list(reader.fieldnames or [])
             reader.fieldnames = [name.strip() for name in names]
             if "ImageId" not in reader.fieldnames:
-                raise InputError(f"{path}: the column ImageId is missing (found: {', '.join(names)})")
+                raise InputError(f"{path}: the column ImageId is missing (found: {excerpt(', '.join(names))})")
             if names != reader.fieldnames:
                 found.note(
                     "a name in its header begins with a space, as in the competition's own file",
