@@ -18,7 +18,7 @@ from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
-from pleura.measure.triplet import Triplet
+from pleura.measure.triplet import LEVELS, Triplet
 from pleura.predict import ENSEMBLE, Predictor
 from pleura.recipes import load_experiment, load_members
 from pleura.settings import Ensemble
@@ -77,7 +77,9 @@ def test_the_given_rule_holds_and_without_one_the_members_are_averaged_by_weight
         path = copy / name / "fold-0" / "best.safetensors"
         save_checkpoint(path, replace(load_checkpoint(path), triplet=vars(rule)))
     made = Predictor.load(described(copy, triplet=None)).triplet
-    assert (made.top_threshold, made.min_pixels, made.bottom_threshold) == pytest.approx((0.5, 700, 0.35))
+    assert (made.top_threshold, made.min_pixels, made.bottom_threshold) == pytest.approx(
+        (0.5, 700, 0.35), abs=1 / LEVELS
+    )
 
 
 @pytest.mark.parametrize("factor", [0.01, 1, 30])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from pleura import __version__
@@ -15,6 +16,7 @@ from pleura.data.dataset import Dataset
 from pleura.errors import OutputError
 from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
+from pleura.measure.triplet import Triplet
 from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.recipes import load_members
 from pleura.settings import Ensemble
@@ -57,7 +59,7 @@ def _described(ensemble: Ensemble) -> bytes:
         "format": ENSEMBLE_FORMAT,
         "name": ensemble.name,
         "members": members,
-        "triplet": ensemble.triplet.model_dump() if ensemble.triplet else None,
+        "triplet": asdict(Triplet(**ensemble.triplet.model_dump())) if ensemble.triplet else None,
         "pleura": __version__,
     }
     return (json.dumps(document, indent=1) + "\n").encode()

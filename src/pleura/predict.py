@@ -18,7 +18,7 @@ from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
 from pleura.measure.calibration import Calibration
 from pleura.measure.side import side_of
-from pleura.measure.triplet import REFERENCE_AREA_PX, SCORED_SHARE, Triplet
+from pleura.measure.triplet import SCORED_SHARE, Triplet
 from pleura.model import build_model
 from pleura.model.device import pick_device
 from pleura.model.inference import Preprocessing, infer
@@ -301,7 +301,7 @@ def _mean_triplet(triplets: Sequence[Triplet], weights: NDArray[np.float64]) -> 
 
     One fold whose best rule was to find nothing does not silence the others.
     """
-    finds = np.array([triplet.min_pixels <= REFERENCE_AREA_PX for triplet in triplets])
+    finds = np.array([not triplet.finds_nothing for triplet in triplets])
     rules = np.array([(triplet.top_threshold, triplet.min_pixels, triplet.bottom_threshold) for triplet in triplets])
     top, pixels, bottom = np.average(rules, axis=0, weights=weights * finds if finds.any() else weights)
     return Triplet(float(top), round(float(pixels)), float(bottom))

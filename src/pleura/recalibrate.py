@@ -24,7 +24,7 @@ from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.calibration import Calibration, Method, conformal
 from pleura.measure.nested import nested
 from pleura.measure.objectives import Objective
-from pleura.measure.triplet import NOTHING, REFERENCE_AREA_PX, Triplet
+from pleura.measure.triplet import Triplet
 from pleura.predict import Predictor
 from pleura.shipped import model_path
 
@@ -77,7 +77,7 @@ def local_weight(positive: NDArray[np.bool_]) -> float:
 
 def shrink_triplet(local: Triplet, shipped: Triplet, weight: float) -> Triplet:
     """Between the two, nearer to `local` the larger its weight; shipped, where either finds nothing on any image."""
-    if NOTHING in (local, shipped) or max(local.min_pixels, shipped.min_pixels) > REFERENCE_AREA_PX:
+    if local.finds_nothing or shipped.finds_nothing:
         return shipped
 
     def mean(ours: float, theirs: float) -> float:

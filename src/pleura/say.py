@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.crossval import FoldsSummary
     from pleura.doctor import Examination
     from pleura.evaluate import Evaluation
-    from pleura.measure.triplet import Triplet
     from pleura.pack import Packed
     from pleura.prepare import Prepared
     from pleura.recalibrate import Recalibrated
@@ -49,8 +48,8 @@ def evaluation(done: Evaluation) -> Iterator[str]:
     yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"
     for key, (name, _) in NAMES.items():
         yield f"  {name:<36}{done.estimates[key]}"
-    triplet, tuned = done.triplet, ", tuned on these very cases" if done.in_sample else ""
-    yield f"  triplet {triplet.top_threshold:.3f} / {triplet.min_pixels} px / {triplet.bottom_threshold:.3f}{tuned}"
+    tuned = ", tuned on these very cases" if done.in_sample else ""
+    yield f"  triplet {done.triplet}{tuned}"
     if done.tuned["cross_fitted"] is not None:
         in_sample, honest = done.tuned["in_sample"], done.tuned["cross_fitted"]
         yield f"  tuning it here, at 22.15 % positives: {in_sample:.4f} in sample, {honest:.4f} cross-fitted"
@@ -75,8 +74,8 @@ def folds(summary: FoldsSummary) -> Iterator[str]:
 def tuned(done: Tuned) -> Iterator[str]:
     """The old and the new triplet, what to expect of the new one, how much it wavers, calibration, and the files."""
     yield f"{done.cases} cases, {done.positives} positive; the best for {done.objective}"
-    yield f"  triplet before   {_rule(done.old)}: {done.old_score:.4f}"
-    yield f"  triplet now      {_rule(done.new)}: {done.in_sample:.4f} in sample"
+    yield f"  triplet before   {done.old}: {done.old_score:.4f}"
+    yield f"  triplet now      {done.new}: {done.in_sample:.4f} in sample"
     yield f"  to expect of it  {done.nested}, on patients it was not tuned on; optimism {done.optimism:.4f}"
     if done.objective.name == "dice_on_positives":
         yield f"                   at a specificity of {done.specificity:.4f} on other patients"
@@ -105,9 +104,9 @@ def recalibrated(done: Recalibrated) -> Iterator[str]:
     """What a site's cases changed, and what to expect of it."""
     share = f"{100 * done.weight:.0f} %"
     yield f"{done.cases} local cases, {done.positives} positive: they weigh {share}, the shipped values the rest"
-    yield f"  triplet shipped  {_rule(done.shipped)}"
-    yield f"  best locally     {_rule(done.local)}, for {done.objective}"
-    yield f"  triplet now      {_rule(done.new)}"
+    yield f"  triplet shipped  {done.shipped}"
+    yield f"  best locally     {done.local}, for {done.objective}"
+    yield f"  triplet now      {done.new}"
     doubt = "" if done.gain.low > 0 else "; it cannot be told from none"
     if done.gain.high < 0:
         doubt = "; that is a loss, and the shipped one stays"
@@ -115,12 +114,6 @@ def recalibrated(done: Recalibrated) -> Iterator[str]:
     yield f"  image probabilities: Brier score lower by {done.brier_gain}, on the same"
     yield from _calibration(done.calibration)
     yield f"wrote {done.out}"
-
-
-def _rule(triplet: Triplet) -> str:
-    if triplet.top_threshold >= 1:
-        return "finds nothing on any image"
-    return f"{triplet.top_threshold:.3f} / {triplet.min_pixels} px / {triplet.bottom_threshold:.3f}"
 
 
 def _calibration(header: dict[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pleura.errors import InputError
 from pleura.measure.metrics import SIIM_PREVALENCE, siim_dice
 from pleura.measure.triplet import (
     LEVELS,
@@ -57,12 +58,14 @@ def apply_all(triplet: Triplet, probabilities: np.ndarray) -> np.ndarray:
     return np.stack([triplet.apply(image, image.size) for image in probabilities])
 
 
-triplets = st.builds(
-    Triplet,
-    st.integers(0, LEVELS - 1).map(lambda level: level / LEVELS),
-    st.integers(0, REFERENCE_AREA_PX),
-    st.integers(0, LEVELS - 1).map(lambda level: level / LEVELS),
+# Any float, and those around which rules differ: the ends, the grid, and what lies just beside it.
+thresholds = (
+    st.floats(0, 1)
+    | st.integers(0, LEVELS).map(lambda level: level / LEVELS)
+    | st.integers(0, LEVELS - 1).map(lambda level: float(np.nextafter(level / LEVELS, 1)))
+    | st.sampled_from([0.0, 5e-324, 0.0019, 0.001953125, 0.998, 0.99999, float(np.nextafter(1, 0)), 1.0])
 )
+triplets = st.builds(Triplet, thresholds, st.integers(0, REFERENCE_AREA_PX + 2) | st.integers(0, 200_000), thresholds)
 # Whole levels as well as what lies between them, 0 and 1 included.
 probability_maps = hnp.arrays(
     np.float32, (3, 4, 5), elements=st.floats(0, 1, width=32) | st.sampled_from([0.0, 0.5, 1.0])
@@ -74,8 +77,8 @@ mask_stacks = hnp.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 1))
 
 
 def test_an_image_is_empty_unless_enough_of_it_reaches_the_top():
-    probabilities = np.array([[0.9, 0.8, 0.4], [0.3, 0.2, 0.1]], dtype=np.float32)
-    rule = {area: Triplet(0.8, area, 0.3).apply(probabilities, REFERENCE_AREA_PX) for area in (0, 2, 3)}
+    probabilities = np.array([[0.9, 0.75, 0.4], [0.25, 0.2, 0.1]], dtype=np.float32)
+    rule = {area: Triplet(0.75, area, 0.25).apply(probabilities, REFERENCE_AREA_PX) for area in (0, 2, 3)}
     assert rule[2].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert rule[0].tolist() == rule[2].tolist()
     assert not rule[3].any()
@@ -108,9 +111,68 @@ def test_a_cropped_image_is_judged_by_the_square_it_was_padded_to():
 
 def test_the_eight_published_rules_are_those_of_the_winner():
     listed = {(0.75, 1000), (0.75, 2000), (0.6, 2000), (0.6, 3000)}
-    assert {(rule.top_threshold, rule.min_pixels) for rule in PUBLISHED} == listed
+    assert set(PUBLISHED) == {Triplet(top, area, bottom) for top, area in listed for bottom in (0.3, 0.4)}
     assert len(set(PUBLISHED)) == 8
-    assert {rule.bottom_threshold for rule in PUBLISHED} == {0.3, 0.4}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (0.0, 0),
+        (1e-300, 1),
+        (0.0019, 1),
+        (0.3, 77),
+        (np.float32(0.5), 128),
+        (0.9999, 255),
+        (1.0, 256),
+    ],
+)
+def test_a_threshold_lies_on_the_grid_and_does_not_become_none_or_certainty(given: float, wanted: int):
+    rule = Triplet(given, 0, given)
+    assert (rule.top_threshold, rule.bottom_threshold) == (wanted / LEVELS, wanted / LEVELS)
+    assert Triplet(rule.top_threshold, 0, rule.bottom_threshold) == rule
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-9, 1.0000001, "0.5", None, True, [0.5], 10**400])
+@pytest.mark.parametrize("name", ["top_threshold", "bottom_threshold"])
+def test_a_threshold_that_is_none_is_refused_by_its_name(name: str, value: object):
+    with pytest.raises(InputError, match=f"{name} is a number within 0 and 1"):
+        Triplet(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), 2.5, 7.0, "7", None, True])
+def test_an_area_that_is_none_is_refused_by_its_name(value: object):
+    with pytest.raises(InputError, match="min_pixels is a whole number"):
+        Triplet(min_pixels=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("document", [None, [], {}, "x", {"top_threshold": 0.5}, {**vars(Triplet()), "more": 1}])
+def test_json_that_is_no_triplet_is_refused(document: object):
+    with pytest.raises(InputError, match="a triplet has just top_threshold, min_pixels, bottom_threshold"):
+        Triplet.of(document)
+
+
+@pytest.mark.parametrize("area", [REFERENCE_AREA_PX + 1, 2_000_000, 10**400])
+def test_all_rules_that_find_nothing_are_one(area: int):
+    rule = Triplet(0.5, area, 0.5)
+    assert rule.finds_nothing
+    assert rule == Triplet(0.5, REFERENCE_AREA_PX + 1, 0.5)
+    assert str(rule) == "finds nothing on any image"
+    for side in (1, 7, 64, 1030):
+        assert not rule.apply(np.ones((side, side), dtype=np.float32), side**2).any()
+
+
+def test_a_rule_that_asks_for_the_whole_image_still_finds_something():
+    rule = Triplet(1.0, REFERENCE_AREA_PX, 1.0)
+    assert not rule.finds_nothing
+    assert all(rule.apply(np.ones((side, side), dtype=np.float32), side**2).all() for side in (1, 7, 96, 1030))
+
+
+def test_a_threshold_of_one_takes_what_is_certain_and_nothing_else():
+    probabilities = np.array([[1.0, np.nextafter(np.float32(1), np.float32(0))]], dtype=np.float32)
+    assert Triplet(1.0, 0, 1.0).apply(probabilities, 2).tolist() == [[1, 0]]
+    found, dice = Histograms.of(probabilities[None], np.array([[[1, 0]]], dtype=np.uint8)).decided(Triplet(1.0, 0, 1.0))
+    assert (found.tolist(), dice.tolist()) == ([True], [1.0])
 
 
 # --- histograms
@@ -122,13 +184,13 @@ def test_histograms_know_area_and_dice_at_every_threshold(probabilities: np.ndar
     histograms = Histograms.of(probabilities, masks)
     assert histograms.area_px == 20
     assert histograms.positive.tolist() == masks.any(axis=(1, 2)).tolist()
-    for level in (0, 1, 64, 128, 255):
+    for level in (0, 1, 64, 128, 255, 256):
         reached = probabilities >= level / LEVELS
         assert histograms.areas()[:, level].tolist() == reached.sum(axis=(1, 2)).tolist()
         np.testing.assert_allclose(histograms.dice()[:, level], siim_dice(masks, reached))
 
 
-@settings(max_examples=50)
+@settings(max_examples=300)
 @given(probability_maps, mask_stacks, triplets)
 def test_the_rule_on_histograms_is_the_rule_on_pixels(probabilities: np.ndarray, masks: np.ndarray, triplet: Triplet):
     called, dice = Histograms.of(probabilities, masks).decided(triplet)
@@ -165,6 +227,40 @@ def test_an_image_score_agrees_with_sorting_the_pixels(probabilities: np.ndarray
     wanted = max(1, round(20 * share))
     highest = np.sort(probabilities.reshape(3, -1))[:, -wanted:].mean(axis=1)
     np.testing.assert_allclose(histograms.scores(share), highest, atol=0.5 / LEVELS + 1e-6)
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 2**31),
+    st.lists(thresholds, min_size=4, max_size=4),
+    st.integers(0, 1600),
+    st.integers(-1, 1),
+)
+def test_scored_and_written_are_one_at_every_size_and_at_the_very_edge_of_the_area(
+    rows: int, columns: int, seed: int, levels: list[float], pixels: int, beside: int
+):
+    """min_pixels just at, above and below what so many pixels of this size are worth."""
+    generator = np.random.default_rng(seed)
+    probabilities = generator.choice(np.array(levels), (2, rows, columns)).astype(np.float32)
+    masks = generator.integers(0, 2, probabilities.shape, dtype=np.uint8)
+    area = max(0, -(-pixels * REFERENCE_AREA_PX // (rows * columns)) + beside)
+    triplet = Triplet(levels[0], area, levels[1])
+    found, dice = Histograms.of(probabilities, masks).decided(triplet)
+    written = np.stack([triplet.apply(image, image.size) for image in probabilities])
+    assert found.tolist() == written.any(axis=(1, 2)).tolist()
+    np.testing.assert_allclose(dice, siim_dice(masks, written))
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 60), st.integers(0, 2**31))
+def test_the_search_keeps_its_promise_at_every_size(side: int, seed: int):
+    generator = np.random.default_rng(seed)
+    probabilities = generator.random((4, side, side), dtype=np.float32)
+    masks = (generator.random((4, side, side)) < np.array([0, 0, 0.3, 0.7])[:, None, None]).astype(np.uint8)
+    found = search(Histograms.of(probabilities, masks))
+    assert siim_dice(masks, apply_all(found.triplet, probabilities)).mean() == pytest.approx(found.score)
 
 
 # --- the search
@@ -236,7 +332,7 @@ def test_the_empty_predictor_is_empty_even_for_an_image_that_is_sure_everywhere(
 
 
 def test_the_search_keeps_its_promise_on_images_larger_than_the_reference():
-    counts = np.zeros((2, LEVELS, 2), dtype=np.int64)
+    counts = np.zeros((2, LEVELS + 1, 2), dtype=np.int64)
     counts[:, 0, 0] = 4 * REFERENCE_AREA_PX
     counts[0, 200, 1], counts[1, 200, 0] = 6, 5
     counts[:, 0, 0] -= (6, 5)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError, PleuraError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.measure.triplet import Triplet
 from pleura.migrate.weights import WeightSettings, import_weights
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing, infer
@@ -148,13 +149,13 @@ def test_a_checkpoint_says_where_its_weights_and_its_triplet_come_from(small: di
     assert made.provenance["imported"] == "theirs.pth"
     assert made.provenance["sha256"] == hashlib.sha256(content).hexdigest()
     assert "winner" in made.provenance["triplet"]
-    assert made.triplet == {"top_threshold": 0.75, "min_pixels": 2000, "bottom_threshold": 0.3}
+    assert made.triplet == vars(Triplet(0.75, 2000, 0.3))
     assert (made.seen, made.scores, made.recipe) == ({}, {}, {})
 
 
 def test_a_triplet_a_size_and_a_scaling_can_be_given(small: dict[str, Tensor], folder: Path) -> None:
     made = imported(small, folder, triplet="0.6/800/0.25", size_px=512, input_scaling="none")
-    assert made.triplet == {"top_threshold": 0.6, "min_pixels": 800, "bottom_threshold": 0.25}
+    assert made.triplet == vars(Triplet(0.6, 800, 0.25))
     assert made.provenance["triplet"] == "given"
     scaled = {"in_channels": 3, "mean": 0.0, "std": 1.0}
     assert made.preprocessing == {"prepared_px": 512, "size_px": 512, "reduction": "area", **scaled}
@@ -225,8 +226,8 @@ MISSING, STEM = "bottlenecks.2.seq.0.bias", "encoder_stages.0.0.weight"
         (lambda state: state | {"made": Path()}, {}, InputError, "cannot be read as weights"),
         (lambda state: {"epoch": 3}, {}, InputError, "holds no state dict"),
         (lambda state: state, {"triplet": "0.7,600,0.3"}, ConfigError, "write TOP/PIXELS/BOTTOM"),
-        (lambda state: state, {"triplet": "0.7/600/1.3"}, ConfigError, "thresholds lie in"),
-        (lambda state: state, {"triplet": "nan/600/0.3"}, ConfigError, "thresholds lie in"),
+        (lambda state: state, {"triplet": "0.7/600/1.3"}, ConfigError, "bottom_threshold is a number within"),
+        (lambda state: state, {"triplet": "nan/600/0.3"}, ConfigError, "top_threshold is a number within"),
     ],
 )
 def test_a_file_that_is_not_that_net_is_refused_in_one_line_that_names_the_first_key(

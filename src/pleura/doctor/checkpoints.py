@@ -149,14 +149,13 @@ def _rule(checkpoint: Checkpoint, found: Examination) -> None:
         triplet = Triplet(**checkpoint.triplet)
     except TypeError as error:
         raise CheckpointError(f"the checkpoint's triplet is not one ({error}); train it again") from error
-    rule = f"{triplet.top_threshold:g} / {triplet.min_pixels} px / {triplet.bottom_threshold:g}"
     way_out = "nothing beat the empty answer when it was tuned: train longer, and tune it anew"
     share = triplet.min_pixels / REFERENCE_AREA_PX
-    if triplet.top_threshold > 1 or share > 1:
-        found.error(f"its triplet {rule} finds nothing on any image: it is the empty predictor", way_out)
+    if triplet.finds_nothing:
+        found.error("its triplet finds nothing on any image: it is the empty predictor", way_out)
     elif share > BIGGEST_SHARE:
         found.warn(
-            f"its triplet {rule} asks for {100 * share:.0f} % of the image above the top threshold, more than any "
+            f"its triplet {triplet} asks for {100 * share:.0f} % of the image above the top threshold, more than any "
             "pneumothorax of SIIM-ACR covers",
             way_out,
         )

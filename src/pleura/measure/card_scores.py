@@ -9,6 +9,7 @@ from typing import Any
 from pleura.measure.markdown import fill, table
 from pleura.measure.metrics import SIIM_PREVALENCE
 from pleura.measure.sections import FEW
+from pleura.measure.triplet import Triplet
 
 KEPT = (
     "pleura",
@@ -227,12 +228,9 @@ def _calibration(header: Mapping[str, Any] | None, found: Mapping[str, Any] | No
 
 
 def _rule(header: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[str]:
-    triplet, tuned = header["triplet"], header["scores"].get("tuned")
-    yield fill(
-        f"An image is empty unless {triplet['min_pixels']} pixels, of 1024 x 1024, reach "
-        f"{triplet['top_threshold']:.4f}; then the mask is all that reaches {triplet['bottom_threshold']:.4f}."
-    )
-    if tuned and tuned.get("triplet") == triplet:
+    triplet, tuned = Triplet.of(header["triplet"]), header["scores"].get("tuned")
+    yield fill(triplet.in_words())
+    if tuned and Triplet.of(tuned["triplet"]) == triplet:
         value, low, high = tuned["nested"]
         yield fill(
             f"`pleura tune` chose it on {tuned['cases']} cases, {tuned['positives']} positive, as the best for "

@@ -79,7 +79,7 @@ def saturated(histograms: Histograms) -> Finding | None:
     there = np.flatnonzero(levels)
     if not there.size:
         return None
-    lowest, highest = there[0] / LEVELS, (there[-1] + 1) / LEVELS
+    lowest, highest = there[0] / LEVELS, min((there[-1] + 1) / LEVELS, 1.0)
     if lowest >= TWICE_LOW and there[-1] <= int(TWICE_HIGH * LEVELS):
         return Finding(
             "error",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.objectives import Objective
-from pleura.measure.triplet import LEVELS, NOTHING, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
+from pleura.measure.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Spread:
     @property
     def finding(self) -> list[Triplet]:
         """Without those resamples whose best rule was to find nothing."""
-        return [triplet for triplet in self.triplets if triplet != NOTHING]
+        return [triplet for triplet in self.triplets if not triplet.finds_nothing]
 
     def interval(self, part: str) -> tuple[float, float] | None:
         """Where the middle 90 % of one number of the triplet lie; None where every resample found nothing."""
@@ -110,20 +110,21 @@ def landscape(histograms: Histograms, objective: Objective, triplet: Triplet, st
 
     For dice_on_positives, rules that do not keep the specificity are NaN.
     """
-    wanted, reached = objective.gains(histograms), histograms.areas()
-    gains = np.broadcast_to(wanted.gains, (len(histograms), LEVELS))
-    scale = REFERENCE_AREA_PX / histograms.area_px
+    wanted, reached = objective.gains(histograms), histograms.areas()[:, :LEVELS]
+    gains = np.broadcast_to(wanted.gains[:, :LEVELS], (len(histograms), LEVELS))
 
-    def called(needed: float) -> NDArray[np.float64]:
-        above = (reached >= max(needed / scale, 1e-9)).astype(np.float64)
+    def found(needed: int) -> NDArray[np.float64]:
+        # A bottom threshold is not above the top one here: where the top is reached, so is the bottom.
+        rule = Triplet(min_pixels=needed)
+        above = np.asarray(rule.decides(reached, reached, histograms.area_px), dtype=np.float64)
         if wanted.alarms is not None:
             above[:, wanted.alarms @ above > wanted.most] = np.nan
         return above
 
     levels = np.arange(LEVELS)
-    thresholds = np.where(levels[:, None] >= levels, wanted.base + called(triplet.min_pixels).T @ gains, np.nan)
+    thresholds = np.where(levels[:, None] >= levels, wanted.base + found(triplet.min_pixels).T @ gains, np.nan)
     min_pixels = np.unique(np.geomspace(1, REFERENCE_AREA_PX / 10, steps).astype(np.int64)) - 1
     bottom = min(LEVELS - 1, round(triplet.bottom_threshold * LEVELS))
-    columns = [wanted.base + called(float(needed)).T @ gains[:, bottom] for needed in min_pixels]
+    columns = [wanted.base + found(int(needed)).T @ gains[:, bottom] for needed in min_pixels]
     areas = np.where((levels >= bottom)[:, None], np.stack(columns, axis=1), np.nan)
     return Landscape(thresholds, min_pixels, areas)

@@ -11,6 +11,7 @@ from typing import Any
 from pleura.measure.metrics import SIIM_PREVALENCE
 from pleura.measure.overlay import DISCLAIMER
 from pleura.measure.sections import DECISIONS, decisions, drawings, findings, groups, outlines, prevalence
+from pleura.measure.triplet import Triplet
 
 NAMES = {
     "siim_dice": ("SIIM mean Dice", "1 where both masks are empty, 0 where exactly one is"),
@@ -125,7 +126,7 @@ def _metrics(document: Mapping[str, Any]) -> str:
 
 
 def _decision(document: Mapping[str, Any]) -> str:
-    triplet, tuned = document["triplet"], document["tuned"]
+    rule, tuned = Triplet.of(document["triplet"]).in_words(), document["tuned"]
     in_sample = (
         " It was tuned on these very cases, so that the scores above that depend on it are too good."
         if document["triplet_tuned_on_these_cases"]
@@ -140,8 +141,7 @@ def _decision(document: Mapping[str, Any]) -> str:
         )
     return (
         "<h2>The decision rule</h2>"
-        f"<p>An image is empty unless {triplet['min_pixels']} of 1024 × 1024 pixels reach "
-        f"{triplet['top_threshold']:.3f}; then the mask is all above {triplet['bottom_threshold']:.3f}.{in_sample} "
+        f"<p>{rule}{in_sample} "
         "The best rule for these cases would "
         f"score {tuned['in_sample']:.4f} (at 22.15 % positives); {honest}.</p>"
     )

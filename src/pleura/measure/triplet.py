@@ -1,21 +1,27 @@
 """The decision rule and its exact optimum.
 
 An image is empty unless at least `min_pixels` of it reach `top_threshold`; then the mask is all that reaches
-`bottom_threshold`. Probabilities are kept as one histogram per image (256 levels x {background, mask}), from which
-Dice at every bottom threshold and the area above every top threshold follow by cumulative sums: memory does not grow
-with the size of the images, and no threshold needs a second pass.
+`bottom_threshold`. Thresholds lie on a grid of 1/256, on which probabilities can be kept as one histogram per image
+(257 levels x {background, mask}) without changing any decision: Dice at every bottom threshold and the area above
+every top threshold follow by cumulative sums, memory does not grow with the size of the images, no threshold needs a
+second pass, and what is scored is the mask that is written.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.errors import InputError
+
 LEVELS = 256
+"""Steps of the grid: thresholds are k / 256, k from 0 to 256."""
 REFERENCE_AREA_PX = 1024 * 1024
 SCORED_SHARE = 0.001
 """The image score is the mean of this share of an image's highest probabilities: 1,049 px of 1024 x 1024."""
@@ -25,6 +31,8 @@ SCORED_SHARE = 0.001
 class Triplet:
     """The decision rule. Thresholds in [0, 1]; min_pixels counts pixels of a 1024 x 1024 image and scales with area.
 
+    Thresholds are moved to the nearest k / 256, but what is between 0 and 1 stays so: a tiny threshold does not become
+    none. All min_pixels of more than the whole image are the same: the rule that finds nothing.
     Source: 1st place of SIIM-ACR 2019 (`TripletMaskBinarization`).
     """
 
@@ -32,15 +40,68 @@ class Triplet:
     min_pixels: int = 0
     bottom_threshold: float = 0.5
 
-    def apply(self, probabilities: NDArray[np.float32], square_area_px: int) -> NDArray[np.uint8]:
-        """(H, W) probabilities -> (H, W) uint8 mask in {0, 1}.
+    def __post_init__(self) -> None:
+        """Raises: InputError for a threshold outside [0, 1] or NaN, and for a min_pixels that is no whole number."""
+        for name in ("top_threshold", "bottom_threshold"):
+            object.__setattr__(self, name, _on_grid(name, getattr(self, name)))
+        pixels = self.min_pixels
+        if not isinstance(pixels, Integral) or isinstance(pixels, bool) or pixels < 0:
+            raise InputError(f"min_pixels is a whole number of at least 0, not {pixels!r:.40}")
+        object.__setattr__(self, "min_pixels", min(int(pixels), REFERENCE_AREA_PX + 1))
 
-        square_area_px: pixels of the square the image was padded to, which min_pixels is scaled with.
+    @classmethod
+    def of(cls, document: object) -> Triplet:
+        """From the JSON of a header or a report. Raises: InputError if it is no mapping of just these three numbers."""
+        names = [each.name for each in fields(cls)]
+        if not isinstance(document, Mapping) or set(document) != set(names):
+            raise InputError(f"a triplet has just {', '.join(names)}, this is {document!r:.60}")
+        return cls(**document)
+
+    def __str__(self) -> str:
+        if self.finds_nothing:
+            return "finds nothing on any image"
+        return f"{self.top_threshold:.3f} / {self.min_pixels} px / {self.bottom_threshold:.3f}"
+
+    def in_words(self) -> str:
+        """The rule as a sentence."""
+        if self.finds_nothing:
+            return "Every image is empty: the rule finds nothing."
+        return (
+            f"An image is empty unless {self.min_pixels or 'any'} pixels, of 1024 x 1024, reach "
+            f"{self.top_threshold:.4f}; then the mask is all that reaches {self.bottom_threshold:.4f}."
+        )
+
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether no image, however sure everywhere, can have enough pixels."""
+        return self.min_pixels > REFERENCE_AREA_PX
+
+    def decides(self, reach_top: Any, reach_bottom: Any, square_area_px: int) -> Any:
+        """Whether images are positive: how many of their pixels reach each threshold, whole numbers or arrays of them.
+
+        square_area_px: pixels of the square that an image was padded to, which min_pixels is scaled with.
         """
-        needed = max(self.min_pixels * square_area_px / REFERENCE_AREA_PX, 1e-9)
-        if np.count_nonzero(probabilities >= self.top_threshold) < needed:
+        # In whole numbers: a quotient would be rounded, and 1 pixel more or less is another decision.
+        enough = reach_top * REFERENCE_AREA_PX >= self.min_pixels * square_area_px
+        return enough & (reach_top > 0) & (reach_bottom > 0)
+
+    def apply(self, probabilities: NDArray[np.floating[Any]], square_area_px: int) -> NDArray[np.uint8]:
+        """(H, W) probabilities -> (H, W) uint8 mask in {0, 1}; not empty just where `decides` says so.
+
+        square_area_px: pixels of the square image that the probabilities were cut from.
+        """
+        mask = (probabilities >= self.bottom_threshold).astype(np.uint8)
+        reach_top = np.count_nonzero(probabilities >= self.top_threshold)
+        if not self.decides(reach_top, np.count_nonzero(mask), square_area_px):
             return np.zeros(probabilities.shape, dtype=np.uint8)
-        return (probabilities >= self.bottom_threshold).astype(np.uint8)
+        return mask
+
+
+def _on_grid(name: str, value: object) -> float:
+    if not isinstance(value, int | float | np.floating) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise InputError(f"{name} is a number within 0 and 1, not {value!r:.40}")
+    level = round(float(value) * LEVELS)
+    return min(max(level, int(value > 0)), LEVELS - int(value < 1)) / LEVELS
 
 
 PUBLISHED = tuple(
@@ -56,8 +117,8 @@ PUBLISHED = tuple(
 class Histograms:
     """Probabilities of N images against their masks, by level.
 
-    counts: (N, 256, 2) int64, pixels of each level that are background and mask. Level k holds k/256 <= p < (k+1)/256,
-    so that p >= k/256 is exactly level >= k.
+    counts: (N, 257, 2) int64, pixels of each level that are background and mask. Level k holds k/256 <= p < (k+1)/256,
+    so that p >= k/256 is exactly level >= k; the last holds p = 1.
     """
 
     counts: NDArray[np.int64]
@@ -65,11 +126,10 @@ class Histograms:
     @classmethod
     def of(cls, probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> Histograms:
         """probabilities (N, H, W) float32 in [0, 1] and masks (N, H, W) in {0, 1}."""
-        counts = np.zeros((len(probabilities), LEVELS, 2), dtype=np.int64)
+        counts = np.zeros((len(probabilities), LEVELS + 1, 2), dtype=np.int64)
         for image, mask, into in zip(probabilities, masks, counts, strict=True):  # one at a time stays in the cache
             levels = (image * np.float32(LEVELS)).astype(np.uint16)
-            np.minimum(levels, LEVELS - 1, out=levels)
-            into[:] = np.bincount((2 * levels + mask).reshape(-1), minlength=2 * LEVELS).reshape(LEVELS, 2)
+            into[:] = np.bincount((2 * levels + mask).reshape(-1), minlength=into.size).reshape(into.shape)
         return cls(counts)
 
     @classmethod
@@ -95,11 +155,11 @@ class Histograms:
         return int(self.counts[0].sum())
 
     def areas(self) -> NDArray[np.int64]:
-        """(N, 256) pixels at or above each threshold k / 256."""
+        """(N, 257) pixels at or above each threshold k / 256."""
         return np.asarray(self.counts.sum(axis=2)[:, ::-1].cumsum(axis=1)[:, ::-1])
 
     def dice(self) -> NDArray[np.float64]:
-        """(N, 256) SIIM Dice of the mask at or above each threshold k / 256; 1 where both masks are empty."""
+        """(N, 257) SIIM Dice of the mask at or above each threshold k / 256; 1 where both masks are empty."""
         inside = self.counts[:, :, 1][:, ::-1].cumsum(axis=1)[:, ::-1]
         sizes = self.areas() + inside[:, :1]
         return np.where(sizes == 0, 1.0, 2.0 * inside / np.maximum(sizes, 1))
@@ -109,18 +169,17 @@ class Histograms:
         wanted = max(1, round(self.area_px * share))
         above = np.minimum(self.areas(), wanted)
         taken = above - np.concatenate([above[:, 1:], np.zeros((len(above), 1), dtype=above.dtype)], axis=1)
-        middles = (np.arange(LEVELS) + 0.5) / LEVELS
+        middles = np.minimum((np.arange(taken.shape[1]) + 0.5) / LEVELS, 1)
         return np.asarray(taken @ middles / wanted)
 
     def decided(self, triplet: Triplet) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """(N,) whether the rule finds a pneumothorax, and (N,) the SIIM Dice of its masks. Thresholds to 1/256."""
-        top, bottom = (
-            min(LEVELS - 1, round(value * LEVELS)) for value in (triplet.top_threshold, triplet.bottom_threshold)
+        """(N,) whether the rule finds a pneumothorax, and (N,) the SIIM Dice of its masks: those of `Triplet.apply`."""
+        areas, (top, bottom) = (
+            self.areas(),
+            (round(t * LEVELS) for t in (triplet.top_threshold, triplet.bottom_threshold)),
         )
-        needed = max(triplet.min_pixels * self.area_px / REFERENCE_AREA_PX, 1e-9)
-        called = self.areas()[:, top] >= needed
-        called &= self.areas()[:, bottom] > 0  # above the top but nothing above a higher bottom: an empty mask
-        return called, np.where(called, self.dice()[:, bottom], np.where(self.positive, 0.0, 1.0))
+        found = triplet.decides(areas[:, top], areas[:, bottom], self.area_px)
+        return found, np.where(found, self.dice()[:, bottom], np.where(self.positive, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -130,12 +189,12 @@ class Gains:
     base: float
     """The score where nothing is found on any image."""
     gains: NDArray[np.float64]
-    """(N, 256) by the bottom threshold, or (N, 1) where the score does not depend on it."""
+    """(N, 256 or more) by the bottom threshold, or (N, 1) where the score does not depend on it."""
     alarms: NDArray[np.float64] | None = None
     """(N,) what finding something on an image counts towards the most that is allowed."""
     most: float = math.inf
     second: NDArray[np.float64] | None = None
-    """(N, 256) gains that decide between rules of equal score; needed where `gains` has one column."""
+    """(N, 256 or more) gains that decide between rules of equal score; needed where `gains` has one column."""
 
 
 @dataclass(frozen=True)
@@ -166,15 +225,16 @@ def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -
 
 def search_gains(histograms: Histograms, wanted: Gains) -> Found:
     """The triplet of highest base and gains among all 256 x areas x 256, bottom <= top; exact."""
-    areas, scale = histograms.areas(), REFERENCE_AREA_PX / histograms.area_px
+    areas, whole = histograms.areas(), histograms.area_px
     best, best_second, found = 0.0, 0.0, NOTHING
     for top in range(LEVELS):
         reached = np.flatnonzero(areas[:, top])
         order = reached[np.argsort(-areas[reached, top], kind="stable")]
         sorted_areas = areas[order, top]
-        # The k images of largest area are called positive: possible where a whole min_pixels lies between their
+        # The k images of largest area are found positive: possible where a whole min_pixels lies between their
         # areas and the next one's.
-        allowed = np.floor(sorted_areas * scale) > np.append(sorted_areas[1:], 0) * scale
+        most = sorted_areas * REFERENCE_AREA_PX // whole
+        allowed = most * whole > np.append(sorted_areas[1:], 0) * REFERENCE_AREA_PX
         if wanted.alarms is not None:
             allowed &= wanted.alarms[order].cumsum() <= wanted.most
         rows = np.flatnonzero(allowed)
@@ -191,16 +251,16 @@ def search_gains(histograms: Histograms, wanted: Gains) -> Found:
         if score > best + 1e-12 or (score >= best - 1e-12 and second > best_second + 1e-12):
             largest = int(rows[row])
             below = int(sorted_areas[largest + 1]) if largest + 1 < len(order) else 0
-            needed = _between(below, int(sorted_areas[largest]), scale)
+            needed = _between(below, int(sorted_areas[largest]), whole)
             best, best_second = score, second
             found = Triplet(top / LEVELS, needed, bottom / LEVELS)
     return Found(found, wanted.base + best)
 
 
-def _between(below: int, area: int, scale: float) -> int:
+def _between(below: int, area: int, whole: int) -> int:
     """min_pixels at 1024 x 1024 that lets `area` in and keeps `below` out: half-way, where whole numbers allow."""
-    half_way = math.ceil((below + area) / 2 * scale)
-    return half_way if half_way <= area * scale else math.floor(area * scale)
+    half_way = -((below + area) * REFERENCE_AREA_PX // (-2 * whole))
+    return min(half_way, area * REFERENCE_AREA_PX // whole)
 
 
 def prevalence_weights(positive: NDArray[np.bool_], prevalence: float) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pleura import __version__
 from pleura.data.dataset import hash_files
-from pleura.errors import ConfigError, OutputError
+from pleura.errors import ConfigError, InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_weights, save_checkpoint
 from pleura.measure.triplet import Triplet
 from pleura.migrate.nets import ENCODERS
@@ -98,9 +98,8 @@ def _triplet(text: str | None) -> Triplet:
         return WINNERS_TRIPLET
     try:
         top, pixels, bottom = text.split("/")
-        triplet = Triplet(float(top), int(pixels), float(bottom))
+        return Triplet(float(top), int(pixels), float(bottom))
     except ValueError as error:
         raise ConfigError(f"{text!r} is no triplet; write TOP/PIXELS/BOTTOM, as in 0.75/2000/0.3") from error
-    if not (0 <= triplet.top_threshold <= 1 and 0 <= triplet.bottom_threshold <= 1 and triplet.min_pixels >= 0):
-        raise ConfigError(f"{text!r} is no triplet: thresholds lie in [0, 1], and pixels are at least 0")
-    return triplet
+    except InputError as error:
+        raise ConfigError(f"{text!r} is no triplet: {error}; write TOP/PIXELS/BOTTOM, as in 0.75/2000/0.3") from error
