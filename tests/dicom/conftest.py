@@ -57,7 +57,7 @@ def compress(dataset: Dataset, stored: np.ndarray, syntax: str) -> None:
     """Compress with pydicom (RLE) or Pillow (JPEG baseline, JPEG 2000)."""
     if syntax == uid.RLELossless:
         dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-        dataset.compress(syntax, generate_instance_uid=False)
+        dataset.compress(syntax, generate_instance_uid=False, encoding_plugin="pydicom")
         return
     file, (name, options) = io.BytesIO(), PILLOW_OPTIONS[syntax]
     Image.fromarray(stored).save(file, format=name, **({"no_jp2": True} if name == "JPEG2000" else {}), **options)

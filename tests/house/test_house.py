@@ -68,10 +68,11 @@ HOMES = {
     "sklearn": {"data/folds.py"},
     "accelerate": {"training/learner.py", "training/validate.py"},
     "pydicom": {
-        *("dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/lut.py", "dicom/parse.py", "dicom/read.py"),
+        *("dicom/decode.py", "dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/lut.py", "dicom/parse.py"),
         "dicom/seg.py",
         "data/phantom_dicom.py",
     },
+    "simplejpeg": {"dicom/jpeg.py"},
     "gdcm": set(),  # by way of pydicom
     "torchvision": set(),  # by way of timm
     "matplotlib": {"measure/curves.py", "measure/landscape.py"},

@@ -6,19 +6,13 @@ does not hold exactly one greyscale radiograph is refused.
 
 from __future__ import annotations
 
-import os
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import uid
-from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
 
+from pleura.dicom.decode import decode
 from pleura.dicom.frontal import not_frontal_chest
 from pleura.dicom.grey import render
 from pleura.dicom.header import age_years, pixel_spacing_mm, sex, text
@@ -26,17 +20,6 @@ from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_un
 from pleura.errors import InputError, excerpt
 
 RADIOGRAPH_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
-
-# One decoder each: after a failure pydicom would try the next, and GDCM fills what a cut frame lacks with grey.
-_DECODERS: dict[str, str] = {
-    **dict.fromkeys([uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, *uid.JPEG2000TransferSyntaxes], "pillow"),
-    **dict.fromkeys([uid.JPEGLossless, uid.JPEGLosslessSV1, *uid.JPEGLSTransferSyntaxes], "gdcm"),
-    uid.RLELossless: "pydicom",
-}
-
-# Lossless (SOF3) and JPEG-LS (SOF55), what the transfer syntaxes that GDCM decodes allow; and what may surround them.
-_START_OF_FRAME, _START_OF_SCAN = (0xC3, 0xF7), 0xDA
-_JPEG_MARKERS = {*_START_OF_FRAME, _START_OF_SCAN, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xF8, 0xFE}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +71,7 @@ def read_dicom(path: Path | str) -> Radiograph:
         with collect_warnings() as caught:
             dataset = open_dataset(path, caught)
             refuse_unless_one_grey_image(dataset)
-            image, notes = render(_decode(dataset), dataset)
+            image, notes = render(decode(dataset), dataset)
             return Radiograph(
                 image=image,
                 image_id=image_id_of(path),
@@ -108,70 +91,3 @@ def read_dicom(path: Path | str) -> Radiograph:
     except DAMAGE as error:
         reason = excerpt(error) or type(error).__name__
         raise InputError(f"cannot read {path}: damaged or not standard DICOM ({reason}); export it again") from error
-
-
-def _decode(dataset: Dataset) -> NDArray[np.int32]:
-    """Return the stored values as int32 (rows, columns).
-
-    Raises: InputError. Source: DICOM PS3.5 8.2, A.4.
-    """
-    syntax = uid.UID(dataset.file_meta.TransferSyntaxUID)
-    if syntax.is_encapsulated and syntax not in _DECODERS:
-        raise InputError(f"its compression, {syntax.name}, is not supported; convert it, as by GDCM's 'gdcmconv --raw'")
-    expected = dataset.Rows * dataset.Columns * (dataset.BitsAllocated // 8)
-    if not syntax.is_encapsulated and len(dataset.PixelData) < expected:
-        found = len(dataset.PixelData)
-        raise InputError(f"truncated, with {found} of {expected} bytes of pixels; copy or export it again")
-    if syntax == uid.JPEGExtended12Bit and dataset.BitsStored > 8:
-        # GDCM decodes these, and shows 4095 as 0 wherever the compression overshoots; Pillow does not.
-        raise InputError("12-bit JPEG Extended is not supported; convert it, as by DCMTK's 'dcmdjpeg'")
-    decoder = _DECODERS.get(syntax, "")
-    dataset.pixel_array_options(decoding_plugin=decoder)
-    try:
-        if decoder == "gdcm":
-            _refuse_unless_jpeg_fits(dataset)
-        with _quiet_stderr() if decoder == "gdcm" else nullcontext():
-            stored = dataset.pixel_array
-    except DAMAGE as error:
-        raise InputError(f"truncated or damaged, its {syntax.name} pixels do not decode; export it again") from error
-    if stored.shape != (dataset.Rows, dataset.Columns):
-        raise InputError(f"its pixels decode to the shape {stored.shape}; export it again")
-    return stored.astype(np.int32)
-
-
-def _refuse_unless_jpeg_fits(dataset: Dataset) -> None:
-    """Check that the first frame is a JPEG with whole headers, which agree with the dataset.
-
-    GDCM ends the whole process, and with it a batch or a service, on headers that make no sense.
-
-    Raises: ValueError, struct.error or IndexError. Source: ITU-T T.81 B.1.1, B.2.2 (frame header); T.87 C.1.
-    """
-    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    position, marker, header = 2, 0, (0, 0, 0, 0)
-    while marker != _START_OF_SCAN:
-        start, marker, length = struct.unpack_from(">BBH", frame, position)
-        if start != 0xFF or marker not in _JPEG_MARKERS:
-            raise ValueError("damaged between its headers")
-        if marker in _START_OF_FRAME:
-            header = struct.unpack_from(">BHHB", frame, position + 4)
-        position += 2 + length
-    precision, *shape = header
-    if shape != [dataset.Rows, dataset.Columns, 1] or not 2 <= precision <= dataset.BitsAllocated:
-        raise ValueError("its frame header disagrees with the dataset")
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Send what the JPEG library inside GDCM writes to file descriptor 2 to nowhere; the refusal says it in words."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # a service without a standard error has nothing to protect
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

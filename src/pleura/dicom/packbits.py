@@ -1,0 +1,67 @@
+"""RLE Lossless frames: the segments of bytes that make up one, and their decoding.
+
+Source: DICOM PS3.5 Annex G.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura.dicom.codestream import CodestreamError
+
+_HEADER_BYTES = 64
+
+
+def decode_rle(frame: bytes, rows: int, columns: int, bytes_per_pixel: int) -> NDArray[np.uint16]:
+    """Return the pixels of an RLE frame of one sample per pixel: uint16 (rows, columns), high bytes first in `frame`.
+
+    Raises: CodestreamError where segments are missing, cut short, or hold more than the image.
+    """
+    offsets = _offsets(frame, bytes_per_pixel)
+    planes = [
+        _segment(frame[start:end], rows * columns)
+        for start, end in zip(offsets, [*offsets[1:], len(frame)], strict=True)
+    ]
+    values = np.zeros(rows * columns, dtype=np.uint16)
+    for plane in planes:
+        values <<= 8
+        values |= plane
+    return values.reshape(rows, columns)
+
+
+def _offsets(frame: bytes, expected: int) -> list[int]:
+    """Return where the segments begin. Raises: CodestreamError. Source: DICOM PS3.5 G.5."""
+    if len(frame) < _HEADER_BYTES:
+        raise CodestreamError("it is cut short within its RLE header")
+    count, *offsets = struct.unpack_from("<16L", frame)
+    if count != expected or any(offsets[count:]):
+        raise CodestreamError(f"its RLE header names {count} segments, where its depth asks for {expected}")
+    offsets = offsets[:count]
+    if offsets[0] != _HEADER_BYTES or sorted(set(offsets)) != offsets or offsets[-1] >= len(frame):
+        raise CodestreamError("its RLE header is damaged")
+    return offsets
+
+
+def _segment(data: bytes, size: int) -> NDArray[np.uint8]:
+    """Return the `size` bytes that a segment holds. Raises: CodestreamError. Source: DICOM PS3.5 G.3.2."""
+    parts: list[bytes] = []
+    position, left = 0, size
+    while left > 0:
+        if position + 1 >= len(data):
+            raise CodestreamError("it is cut short: an RLE segment ends before the image does")
+        control = data[position]
+        if control < 128:
+            part = data[position + 1 : position + 2 + control]
+            position += 2 + control
+        else:
+            part = data[position + 1 : position + 2] * (257 - control) if control > 128 else b""
+            position += 2 if control > 128 else 1
+        parts.append(part)
+        left -= len(part)
+    # The last run may not reach beyond the image, and what follows it is padding.
+    if left < 0 or (len(data) - position > 1 and data[position:].strip(b"\0")):
+        raise CodestreamError("an RLE segment holds more than the image")
+    return np.frombuffer(b"".join(parts), dtype=np.uint8)
