@@ -80,3 +80,11 @@ def test_what_is_no_yaml_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
         examine(tmp_path / "b.yaml")
+
+
+def test_a_setting_that_does_nothing_is_a_warning_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("training: {momentum: 0.5}\nstages: [{name: a}]")
+    found = [finding for finding in examine(tmp_path / "r.yaml").findings if finding.severity == "warning"]
+    assert [(each.what, each.way_out) for each in found] == [
+        ("training.momentum (0.5) does nothing", "it is of sgd, and optimizer is adam")
+    ]

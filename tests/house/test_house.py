@@ -57,7 +57,8 @@ HOMES = {
     "typer": {name for name in MODULES if name.startswith("cli/") and name != "cli/__init__.py"},
     "rich": {"progress.py"},
     "pydantic": {
-        "config.py",
+        "config/faults.py",
+        "config/parse.py",
         "settings/augment.py",
         "settings/experiment.py",
         "settings/labels.py",

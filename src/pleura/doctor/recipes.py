@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pleura.config import idle_settings
 from pleura.doctor.examination import Examination
 from pleura.errors import ConfigError
 from pleura.migrate.recipe import import_recipe
@@ -51,6 +52,8 @@ def _ours(recipe: Recipe) -> Examination:
             "images go in as [0, 1], the encoder's ImageNet weights have learned from another scaling",
             "set model.input_scaling=encoder, unless it repeats a published net",
         )
+    for idle in idle_settings(recipe):
+        found.warn(f"{idle.path} ({idle.value}) does nothing", idle.reason)
     for stage in recipe.stages:
         if stage.select == "siim_dice":
             found.note(

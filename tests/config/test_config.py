@@ -165,42 +165,6 @@ def test_a_setting_in_the_wrong_place_is_not_answered_with_itself(tmp_path: Path
     assert "did you mean gamma?" not in refusal(tmp_path, "stages: [{name: a, gamma: [0.5, 2.0]}]")
 
 
-@pytest.mark.parametrize("key", ["stages.high.lr", "stages.1.lr"])
-def test_an_override_changes_one_stage_by_name_or_by_position(tmp_path: Path, key: str):
-    low, high = loaded(tmp_path, TWO_STAGES, f"{key}=7e-5").stages
-    assert (low.lr, high.lr) == (1e-3, 7e-5)
-
-
-def test_an_override_of_training_changes_every_stage_that_does_not_say_otherwise(tmp_path: Path):
-    low, high = loaded(tmp_path, TWO_STAGES, "training.lr=0.5", "training.augment.shift=0.25").stages
-    assert (low.lr, high.lr) == (0.5, 1e-5)
-    assert low.augment.shift == high.augment.shift == 0.25
-
-
-def test_of_two_overrides_the_last_wins_and_new_keys_are_made(tmp_path: Path):
-    recipe = loaded(tmp_path, ONE_STAGE, "seed=1", "seed=2", "model.classes=3", "stages.0.positive_rate=null")
-    assert (recipe.seed, recipe.model.classes, recipe.stages[0].positive_rate) == (2, 3, None)
-
-
-@pytest.mark.parametrize(
-    ("override", "phrase"),
-    [
-        ("training.lr", "is no override; write key=value"),
-        ("=3", "is no override; write key=value"),
-        ("seed=[", "the value is not YAML"),
-        ("stages.middle.lr=1", "there is no stage 'middle'; the stages are low, high"),
-        ("stages.2.lr=1", "there is no stage '2'; the stages are low, high"),
-        ("stages.low=1", "names no setting"),
-        ("training.lr.x=1", "names no setting"),
-        ("stages.low.size_px.x.y=1", "lies below a plain value"),
-        ("training.lrr=1", "training.lrr: unknown setting; did you mean lr?"),
-        ("stages.low.epochs=ten", "stages.0.epochs: input should be a valid integer (given: 'ten')"),
-    ],
-)
-def test_a_wrong_override_is_refused(tmp_path: Path, override: str, phrase: str):
-    assert phrase in refusal(tmp_path, TWO_STAGES, override)
-
-
 @pytest.mark.parametrize(
     ("settings_of_net", "phrase"),
     [
