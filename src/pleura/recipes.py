@@ -45,25 +45,25 @@ def recipe_path(recipe: Path | str) -> Path:
     return find_recipe(path.name)
 
 
-def load_experiment(recipe: Path | str, overrides: Iterable[str] = ()) -> Recipe | Ensemble:
+def load_experiment(recipe: Path | str, overrides: Iterable[str] = (), strict: bool = False) -> Recipe | Ensemble:
     """Read a recipe, or an ensemble with the recipes of its members; a path, or the name of one that comes with pleura.
 
-    overrides: `dotted.key=value`; those of an ensemble change every member. Its members' files come back as whole
-    paths. Raises: ConfigError that names every fault by its dotted path.
+    overrides, strict: as `load_recipe` takes them; those of an ensemble change every member. Its members' files come
+    back as whole paths. Raises: ConfigError that names every fault by its dotted path.
     """
     path, overrides = recipe_path(recipe), list(overrides)
     ensemble = load_ensemble(path)
     if ensemble is None:
-        return load_recipe(path, overrides)
+        return load_recipe(path, overrides, strict)
     members = [
         member.model_copy(update={"recipe": str(_member_path(path, member.recipe))}) for member in ensemble.members
     ]
     ensemble = ensemble.model_copy(update={"members": members})
-    load_members(ensemble, overrides)
+    load_members(ensemble, overrides, strict)
     return ensemble
 
 
-def load_members(ensemble: Ensemble, overrides: Iterable[str] = ()) -> dict[str, Recipe]:
+def load_members(ensemble: Ensemble, overrides: Iterable[str] = (), strict: bool = False) -> dict[str, Recipe]:
     """The recipe of each member of an ensemble, by the member's name, in order. Raises: ConfigError."""
     overrides = list(overrides)
     recipes = {}
@@ -71,7 +71,7 @@ def load_members(ensemble: Ensemble, overrides: Iterable[str] = ()) -> dict[str,
         path = recipe_path(member.recipe)
         if load_ensemble(path) is not None:
             raise ConfigError(f"{ensemble.name}: its member {member.name} is an ensemble; name the recipes of that one")
-        recipes[member.name] = load_recipe(path, overrides)
+        recipes[member.name] = load_recipe(path, overrides, strict)
     return recipes
 
 

@@ -45,7 +45,7 @@ TWO_STAGES = "stages: [{name: low, schedule: {name: plateau}}, {name: high}]"
 def test_an_override_that_would_do_nothing_is_refused_with_the_reason(tmp_path: Path, words: str, reason: str):
     (tmp_path / "recipe.yaml").write_text(TWO_STAGES)
     with pytest.raises(ConfigError) as caught:
-        load_recipe(tmp_path / "recipe.yaml", split(words))
+        load_recipe(tmp_path / "recipe.yaml", split(words), strict=True)
     assert ": would do nothing, " in str(caught.value)
     assert reason in str(caught.value)
 
@@ -67,7 +67,7 @@ def split(words: str) -> list[str]:
 )
 def test_an_override_that_any_stage_uses_is_taken(tmp_path: Path, words: str):
     (tmp_path / "recipe.yaml").write_text(TWO_STAGES)
-    load_recipe(tmp_path / "recipe.yaml", words.split())
+    load_recipe(tmp_path / "recipe.yaml", words.split(), strict=True)
 
 
 def test_what_a_file_sets_without_effect_is_listed_where_it_stands():

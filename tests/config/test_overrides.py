@@ -19,10 +19,10 @@ stages:
 """
 
 
-def loaded(folder: Path, text: str, *overrides: str) -> Recipe:
+def loaded(folder: Path, text: str, *overrides: str, strict: bool = True) -> Recipe:
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_recipe(path, overrides)
+    return load_recipe(path, overrides, strict)
 
 
 def refusal(folder: Path, text: str, *overrides: str) -> str:
@@ -79,6 +79,7 @@ def test_an_override_that_no_stage_is_left_for_is_refused(tmp_path: Path):
 def test_a_setting_that_is_given_two_values_is_refused_with_both(tmp_path: Path, first: str, second: str):
     assert f"is given twice, as {first!r} and {second!r}" in refusal(tmp_path, TWO_STAGES, first, second)
     loaded(tmp_path, TWO_STAGES, first, first)
+    assert loaded(tmp_path, TWO_STAGES, first, second, strict=False) == loaded(tmp_path, TWO_STAGES, second)
 
 
 def test_new_keys_are_made(tmp_path: Path):

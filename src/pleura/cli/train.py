@@ -40,7 +40,9 @@ def train(
         raise typer.BadParameter("goes with --fold all", param_hint="--parallel")
     if fold == "all" and weights:
         raise typer.BadParameter("its cases would be validation cases of some fold", param_hint="--weights")
-    settings = load_experiment(recipe, overrides or [])  # before torch is imported, so that a typo is told at once
+    settings = load_experiment(
+        recipe, overrides or [], strict=True
+    )  # before torch is imported, so that a typo is told at once
     if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
     from pleura.data.dataset import Dataset

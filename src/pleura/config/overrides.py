@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +28,8 @@ def apply_overrides(document: dict[str, Any], words: Iterable[str]) -> tuple[lis
     """Put `dotted.key=value` words into a recipe's document; return them as read, and everything that is wrong.
 
     `training.KEY` then holds for every stage: what stages say themselves of it is dropped. What is given for one stage
-    wins over what is given for all, and a key over its section, wherever on the command line they stand. Stages that
-    are named come back by their position from 0.
+    wins over what is given for all, and a key over its section, wherever they stand; of one key, the last wins. Stages
+    that are named come back by their position from 0.
     """
     overrides, faults = _read(words)
     whole = [each for each in overrides if each.path == ("stages",)]
@@ -37,9 +37,7 @@ def apply_overrides(document: dict[str, Any], words: Iterable[str]) -> tuple[lis
         document["stages"] = each.value
     stages = document.get("stages")
     rest = [replace(each, path=_by_position(each.path, stages)) for each in overrides if each not in whole]
-    faults += _given_twice([*whole, *rest])
     faults += [fault for each in sorted(rest, key=_generality) if (fault := _apply(document, each))]
-    faults += _covered(rest, len(stages) if isinstance(stages, list) else 0)
     return [*whole, *rest], faults
 
 
@@ -64,19 +62,17 @@ def _by_position(path: tuple[str, ...], stages: Any) -> tuple[str, ...]:
     return path if place is None else ("stages", str(place), *path[2:])
 
 
-def _given_twice(overrides: list[Override]) -> Iterator[str]:
+def void_overrides(overrides: Sequence[Override], stages: Any) -> Iterator[str]:
+    """A fault for each override that another one of the same command line makes void, in a recipe with these stages."""
     seen: dict[tuple[str, ...], Override] = {}
     for each in overrides:
         earlier = seen.setdefault(each.path, each)
         if earlier.value != each.value:
             yield f"{each.dotted}: is given twice, as {earlier.text!r} and {each.text!r}; leave one of them out"
 
-
-def _covered(overrides: list[Override], stages: int) -> Iterator[str]:
-    """A fault for each `training.KEY` that no stage is left for, because each is given a value of its own."""
     for general in (each for each in overrides if each.path[0] == "training" and len(each.path) > 1):
         own = {each.path[1] for each in overrides if each.path[0] == "stages" and each.path[2:] == general.path[1:]}
-        if stages and own == set(map(str, range(stages))):
+        if isinstance(stages, list) and stages and own == set(map(str, range(len(stages)))):
             yield f"{general.dotted}: every stage is given a value of its own; leave this one out"
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pleura.config.document import NOT_YAML, parse_yaml, read_yaml
 from pleura.config.faults import in_words
 from pleura.config.idle import idle_overrides
-from pleura.config.overrides import apply_overrides
+from pleura.config.overrides import apply_overrides, void_overrides
 from pleura.errors import ConfigError
 from pleura.settings import Ensemble, ModelConfig, Recipe, TrainingConfig
 
@@ -36,11 +36,12 @@ class Card(BaseModel):
     licence: Lines
 
 
-def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Iterable[str] = (), strict: bool = False) -> Recipe:
     """Read a recipe file, apply `dotted.key=value` overrides, and check everything.
 
     `training.KEY` changes every stage, also those that have a value of their own; `stages.NAME.KEY` one stage (by name
-    or by position from 0). An override that changes nothing, because of another setting, is refused with that one.
+    or by position from 0). strict: for what somebody has typed; an override that changes nothing, because of another
+    one or of another setting, is refused with that one.
     Raises: ConfigError that names every fault of file and overrides by its dotted path.
     """
     document = read_yaml(path)
@@ -48,8 +49,8 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: a recipe is a mapping with the key 'stages'; see recipes/ for examples")
     given, faults = apply_overrides(document, overrides)
     recipe, wrong = _checked(document)
-    if recipe is not None:
-        wrong += idle_overrides(recipe, given)
+    if strict:
+        wrong += [*void_overrides(given, document.get("stages")), *(idle_overrides(recipe, given) if recipe else ())]
     if faults or wrong or recipe is None:
         raise ConfigError(f"{path}: " + "; ".join([*faults, *wrong]))
     return recipe
