@@ -45,10 +45,10 @@ def test_pngs_of_0_and_one_other_value_are_masks(tmp_path: Path, one: int) -> No
 
 
 def test_greys_of_a_png_are_cut_at_half_of_full_scale_and_told(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 127, 128, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.array([[0, 100, 127, 128, 200, *[255] * 9]], dtype=np.uint8)).save(tmp_path / "a.png")
     found = open_masks(tmp_path).read["a"](None)
-    assert found.mask.tolist() == [[0, 0, 1, 1]]
-    assert found.levels.tolist() == [0, 127, 128, 255]
+    assert found.mask.tolist() == [[0, 0, 0] + [1] * 11]
+    assert found.levels.tolist() == [0, 100, 127, 128, 200, 255]
 
 
 def test_a_dicom_segmentation_gives_each_image_its_own_frame(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_masks_that_were_interpolated_to_grey_are_found(tmp_path: Path) -> None:
     small = np.asarray(Image.fromarray(mask()).resize((25, 25), Image.Resampling.BILINEAR))
     found = examine(folder(tmp_path / "m", a=mask(), b=small))
     assert found.failed
-    assert "1 of 2 masks are grey" in found.sorted[0].what
+    assert "1 of 2 masks are grey at their edges" in found.sorted[0].what
     assert "b.png" in found.sorted[0].what
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pleura.data import rle
 from pleura.data.dataset import CARD, Dataset
+from pleura.data.mask_png import read_mask_png
 from pleura.data.radiograph import SquareGeometry
 from pleura.dicom.seg import Segmentation, read_segmentation, segmentation_pixels
 from pleura.errors import InputError, RLEError, excerpt
@@ -212,17 +212,7 @@ def _of_pngs(path: Path, files: list[Path]) -> ForeignMasks:
 
 def _png_reader(file: Path) -> Callable[[Shape | None], ForeignMask]:
     def read(_: Shape | None) -> ForeignMask:
-        try:
-            with Image.open(file, formats=("PNG",)) as picture:
-                whole = picture.mode in ("1", "L", "I", "I;16")
-                values = np.asarray(picture if whole else picture.convert("L"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{file}: cannot be read as a mask PNG ({error})") from error
-        levels = np.flatnonzero(np.bincount(values.reshape(-1)))  # ten times as fast as a sort
-        two = len(levels) <= 2 and (len(levels) == 1 or levels[0] == 0)
-        # What was smoothed into greys is cut at half of the scale that it was written on.
-        full = 255 if levels[-1] <= 255 else 65535
-        return ForeignMask((values > (0 if two else full // 2)).astype(np.uint8), levels)
+        return ForeignMask(*read_mask_png(file))
 
     return read
 

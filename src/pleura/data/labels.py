@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pleura.data import rle
+from pleura.data.mask_png import read_mask_png
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError, RLEError
 
@@ -82,18 +82,8 @@ def _pngs(folder: Path) -> dict[str, LabelSource]:
 
 
 def _read_png(path: Path, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            values = np.asarray(picture.convert("L") if picture.mode not in ("1", "I;16", "I") else picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as a mask PNG ({error})") from error
-    if values.shape != shape:
-        sizes = f"{values.shape[0]} x {values.shape[1]} px, its image {shape[0]} x {shape[1]}"
+    mask, _ = read_mask_png(path)
+    if mask.shape != shape:
+        sizes = f"{mask.shape[0]} x {mask.shape[1]} px, its image {shape[0]} x {shape[1]}"
         raise InputError(f"{path}: the mask has {sizes}; save it on the image's grid")
-    levels = np.unique(values)
-    if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
-        raise InputError(
-            f"{path}: a mask has the values 0 and one other, this one has {len(levels)} values up to {levels[-1]}; "
-            "was it resized with interpolation?"
-        )
-    return (values > 0).astype(np.uint8)
+    return mask

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from pleura.data.mask_png import read_mask_png
 from pleura.data.radiograph import find_radiographs
 from pleura.dicom.read import image_id_of
 from pleura.doctor.examination import Against, Examination, some
@@ -21,39 +21,33 @@ def mask_folder(folder: Path, against: Against) -> Examination:
     """PNG files of masks: grey values, colours, several ways to write a mask. Raises: InputError."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
     found = Examination("a folder of mask PNGs", [f"{len(files)} files"])
-    unreadable, grey, ones, highest = [], [], set(), 0
+    refused: dict[str, str] = {}
+    soft, ones = [], set()
     for file in files:
-        levels = _levels(file)
-        if levels is None:
-            unreadable.append(file.name)
-        elif len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
-            grey.append(file.name)
-            highest = max(highest, len(levels))
+        try:
+            _, levels = read_mask_png(file)
+        except InputError as error:
+            refused[file.name] = str(error)
+            continue
+        if len(levels) > 2:
+            soft.append(file.name)
         elif levels[-1]:
             ones.add(int(levels[-1]))
-    if unreadable:
-        found.error(f"{len(unreadable)} files cannot be read: {some(unreadable)}", "save them as PNG again")
-    if grey:
+    if refused:
+        first = next(iter(refused.values()))
+        found.error(f"{len(refused)} files cannot be read: {some(refused)} ({first})", "save each of them as said")
+    if soft:
         found.error(
-            f"{len(grey)} of {len(files)} masks are grey, with up to {highest} values: {some(grey)}; they were resized "
-            "with interpolation, or were JPEG once",
-            "make them again by nearest neighbour from the originals; else threshold at half of the highest value",
+            f"{len(soft)} of {len(files)} masks are grey at their edges: {some(soft)}; they were resized with "
+            "interpolation, or were JPEG once",
+            "make them again by nearest neighbour from the originals; as they are, they are cut at half of full scale",
         )
     _ways_to_write(ones, found)
-    if not ones and not grey:
+    if not ones and not soft and not refused:
         found.warn("every mask is empty", "is this the right folder?")
     if against.images:
         _without_mask(files, against.images, found)
     return found
-
-
-def _levels(file: Path) -> NDArray[np.generic] | None:
-    """The distinct values of a mask; None if it cannot be read."""
-    try:
-        with Image.open(file, formats=("PNG",)) as picture:
-            return np.unique(np.asarray(picture.convert("L") if picture.mode not in ("1", "I;16", "I") else picture))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _ways_to_write(ones: set[int], found: Examination) -> None:
