@@ -212,9 +212,9 @@ def _spacings(dataset: Dataset, positions: NDArray[np.int64]) -> list[tuple[floa
     """Of a pixel of the square image, in mm; None where the header did not say."""
     found: list[tuple[float, float] | None] = []
     for case in (dataset.cases[position] for position in positions):
-        scale = max(case.rows, case.columns) / dataset.size_px
-        spacing = case.pixel_spacing_mm
-        found.append((spacing[0] * scale, spacing[1] * scale) if spacing else None)
+        geometry = SquareGeometry(case.rows, case.columns, dataset.size_px, case.pixel_aspect)
+        (rows, columns), spacing = geometry.pixels_per_square_pixel, case.pixel_spacing_mm
+        found.append((spacing[0] * rows, spacing[1] * columns) if spacing else None)
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.data.radiograph import SquareGeometry, geometry_of, read_radiograph
 from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
@@ -233,19 +233,17 @@ class Predictor:
 
     def predict_radiographs(self, radiographs: Sequence[Radiograph]) -> list[Prediction]:
         """Find pneumothorax on radiographs that were read already, as one batch."""
-        shapes = [radiograph.image.shape for radiograph in radiographs]
-        to_square = [SquareGeometry(rows, columns, self.prepared_px) for rows, columns in shapes]
-        pairs = list(zip(to_square, radiographs, strict=True))
+        pairs = [(geometry_of(radiograph, self.prepared_px), radiograph) for radiograph in radiographs]
         squares = np.stack([geometry.image_to_square(radiograph.image) for geometry, radiograph in pairs])
         probabilities = self.probabilities(squares)
         return [self._decide(*pair) for pair in zip(radiographs, probabilities, strict=True)]
 
     def _decide(self, radiograph: Radiograph, square: NDArray[np.float32]) -> Prediction:
-        rows, columns = radiograph.image.shape
+        geometry = geometry_of(radiograph, self.prepared_px)
         # Back the way it came: the padding of the prepared square falls between the pixels of a smaller one.
         prepared = SquareGeometry(self.prepared_px, self.prepared_px, square.shape[0]).probabilities_to_original(square)
-        probabilities = SquareGeometry(rows, columns, self.prepared_px).probabilities_to_original(prepared)
-        mask = self.triplet.apply(probabilities, max(rows, columns) ** 2)
+        probabilities = geometry.probabilities_to_original(prepared)
+        mask = self.triplet.apply(probabilities, geometry.whole_area_px)
         area_px, spacing = int(mask.sum()), radiograph.pixel_spacing_mm
         score, known = image_score(square), self.calibration
         out_of = known.conformal if known else None

@@ -238,6 +238,7 @@ def _cases(
             source=_relative(Path(job.path), settings.images),
             rows=entry["rows"],
             columns=entry["columns"],
+            pixel_aspect=entry["pixel_aspect"],
             label_source=job.label.name,
         )
         for image_id, fold, patient, entry, job in zip(ids, fold_of, patients, entries, kept, strict=True)

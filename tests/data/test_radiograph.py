@@ -20,7 +20,7 @@ from pleura.errors import InputError
 ROWS, COLUMNS = np.mgrid[:24, :16]
 RAMP_8 = (ROWS * 10 + COLUMNS).astype(np.uint8)
 sides = st.integers(1, 90)
-geometries = st.builds(SquareGeometry, sides, sides, sides)
+geometries = st.builds(SquareGeometry, sides, sides, sides, st.sampled_from([1.0, 0.5, 2.0, 1.3, 0.12]))
 
 
 def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options) -> Path:
@@ -226,10 +226,26 @@ def test_reduction_averages_without_overshoot():
 def test_shapes_are_exact_both_ways(geometry):
     shape, square = (geometry.rows, geometry.columns), (geometry.size_px, geometry.size_px)
     assert max(geometry.inner_shape) == geometry.size_px
-    assert geometry.image_to_square(np.ones(shape, np.float32)).shape == square
+    assert geometry.image_to_square(np.ones(geometry.image_shape, np.float32)).shape == square
     assert geometry.mask_to_square(np.ones(shape, np.uint8)).shape == square
     assert geometry.mask_to_original(np.ones(square, np.uint8)).shape == shape
     assert geometry.probabilities_to_original(np.ones(square, np.float32)).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("aspect", "inner", "per_pixel", "whole_px"),
+    [
+        (1, (slice(16, 48), slice(0, 64)), (2, 2), 128 * 128),
+        (2, (slice(0, 64), slice(0, 64)), (1, 2), 64 * 128),
+        (4, (slice(0, 64), slice(16, 48)), (1, 4), 64 * 256),
+        (0.5, (slice(24, 40), slice(0, 64)), (4, 2), 256 * 128),
+    ],
+)
+def test_pixels_that_are_not_square_have_their_own_share_of_the_square(aspect, inner, per_pixel, whole_px):
+    geometry = SquareGeometry(64, 128, 64, aspect)
+    assert geometry.inner == inner
+    assert geometry.pixels_per_square_pixel == pytest.approx(per_pixel)
+    assert geometry.whole_area_px == whole_px
 
 
 @given(geometries, st.randoms(use_true_random=False), st.floats(0, 1))

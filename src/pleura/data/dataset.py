@@ -41,9 +41,11 @@ class Case:
     """The file, relative to the folder of images that was prepared."""
     rows: int
     columns: int
-    """Of the original image, in px; with the dataset's size they are the geometry (`SquareGeometry`)."""
+    """Of the original image, in px; with `pixel_aspect` and the dataset's size the geometry (`SquareGeometry`)."""
     label_source: str
     """The csv or folder that the mask came from."""
+    pixel_aspect: float = 1.0
+    """How many times as high as wide a pixel of the original image is; 1 in datasets that do not have the column."""
 
 
 class Dataset:
@@ -154,6 +156,7 @@ def _case(row: dict[str, str]) -> Case:
         rows=int(row["rows"]),
         columns=int(row["columns"]),
         label_source=row["label_source"],
+        pixel_aspect=float(row.get("pixel_aspect") or 1),
     )
 
 

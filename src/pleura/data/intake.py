@@ -19,7 +19,7 @@ import numpy as np
 from pleura.data import rle
 from pleura.data.dataset import IMAGES
 from pleura.data.labels import LabelSource
-from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.data.radiograph import geometry_of, read_radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.progress import track
 
@@ -122,9 +122,9 @@ def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, 
     """Read one radiograph and its mask, write the image's row; returns its line of the journal. Runs in a worker."""
     try:
         radiograph = read_radiograph(job.path)
-        rows, columns = radiograph.image.shape
-        square = SquareGeometry(rows, columns, size_px).image_to_square(radiograph.image)
-        mask = job.label.mask((rows, columns), size_px, rle_grid)
+        geometry = geometry_of(radiograph, size_px)
+        square = geometry.image_to_square(radiograph.image)
+        mask = job.label.mask((geometry.rows, geometry.columns), size_px, rle_grid, geometry.aspect)
     except PleuraError as error:
         return {"row": job.row, "problem": str(error)}
     images = np.load(images_path, mmap_mode="r+")
@@ -140,8 +140,9 @@ def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, 
         "sex": radiograph.sex,
         "age": radiograph.age_years,
         "pixel_spacing_mm": radiograph.pixel_spacing_mm,
-        "rows": rows,
-        "columns": columns,
+        "rows": geometry.rows,
+        "columns": geometry.columns,
+        "pixel_aspect": geometry.aspect,
     }
 
 

@@ -24,15 +24,15 @@ class LabelSource:
     runs: tuple[str, ...] = ()
     png: str = ""
 
-    def mask(self, shape: tuple[int, int], size_px: int, rle_grid: str) -> NDArray[np.uint8]:
+    def mask(self, shape: tuple[int, int], size_px: int, rle_grid: str, aspect: float = 1.0) -> NDArray[np.uint8]:
         """The mask on the square grid of a dataset, (size_px, size_px) uint8 in {0, 1}.
 
         shape: (rows, columns) of the image. rle_grid: `siim`, runs count pixels of a 1024 x 1024 copy of a square
-        image; `image`, pixels of the image itself.
+        image; `image`, pixels of the image itself. aspect: how many times as high as wide these pixels are.
         Raises: InputError if the mask is damaged or has another size than the image.
         """
         if self.png:
-            return SquareGeometry(*shape, size_px).mask_to_square(_read_png(Path(self.png), shape))
+            return SquareGeometry(*shape, size_px, aspect).mask_to_square(_read_png(Path(self.png), shape))
         if rle_grid == "image":
             grid = shape
         elif shape[0] == shape[1]:
@@ -48,7 +48,7 @@ class LabelSource:
             mask = rle.decode_union(self.runs, grid)
         except RLEError as error:
             raise InputError(f"{self.name}: {error}") from error
-        return SquareGeometry(*grid, size_px).mask_to_square(mask)
+        return SquareGeometry(*grid, size_px, aspect).mask_to_square(mask)
 
 
 def read_labels(sources: Sequence[Path]) -> dict[str, LabelSource]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from PIL import Image
 from pleura.data.picture import is_picture, picture_pixels, read_picture
 from pleura.dicom.parse import claimed_pixels
 from pleura.dicom.read import RADIOGRAPH_SUFFIXES, Radiograph, image_id_of, read_dicom
+from pleura.dicom.square_pixels import square_pixel_shape
 from pleura.errors import InputError
 
 # Half of a pixel's area, less the rounding of a float32 average.
@@ -102,25 +104,47 @@ def _is_candidate(path: Path) -> bool:
 class SquareGeometry:
     """How an image of `rows` x `columns` sits on a square grid of `size_px`.
 
+    `aspect` is how many times as high as wide a pixel is there: masks and probabilities are on that grid, the image has
+    square pixels (`image_shape`).
     The aspect is kept: the longer side is scaled to `size_px`, and the other is centred between black borders, the
     odd pixel at the bottom or right. Both grids cover the same area: pixel edges are aligned, not pixel centres.
 
-    Raises: InputError unless all three are at least 1.
+    Raises: InputError unless the first three are at least 1, and the aspect is positive.
     """
 
     rows: int
     columns: int
     size_px: int
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.columns, self.size_px) < 1:
-            raise InputError(f"no image has {self.rows} x {self.columns} pixels, on a grid of {self.size_px}")
+        if min(self.rows, self.columns, self.size_px) < 1 or not 0 < self.aspect < math.inf:
+            pixels = f"{self.rows} x {self.columns} pixels of aspect {self.aspect:g}"
+            raise InputError(f"no image has {pixels}, on a grid of {self.size_px}")
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the image with square pixels."""
+        return square_pixel_shape(self.rows, self.columns, self.aspect)
+
+    @property
+    def pixels_per_square_pixel(self) -> tuple[float, float]:
+        """How many of the `rows` and of the `columns` one pixel of the square grid covers."""
+        longer = max(self.rows * self.aspect, self.columns)
+        return longer / self.aspect / self.size_px, longer / self.size_px
+
+    @property
+    def whole_area_px(self) -> int:
+        """How many pixels, of the size that the image's own have, cover the whole square, black borders included."""
+        rows, columns = self.pixels_per_square_pixel
+        return round(rows * self.size_px * columns * self.size_px)
 
     @property
     def inner_shape(self) -> tuple[int, int]:
         """(rows, columns) of the image on the square grid, in pixels."""
-        longer = max(self.rows, self.columns)
-        return max(1, round(self.rows * self.size_px / longer)), max(1, round(self.columns * self.size_px / longer))
+        rows, columns = self.image_shape
+        longer = max(rows, columns)
+        return max(1, round(rows * self.size_px / longer)), max(1, round(columns * self.size_px / longer))
 
     @property
     def inner(self) -> tuple[slice, slice]:
@@ -130,13 +154,13 @@ class SquareGeometry:
         return slice(top, top + rows), slice(left, left + columns)
 
     def image_to_square(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Return an image, float32 (rows, columns) in [0, 1], as uint8 (size_px, size_px), in steps of 1 / 255.
+        """Return an image, float32 (`image_shape`) in [0, 1], as uint8 (size_px, size_px), in steps of 1 / 255.
 
         Reduction averages over the area of a pixel and never overshoots; the same size is passed through exactly.
 
         Raises: InputError where the shape differs.
         """
-        self._check("image", image.shape, (self.rows, self.columns))
+        self._check("image", image.shape, self.image_shape)
         square = np.zeros((self.size_px, self.size_px), dtype=np.uint8)
         resized = _resize(image, self.inner_shape, Image.Resampling.BILINEAR)
         square[self.inner] = np.rint(np.clip(resized, 0.0, 1.0) * 255.0).astype(np.uint8)
@@ -176,6 +200,11 @@ class SquareGeometry:
         if shape != expected:
             is_now = " x ".join(map(str, shape))
             raise InputError(f"the {what} is {is_now} pixels where {expected[0]} x {expected[1]} are expected")
+
+
+def geometry_of(radiograph: Radiograph, size_px: int) -> SquareGeometry:
+    """Return how a radiograph and its masks sit on a square grid."""
+    return SquareGeometry(*radiograph.shape, size_px, radiograph.pixel_aspect)
 
 
 def _resize(image: NDArray[np.float32], shape: tuple[int, int], method: Image.Resampling) -> NDArray[np.float32]:

@@ -23,6 +23,8 @@ _UNREADABLE: tuple[type[Exception], ...] = (
 _NO_ONES_AGE_YEARS = 150
 # The elements of detectors are 0.05 to 0.4 mm apart, and a chest is less than 100 of the largest of these distances.
 _LEAST_SPACING_MM, _LARGEST_SPACING_MM = 0.01, 10.0
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_SAME_ASPECT, _LARGEST_ASPECT = 0.01, 10.0
 # A chest is magnified by some 10 %: what says far more is in other units.
 _LARGEST_MAGNIFICATION = 10.0
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
@@ -163,11 +165,46 @@ def pixel_spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
     return _pair(dataset, "NominalScannedPixelSpacing")
 
 
-def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
-    """Return a spacing, or None unless it is exactly two distances that pixels of a radiograph can have.
+def pixel_aspect(dataset: Dataset) -> tuple[float, tuple[str, ...]]:
+    """Return how many times as high as wide a pixel is, and a note where the header gives two answers.
 
-    Source: DICOM PS3.3 10.7.1.3.
+    The first of Pixel Spacing, Imager Pixel Spacing, Nominal Scanned Pixel Spacing and Pixel Aspect Ratio that is
+    there wins. What differs from a square by up to 1 % is 1, and so is what the header does not say.
+
+    Raises: InputError where it is more than ten times as high as wide, or as wide as high.
+    Source: DICOM PS3.3 C.7.6.3.1.7 (the ratio stands where no spacing does), 10.7.1.3.
     """
+    found: dict[str, float] = {}
+    for keyword in (*_SPACINGS, "PixelAspectRatio"):
+        pair = _two_positive(dataset, keyword)
+        if pair is not None and (keyword not in _SPACINGS or _is_ratio(pair) or _is_spacing(pair)):
+            found[keyword] = pair[0] / pair[1]
+    if not found:
+        return 1.0, ()
+    first, aspect = next(iter(found.items()))
+    if not 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT:
+        raise InputError(f"its pixels are {aspect:g} times as high as wide by its {first}; export it again")
+    others = [keyword for keyword, other in found.items() if abs(other / aspect - 1) > _SAME_ASPECT]
+    notes = tuple(f"{other} disagrees with {first} on the shape of a pixel: {first} is taken" for other in others)
+    return (1.0 if abs(aspect - 1) <= _SAME_ASPECT else aspect), notes
+
+
+def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Return a spacing, or None unless it is exactly two distances that pixels of a radiograph can have."""
+    pair = _two_positive(dataset, keyword)
+    return pair if pair is not None and _is_spacing(pair) else None
+
+
+def _is_spacing(pair: tuple[float, float]) -> bool:
+    return all(_LEAST_SPACING_MM <= one <= _LARGEST_SPACING_MM for one in pair)
+
+
+def _is_ratio(pair: tuple[float, float]) -> bool:
+    return 1 / _LARGEST_ASPECT <= pair[0] / pair[1] <= _LARGEST_ASPECT
+
+
+def _two_positive(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Return exactly two positive numbers, or None. Source: DICOM PS3.3 10.7.1.3 (spacing), C.7.6.3.1.7 (ratio)."""
     try:
         value = dataset.get(keyword)
     except _UNREADABLE:
@@ -175,10 +212,7 @@ def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
     if not isinstance(value, list | MultiValue) or len(value) != 2:
         return None
     row, column = _positive(value[0]), _positive(value[1])
-    if row is None or column is None:
-        return None
-    is_possible = all(_LEAST_SPACING_MM <= one <= _LARGEST_SPACING_MM for one in (row, column))
-    return (row, column) if is_possible else None
+    return None if row is None or column is None else (row, column)
 
 
 def _positive(value: Any) -> float | None:

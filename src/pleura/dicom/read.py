@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pleura.dicom.decode import decode
 from pleura.dicom.frontal import not_frontal_chest
 from pleura.dicom.grey import render
-from pleura.dicom.header import age_years, pixel_spacing_mm, sex, text
+from pleura.dicom.header import age_years, pixel_aspect, pixel_spacing_mm, sex, text
 from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image
+from pleura.dicom.square_pixels import with_square_pixels
 from pleura.errors import InputError, excerpt
 
 RADIOGRAPH_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
@@ -26,10 +27,12 @@ RADIOGRAPH_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 class Radiograph:
     """One radiograph and what its file says about it; None where the file says nothing.
 
-    `image` is float32 (rows, columns) in [0, 1], bright = dense (MONOCHROME2). `image_id` is the file's name without
-    its extension. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O". `pixel_spacing_mm` is
-    (between rows, between columns) in the patient as far as the file tells, else at the detector. `notes` are
-    sentences, each without a full stop: what speaks against the result though the file could be read.
+    `image` is float32 (rows, columns) in [0, 1], bright = dense (MONOCHROME2), with square pixels. Where those of the
+    file are not square, `stored_shape` is its own grid, and `pixel_aspect` how many times as high as wide they are
+    there. `image_id` is the file's name without its extension. `view` is View Position ("PA", "AP", ...), `sex` is "M",
+    "F" or "O". `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient as far as
+    the file tells, else at the detector. `notes` are sentences, each without a full stop: what speaks against the
+    result though the file could be read.
     Source: DICOM PS3.3 C.7.1.1, C.7.2.2, C.12.1, 10.7.
     """
 
@@ -44,6 +47,14 @@ class Radiograph:
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
     notes: tuple[str, ...] = ()
+    pixel_aspect: float = 1.0
+    stored_shape: tuple[int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the file's own grid, on which its masks are."""
+        rows, columns = self.stored_shape or self.image.shape
+        return rows, columns
 
 
 def image_id_of(path: Path | str) -> str:
@@ -61,7 +72,8 @@ def read_dicom(path: Path | str) -> Radiograph:
     Stored values pass the modality LUT, the first VOI LUT or else the first window, and the inversion of MONOCHROME1;
     padding is shown black. After a window or VOI LUT, 0 and 1 are the ends of its output range. Without one, they are
     the ends of the stored range for up to 8 bits (so that the image is value / 255, as in a PNG made from it), and the
-    lowest and highest value present for more, because detectors fill an unknown part of their 10 to 16 bits.
+    lowest and highest value present for more, because detectors fill an unknown part of their 10 to 16 bits. Pixels
+    that are not square are resampled to square ones.
 
     Raises: InputError, one line with the file, the reason and the way out.
     Source: DICOM PS3.3 C.7.6.3, C.7.5.1.1.2, C.11.1, C.11.2, C.11.6, C.8.11.3.
@@ -71,9 +83,10 @@ def read_dicom(path: Path | str) -> Radiograph:
         with collect_warnings() as caught:
             dataset = open_dataset(path, caught)
             refuse_unless_one_grey_image(dataset)
-            image, notes = render(decode(dataset), dataset)
+            stored, grey_notes = render(decode(dataset), dataset)
+            aspect, aspect_notes = pixel_aspect(dataset)
             return Radiograph(
-                image=image,
+                image=with_square_pixels(stored, aspect),
                 image_id=image_id_of(path),
                 patient_id=text(dataset, "PatientID"),
                 view=text(dataset, "ViewPosition"),
@@ -83,7 +96,9 @@ def read_dicom(path: Path | str) -> Radiograph:
                 sop_instance_uid=text(dataset, "SOPInstanceUID"),
                 study_instance_uid=text(dataset, "StudyInstanceUID"),
                 series_instance_uid=text(dataset, "SeriesInstanceUID"),
-                notes=(*not_frontal_chest(dataset), *notes),
+                notes=(*not_frontal_chest(dataset), *grey_notes, *aspect_notes),
+                pixel_aspect=aspect,
+                stored_shape=(stored.shape[0], stored.shape[1]),
             )
     except InputError as error:
         # A reason may quote the file, and with it a line break.
