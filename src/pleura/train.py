@@ -225,7 +225,7 @@ class _Training:
             torch.manual_seed(number_of(*seed, accelerator.process_index))  # for dropout, whatever came before
             with accelerator.autocast():
                 outputs = learner.model(inputs, every_output=True)
-            further = (outputs.presence, outputs.deep, gather, targets.weights, targets.soft)
+            further = (outputs.presence, outputs.deep, gather, targets.weights, targets.present)
             loss = total_loss(outputs.logits, targets.masks, stage.loss, *further)
             mean = float(accelerator.reduce(loss.detach(), "mean"))
             self._refuse_unless_finite(mean, "loss", order[progress.step], stage)

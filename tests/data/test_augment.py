@@ -52,12 +52,11 @@ strengths = st.floats(0, 4)
 
 @settings(max_examples=15)
 @given(seed=seeds, strength=strengths, border=st.sampled_from(["reflect", "zeros"]))
-def test_masks_stay_binary_and_images_in_range_under_every_change(seed: tuple[int, int], strength: float, border: str):
-    images, masks = augment(*batch(), EVERYTHING.model_copy(update={"strength": strength, "border": border}), seed)
-    assert set(masks.unique().tolist()) <= {0.0, 1.0}
-    assert images.isfinite().all()
-    assert images.min() >= 0
-    assert images.max() <= 1
+def test_masks_and_images_stay_in_range_under_every_change(seed: tuple[int, int], strength: float, border: str):
+    for changed in augment(*batch(), EVERYTHING.model_copy(update={"strength": strength, "border": border}), seed):
+        assert changed.isfinite().all()
+        assert changed.min() >= 0
+        assert changed.max() <= 1
 
 
 @settings(max_examples=4)
@@ -98,8 +97,7 @@ def test_a_batch_split_over_processes_is_changed_as_the_whole_is(seed: tuple[int
     config = EVERYTHING.model_copy(update={"jpeg_probability": 0.0, "horizontal_flip": 0.5})
     whole, split = augment(*batch(12), config, seed), in_parts([0, *sorted(cuts), 12], config, seed)
     torch.testing.assert_close(split[0], whole[0], atol=2e-6, rtol=0)
-    # Where the interpolated mask is 0.5 but for rounding, a pixel may fall to either side.
-    assert (split[1] != whole[1]).float().mean() < 1e-3
+    torch.testing.assert_close(split[1], whole[1], atol=2e-6, rtol=0)
 
 
 def test_a_split_batch_has_the_artefacts_of_the_whole_too():
@@ -153,7 +151,7 @@ def test_a_rotation_by_90_degrees_is_rot90(quarter_turns: int):
     parameters = by_hand(1, rotation_degrees=torch.tensor([90.0 * quarter_turns]))
     turned, turned_masks = apply(images, masks, parameters, NOTHING)
     torch.testing.assert_close(turned, images.rot90(quarter_turns, (2, 3)), atol=1e-4, rtol=0)
-    assert torch.equal(turned_masks, masks.rot90(quarter_turns, (2, 3)))
+    torch.testing.assert_close(turned_masks, masks.rot90(quarter_turns, (2, 3)), atol=1e-4, rtol=0)
 
 
 def test_a_rotation_by_180_degrees_holds_for_oblong_images_too():
@@ -167,7 +165,7 @@ def test_a_rotation_keeps_shapes_in_oblong_images():
     masks[..., 24:40, 56:72] = 1
     parameters = by_hand(1, rotation_degrees=torch.tensor([90.0]))
     _, turned = apply(images, masks, parameters, only(border="zeros"))
-    assert torch.equal(turned, masks)
+    torch.testing.assert_close(turned, masks, atol=1e-4, rtol=0)
 
 
 def test_a_shift_right_and_down_equals_a_roll_inside():
@@ -175,7 +173,8 @@ def test_a_shift_right_and_down_equals_a_roll_inside():
     shifted, shifted_masks = apply(images, masks, by_hand(1, shift=torch.tensor([[4 / 64, 8 / 64]])), NOTHING)
     rolled = images.roll((8, 4), (2, 3))
     torch.testing.assert_close(shifted[..., 8:, 4:], rolled[..., 8:, 4:], atol=1e-4, rtol=0)
-    assert torch.equal(shifted_masks[..., 8:, 4:], masks.roll((8, 4), (2, 3))[..., 8:, 4:])
+    expected = masks.roll((8, 4), (2, 3))[..., 8:, 4:]
+    torch.testing.assert_close(shifted_masks[..., 8:, 4:], expected, atol=1e-4, rtol=0)
 
 
 def test_a_scale_of_2_shows_the_middle_enlarged():

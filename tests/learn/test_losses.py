@@ -383,13 +383,12 @@ def test_a_loss_without_further_outputs_is_the_sum_of_its_terms():
 
 
 def test_presence_asks_whether_there_is_any_pneumothorax_on_each_image():
-    masks = torch.zeros(2, 1, 8, 8)
-    masks[1, 0, 2, 2] = 1
+    masks, present = torch.zeros(2, 1, 8, 8), torch.tensor([0.0, 1.0])  # a warp has left nothing of the mask
     presence = torch.tensor([[2.0], [-1.0]])
     expected = (math.log1p(math.exp(2)) + math.log1p(math.exp(1))) / 2
-    assert presence_loss(presence, masks).item() == pytest.approx(expected)
+    assert presence_loss(presence, present).item() == pytest.approx(expected)
     config = LossConfig(presence=0.5)
-    total = total_loss(torch.zeros(2, 1, 8, 8), masks, config, presence=presence.bfloat16())
+    total = total_loss(torch.zeros(2, 1, 8, 8), masks, config, presence=presence.bfloat16(), present=present)
     assert total.item() == pytest.approx(combo_loss(torch.zeros(2, 1, 8, 8), masks, config).item() + expected / 2)
 
 
@@ -424,7 +423,7 @@ def test_the_total_loss_of_an_empty_or_a_full_batch_has_a_finite_gradient_everyw
     logits, presence = torch.randn(2, 1, 8, 8, requires_grad=True), torch.zeros(2, 1, requires_grad=True)
     config = LossConfig(bce=1, dice=1, focal=1, jaccard=1, lovasz=1, tversky=1, presence=1, deep=1)
     masks = masks_of(logits.detach())
-    loss = total_loss(logits, masks, config, presence, [logits * 0.5])
+    loss = total_loss(logits, masks, config, presence, [logits * 0.5], present=masks[:, 0, 0, 0])
     towards_truth = 1 - 2 * masks[0, 0, 0, 0]
     for gradient in torch.autograd.grad(loss, (logits, presence)):
         assert gradient.isfinite().all()

@@ -34,8 +34,8 @@ def random_batch(seed: int, images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 def loss(batch: tuple[Tensor, ...], config: LossConfig, weights: list[float] | None = None, **more: object) -> Tensor:
     logits, masks, presence = batch
-    given_weights = None if weights is None else torch.tensor(weights)
-    return total_loss(logits, masks, config, presence, [logits / 2], weights=given_weights, **more)  # type: ignore[arg-type]
+    more |= {"weights": None if weights is None else torch.tensor(weights), "present": masks.flatten(1).amax(1)}
+    return total_loss(logits, masks, config, presence, [logits / 2], **more)  # type: ignore[arg-type]
 
 
 def rows(batch: tuple[Tensor, ...], *which: int) -> tuple[Tensor, ...]:
@@ -101,16 +101,6 @@ def test_two_processes_have_the_mean_loss_and_the_mean_gradient_of_the_whole_bat
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
-@every_config
-def test_masks_in_zero_and_one_cost_the_same_as_soft_targets(config: LossConfig):
-    logits, masks, presence = random_batch(5)
-    logits.requires_grad_()
-    hard, soft = (loss((logits, masks, presence), config, soft=soft) for soft in (False, True))
-    assert soft.item() == pytest.approx(hard.item(), rel=1e-5)
-    gradients = [torch.autograd.grad(each, logits)[0] for each in (hard, soft)]
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
-
-
 NEARLY_ALL = [name for name in TERMS if name != "lovasz"]
 
 
@@ -127,10 +117,10 @@ def test_every_term_but_lovasz_is_least_where_probabilities_equal_soft_targets(
     generator = torch.Generator().manual_seed(seed)
     targets = torch.rand(2, 1, 4, 4, generator=generator, dtype=torch.float64) * 0.9 * of_one + 0.05
     config = only(**{name: 1}, per_image=per_image)
-    least = combo_loss(torch.logit(targets), targets, config, soft=True)
+    least = combo_loss(torch.logit(targets), targets, config)
     for scale in (0.01, 0.3, 3.0):
         moved = torch.logit(targets) + scale * torch.randn(targets.shape, generator=generator, dtype=torch.float64)
-        assert combo_loss(moved, targets, config, soft=True) >= least
+        assert combo_loss(moved, targets, config) >= least
     if name != "bce":  # whose least is the targets' own entropy
         assert least.item() == pytest.approx(0, abs=1e-6)
 
@@ -139,23 +129,42 @@ def test_every_term_but_lovasz_is_least_where_probabilities_equal_soft_targets(
 def test_the_focal_loss_of_soft_targets_has_a_finite_gradient_where_it_is_least(gamma: float):
     targets = torch.tensor([[[[0.0, 0.3, 1.0]]]])
     logits = torch.logit(targets, eps=1e-9).requires_grad_()
-    (gradient,) = torch.autograd.grad(combo_loss(logits, targets, only(focal=1, focal_gamma=gamma), soft=True), logits)
+    (gradient,) = torch.autograd.grad(combo_loss(logits, targets, only(focal=1, focal_gamma=gamma)), logits)
     assert gradient.isfinite().all()
 
 
-def test_lovasz_takes_soft_targets_by_their_half():
-    logits, masks, _ = random_batch(6)
-    soft = masks * 0.7 + 0.2 * (1 - masks)
-    config = only(lovasz=1)
-    assert combo_loss(logits, soft, config, soft=True) == combo_loss(logits, masks, config)
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.floats(0.05, 0.95))
+def test_lovasz_of_shares_is_the_extension_of_the_jaccard_loss_of_areas(seed: int, level: float):
+    generator = torch.Generator().manual_seed(seed)
+    shares = torch.rand(1, 1, 5, 6, generator=generator) * (torch.rand(1, 1, 5, 6, generator=generator) < level)
+    loss = combo_loss(torch.full((1, 1, 5, 6), -1.0), shares, only(lovasz=1)).item()
+    assert loss == pytest.approx(lovasz_of_nothing(shares), rel=1e-4)
 
 
-def test_the_presence_of_a_soft_target_is_its_highest_pixel():
-    targets = torch.zeros(2, 1, 4, 4)
-    targets[0, 0, 1, 1], targets[0, 0, 2, 2] = 0.3, 0.8
-    presence = torch.zeros(2, 1, requires_grad=True)
-    config = LossConfig(presence=1)
-    (gradient,) = torch.autograd.grad(
-        total_loss(torch.zeros(2, 1, 4, 4), targets, config, presence, soft=True), presence
-    )
-    torch.testing.assert_close(gradient, torch.tensor([[(0.5 - 0.8) / 2], [0.25]]))
+def lovasz_of_nothing(shares: Tensor) -> float:
+    """By the definition: errors of 2 x share in falling order, weighed by what each adds to 1 - overlap / union."""
+    flat = sorted(shares.flatten().tolist(), reverse=True)
+    total = 0.0
+    for truth in (flat, [1 - share for share in flat]):
+        loss, overlap, union = 0.0, sum(truth), sum(truth)
+        for share, own in zip(flat, truth, strict=True):
+            overlap, union = overlap - own, union + 1 - own
+            now = 1 - overlap / union if union else 0.0
+            total += 2 * share * (now - loss) / 2
+            loss = now
+    return total
+
+
+def test_a_pixel_that_is_half_covered_pulls_lovasz_to_neither_side():
+    shares = torch.tensor([[[[1.0, 1.0, 0.5, 0.0, 0.0]]]])
+    logits = torch.tensor([[[[1.0, 1.0, 0.0, -1.0, -1.0]]]]).requires_grad_()
+    (gradient,) = torch.autograd.grad(combo_loss(logits, shares, only(lovasz=1)), logits)
+    assert gradient[0, 0, 0, 2].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("share", "sign"), [(0.9, 1), (0.6, 1), (0.4, -1), (0.1, -1)])
+def test_lovasz_is_least_where_each_pixel_is_on_the_side_of_its_larger_share(share: float, sign: int):
+    shares = torch.full((1, 1, 4, 4), share)
+    right, wrong = (combo_loss(torch.full((1, 1, 4, 4), float(side)), shares, only(lovasz=1)) for side in (sign, -sign))
+    assert right < wrong

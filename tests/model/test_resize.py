@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from pleura.model.resize import area_mean, resize_images, resize_masks
+from pleura.model.resize import area_mean, mask_shares, resize_images
 
 sizes = st.integers(1, 40)
 
@@ -123,21 +123,22 @@ def test_a_mirrored_image_is_resized_to_the_mirror_of_its_resized_self(side: int
 
 @settings(max_examples=40)
 @given(sizes, sizes, st.integers(0, 99))
-def test_a_resized_mask_stays_binary(side: int, wanted: int, seed: int):
+def test_a_mask_keeps_its_area_at_every_ratio_of_sizes(side: int, wanted: int, seed: int):
     masks = (random_images(seed, side) > 0.5).byte()
-    resized = resize_masks(masks, wanted)
-    assert resized.shape == (2, 1, wanted, wanted)
-    assert resized.dtype == torch.float32
-    assert set(resized.unique().tolist()) <= {0.0, 1.0}
+    shares = mask_shares(masks, wanted)
+    assert (shares.shape, shares.dtype) == ((2, 1, wanted, wanted), torch.float32)
+    assert shares.min() >= 0
+    assert shares.max() <= 1 + 1e-6
+    torch.testing.assert_close(shares.mean((1, 2, 3)), masks.float().mean((1, 2, 3)))
 
 
-def test_a_reduced_mask_is_set_where_half_of_the_area_is():
+def test_a_reduced_mask_is_the_share_of_each_pixel_that_it_covers():
     masks = torch.tensor([[[[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [1, 0, 0, 0]]]], dtype=torch.uint8)
-    assert resize_masks(masks, 2).tolist() == [[[[0.0, 1.0], [1.0, 0.0]]]]
+    assert mask_shares(masks, 2).tolist() == [[[[0.25, 0.5], [0.75, 0.0]]]]
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
 def test_an_enlarged_mask_reduces_to_itself(side: int, times: int, seed: int):
     masks = (random_images(seed, side) > 0.5).float()
-    assert torch.equal(resize_masks(resize_masks(masks, side * times), side), masks)
+    torch.testing.assert_close(mask_shares(mask_shares(masks, side * times), side), masks)

@@ -73,7 +73,9 @@ def is_guess(data: Dataset, positions: np.ndarray) -> np.ndarray:
 def test_without_settings_the_masks_are_what_they_were_and_all_count_alike(two_sources: Dataset):
     positions = np.arange(6)
     images, masks = cases_of(two_sources, positions)
-    assert labels_of(two_sources).targets(positions, images, masks, nullcontext) == Targets(masks)
+    targets = labels_of(two_sources).targets(positions, images, masks, nullcontext)
+    assert torch.equal(targets.masks, masks)
+    assert targets.weights is None
 
 
 def test_weights_and_smoothing_are_by_the_source_of_a_mask(two_sources: Dataset):
@@ -86,12 +88,14 @@ def test_weights_and_smoothing_are_by_the_source_of_a_mask(two_sources: Dataset)
     assert torch.equal(targets.masks[~guess], masks[~guess])
     torch.testing.assert_close(targets.masks[guess], masks[guess] * 0.8)
     assert masks[guess].any()
-    assert targets.soft
+    present = two_sources.positive[positions] * np.where(guess, 0.8, 1.0)
+    assert targets.present.tolist() == pytest.approx(present.tolist())
 
 
-def test_weights_alone_leave_masks_hard_and_weights_of_one_change_nothing(two_sources: Dataset):
+def test_weights_alone_leave_masks_as_they_are_and_weights_of_one_change_nothing(two_sources: Dataset):
     positions = np.arange(4)
-    assert not targets_of(labels_of(two_sources, weights={"guess": 0.5}), two_sources, positions).soft
+    weighted = targets_of(labels_of(two_sources, weights={"guess": 0.5}), two_sources, positions)
+    assert torch.equal(weighted.masks, cases_of(two_sources, positions)[1])
     ones = labels_of(two_sources, weights={"guess": 1.0}, smoothing={"guess": 0.0})
     assert targets_of(ones, two_sources, positions).weights is None
     left_out = labels_of(two_sources, weights={"guess": 0})
@@ -106,7 +110,10 @@ def test_a_teacher_gives_its_share_of_the_targets_of_its_sources(two_sources: Da
     guess = is_guess(two_sources, positions)
     assert torch.equal(targets.masks[~guess], masks[~guess])
     torch.testing.assert_close(targets.masks[guess], 0.7 * masks[guess] + 0.3 * torch.from_numpy(told)[guess])
-    assert targets.soft
+    present = torch.from_numpy(two_sources.positive[positions].astype(np.float32))
+    assert torch.equal(targets.present[~guess], present[~guess])
+    highest = torch.from_numpy(told.max(axis=(1, 2, 3)))
+    torch.testing.assert_close(targets.present[guess], 0.7 * present[guess] + 0.3 * highest[guess])
     assert targets.weights is None
     assert not targets.masks.is_inference()
 
@@ -117,8 +124,9 @@ def test_a_teacher_of_share_one_is_all_there_is_and_sees_what_the_net_sees(two_s
     low, seed = recipe.stages[0], (1, 2, 3)
     [batch] = learner.batches(np.array([[0, 1, 2]]))
     inputs, targets = learner.prepared(batch, low, seed, 3)
-    small = torch.nn.functional.interpolate(batch.images.float() / 255, size=32, mode="area")
-    images, _ = augment(small, torch.zeros_like(small), low.augment, seed)
+    whole = batch.images.float() / 255
+    small = torch.nn.functional.avg_pool2d(whole, 2)
+    images, _ = augment(small, small, low.augment, seed, larger=(whole, whole))
     torch.testing.assert_close(inputs[:, 0], ((images - learner.mean) / learner.std)[:, 0])
     torch.testing.assert_close(targets.masks, Teacher(str(run), CPU)(images))
 
@@ -143,7 +151,7 @@ def test_cases_on_whose_mask_the_teacher_does_not_agree_do_not_count(two_sources
     assert targets.weights is not None
     assert targets.weights.tolist() == np.where(disagreed, 0.0, 1.0).tolist()
     assert 0 < disagreed.sum() < len(positions)
-    assert not targets.soft
+    assert torch.equal(targets.masks, cases_of(two_sources, positions)[1])
 
 
 def test_the_agreement_is_the_dice_of_two_masks():
@@ -155,6 +163,27 @@ def test_the_agreement_is_the_dice_of_two_masks():
     told = torch.zeros(3, 1, 2, 2)
     told[1, 0, :, 0] = 0.9
     assert teacher.agreement(told, masks).tolist() == [1.0, 0.5, 0.0]
+    assert teacher.agreement(told, masks / 4).tolist() == pytest.approx([1.0, 2 * 0.25 / 2.5, 0.0])  # by area
+
+
+def test_a_small_finding_is_present_also_where_its_stage_hardly_shows_it(dataset: Path, tmp_path: Path):
+    folder = tmp_path / "dataset"
+    shutil.copytree(dataset, folder)
+    rows = list(csv.DictReader((folder / "cases.csv").read_text().splitlines()))
+    for row in rows:
+        row["mask_rle"] = "70 1" if row["has_pneumothorax"] == "1" else row["mask_rle"]
+    with (folder / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    learner = learner_of(Dataset(folder), 0, "training.augment={affine_probability: 0, distortion_probability: 0}")
+    [batch] = learner.batches(learner.train_positions[None, :8])
+    _, targets = learner.prepared(batch, learner.recipe.stages[0], (0, 0, 0), 8)
+    positive = learner.dataset.positive[learner.train_positions[:8]]
+    assert positive.any()
+    assert targets.present.tolist() == positive.astype(float).tolist()
+    assert targets.masks.amax((1, 2, 3)).tolist() == pytest.approx((positive * 0.25).tolist())  # 64 px to 32
+    assert targets.masks.mean((1, 2, 3)).tolist() == pytest.approx((positive / 64**2).tolist())
 
 
 @pytest.mark.parametrize(

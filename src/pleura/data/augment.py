@@ -1,7 +1,8 @@
 """Augmentation of images and masks: parameters are sampled apart from being applied, and pixels are resampled once.
 
 Flip, affine, elastic, grid and optical distortion are composed into one sampling grid per image, so that a radiograph
-is interpolated once however many warps it gets, on whichever device the batch lies. Lengths are relative to the side of
+is interpolated once however many warps it gets, from its prepared size to that of the stage, on whichever device the
+batch lies. Lengths are relative to the side of
 the image: the same parameters warp 256 px and 1024 px alike.
 
 The order, from input to output: flip, shift-scale-rotate, distortion, intensity, blur, JPEG, noise.
@@ -10,7 +11,7 @@ The order, from input to output: flip, shift-scale-rotate, distortion, intensity
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,18 +22,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pleura.data.artefacts import add_noise, blur, change_contrast, change_gamma, compress
 from pleura.settings import AugmentConfig
 
 REFERENCE_SIDE_PX = 1024
 """The side at which the published elastic and optical settings are pixels."""
-
-JPEG_LUMINANCE = (
-    (16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
-)
-"""Quantisation of the 8 x 8 luminance DCT at quality 50, row by row. Source: ITU-T T.81 (JPEG), table K.1."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +61,24 @@ class AugmentParameters:
         return replace(self, **{name: value[rows] for name, value in tensors.items()})
 
 
+Pair = tuple[Tensor, Tensor]
+"""Images and masks."""
+
+
 @torch.no_grad()
 def augment(
-    images: Tensor, masks: Tensor, config: AugmentConfig, seed: tuple[int, ...], of: tuple[int, int] | None = None
-) -> tuple[Tensor, Tensor]:
-    """A randomly changed copy of a batch: images float32 (N, C, H, W) in [0, 1], masks float32 (N, 1, H, W) in {0, 1}.
+    images: Tensor,
+    masks: Tensor,
+    config: AugmentConfig,
+    seed: tuple[int, ...],
+    of: tuple[int, int] | None = None,
+    larger: Pair | None = None,
+) -> Pair:
+    """A randomly changed copy of a batch: images float32 (N, C, H, W) and masks float32 (N, 1, H, W), both in [0, 1].
 
     The same `seed`, for example (seed, epoch, step), draws the same on every device; pixels agree to rounding.
     of: (first, total), if these are the rows from `first` on of a batch of `total` that processes share: each case is
-    changed as it would be in the whole batch, however that is split.
+    changed as it would be in the whole batch, however that is split. larger: see `apply`.
 
     Raises: ValueError if a number of `seed` is negative, if the shapes do not belong together, or if `of` has no such
     rows.
@@ -84,7 +87,8 @@ def augment(
     first, total = of or (0, n)
     if not 0 <= first <= total - n:
         raise ValueError(f"of: a batch of {total} images has no rows {first} to {first + n}")
-    return apply(images, masks, sample_parameters(config, total, seed).take(torch.arange(first, first + n)), config)
+    parameters = sample_parameters(config, total, seed).take(torch.arange(first, first + n))
+    return apply(images, masks, parameters, config, larger)
 
 
 def sample_parameters(config: AugmentConfig, n: int, seed: tuple[int, ...]) -> AugmentParameters:
@@ -158,53 +162,72 @@ def _elastic_nodes(
 
 
 @torch.no_grad()
-def apply(images: Tensor, masks: Tensor, parameters: AugmentParameters, config: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """A changed copy of images, float32 (N, C, H, W) in [0, 1], and of masks, float32 (N, 1, H, W) in {0, 1}.
+def apply(
+    images: Tensor, masks: Tensor, parameters: AugmentParameters, config: AugmentConfig, larger: Pair | None = None
+) -> Pair:
+    """A changed copy of images, float32 (N, C, H, W), and of masks, float32 (N, 1, H, W), both in [0, 1].
 
-    Rows whose parameters are neutral come back bit for bit, and flips alone move pixels without interpolation. Both are
-    interpolated bilinearly in the same pass, and the mask is cut at 0.5. With the border 'reflect' the pixels outside
-    mirror those inside about the outer edge of the image, so the last row is repeated once (not reflect-101).
+    Rows whose parameters are neutral come back bit for bit, and flips alone move pixels without interpolation. Image
+    and mask are interpolated bilinearly in the same pass; a mask is the share of each pixel that it covers, and is not
+    cut. With the border 'reflect' the pixels outside mirror those inside about the outer edge of the image, so the last
+    row is repeated once (not reflect-101).
+    larger: the same images and masks before they were reduced, at least as large. Rows that are warped are then taken
+    from there in one step, where a warp of what is reduced would be a second interpolation.
 
     Raises: ValueError if the shapes do not belong together.
     """
-    if images.ndim != 4 or masks.shape != (images.shape[0], 1, *images.shape[2:]) or len(parameters) != len(images):
-        raise ValueError(
-            f"images {tuple(images.shape)}, masks {tuple(masks.shape)} and {len(parameters)} rows of parameters "
-            "do not belong together; expected (N, C, H, W), (N, 1, H, W) and N"
-        )
+    for each, of in ((images, masks), larger or (images, masks)):
+        shape = each.shape
+        if each.ndim != 4 or of.shape != (shape[0], 1, *shape[2:]) or not len(parameters) == len(each) == len(images):
+            raise ValueError(
+                f"images {tuple(shape)}, masks {tuple(of.shape)} and {len(parameters)} rows of parameters do not "
+                "belong together; expected (N, C, H, W), (N, 1, H, W) and N"
+            )
     warped = _is_warped(parameters)
     padding = "reflection" if config.border == "reflect" else "zeros"
     stacked = torch.cat([images, masks], dim=1)
-    _change_rows(stacked, parameters, parameters.flip & ~warped, lambda rows, _: rows.flip(-1))
-    _change_rows(stacked, parameters, warped, partial(_resample, padding=padding))
+    _change_rows(stacked, parameters.flip & ~warped, lambda rows, _: rows.flip(-1))
+    source, shape = larger or (images, masks), stacked.shape[2:]
+
+    def taken(_: Tensor, rows: Tensor) -> Tensor:
+        at = rows.to(images.device)
+        return _resample(torch.cat([part[at] for part in source], 1), parameters.take(rows), shape, padding)
+
+    _change_rows(stacked, warped, taken)
     images, masks = stacked[:, :-1].contiguous(), stacked[:, -1:].contiguous()
-    for changed, change in (
-        ((parameters.contrast != 1) | (parameters.brightness != 0), _change_contrast),
-        (parameters.gamma != 1, _change_gamma),
-        (parameters.blur_sigma_px > 0, _blur),
-        (parameters.jpeg_quality < 100, _compress),
-        (parameters.noise_sigma > 0, _add_noise),
+    for changed, change, names in (
+        ((parameters.contrast != 1) | (parameters.brightness != 0), change_contrast, ("contrast", "brightness")),
+        (parameters.gamma != 1, change_gamma, ("gamma",)),
+        (parameters.blur_sigma_px > 0, blur, ("blur_sigma_px",)),
+        (parameters.jpeg_quality < 100, compress, ("jpeg_quality",)),
+        (parameters.noise_sigma > 0, add_noise, ("noise_sigma", "noise_seed")),
     ):
-        _change_rows(images, parameters, changed, change)
+        _change_rows(images, changed, partial(_by_their_own, change, [getattr(parameters, name) for name in names]))
     return images, masks
 
 
-def _change_rows(
-    batch: Tensor, parameters: AugmentParameters, chosen: Tensor, change: Callable[[Tensor, AugmentParameters], Tensor]
-) -> None:
-    """Replace the chosen rows of a batch, in place; the others cost nothing."""
+def _change_rows(batch: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Replace the chosen rows of a batch, in place, by what `change` makes of them; the others cost nothing."""
     rows = chosen.nonzero().flatten()
     if len(rows):
         at = rows.to(batch.device)
-        batch[at] = change(batch[at], parameters.take(rows)).clamp_(0, 1)
+        batch[at] = change(batch[at], rows).clamp_(0, 1)
 
 
-def _resample(stacked: Tensor, parameters: AugmentParameters, padding: str) -> Tensor:
-    """Images with their mask as the last channel, interpolated once; the mask is cut to {0, 1} again."""
-    grid = sampling_grid(parameters, stacked.shape[2], stacked.shape[3], stacked.device)
-    stacked = F.grid_sample(stacked, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-    stacked[:, -1:].ge_(0.5)
-    return stacked
+def _by_their_own(change: Callable[..., Tensor], values: Sequence[Tensor], images: Tensor, rows: Tensor) -> Tensor:
+    return change(images, *(value[rows] for value in values))
+
+
+def _resample(stacked: Tensor, parameters: AugmentParameters, shape: torch.Size, padding: str) -> Tensor:
+    """Images with their mask as the last channel, warped onto a grid of `shape`, smaller or equal, in one step.
+
+    Where the grid is coarser, each of its pixels is the mean of times x times points in it, as many as it has pixels of
+    the source on a side: one point would see a part of its area alone, and show what is finer than it as what is not.
+    """
+    times = max(1, *(math.ceil(have / want) for have, want in zip(stacked.shape[2:], shape, strict=True)))
+    grid = sampling_grid(parameters, times * shape[0], times * shape[1], stacked.device)
+    warped = F.grid_sample(stacked, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    return F.avg_pool2d(warped, times) if times > 1 else warped
 
 
 def _is_elastic(parameters: AugmentParameters) -> Tensor:
@@ -286,64 +309,3 @@ def _spline_weights(size: int, side: int, count: int, spacing: float, device: to
     distance = (place[:, None] - (torch.arange(count, device=device) - 1)).abs()
     inner = 2 / 3 - distance.square() + distance**3 / 2
     return torch.where(distance < 1, inner, (2 - distance).clamp(min=0) ** 3 / 6)
-
-
-def _per_row(values: Tensor, images: Tensor) -> Tensor:
-    return values.to(images.device)[:, None, None, None]
-
-
-def _change_contrast(images: Tensor, parameters: AugmentParameters) -> Tensor:
-    mean = images.mean((1, 2, 3), keepdim=True)
-    contrast = _per_row(parameters.contrast, images)
-    return images * contrast + (mean * (1 - contrast) + _per_row(parameters.brightness, images))
-
-
-def _change_gamma(images: Tensor, parameters: AugmentParameters) -> Tensor:
-    return images ** _per_row(parameters.gamma, images)
-
-
-def _blur(images: Tensor, parameters: AugmentParameters) -> Tensor:
-    """A separable Gaussian blur whose sigma differs by row, cut at three sigma; edges are repeated."""
-    n, channels, height, width = images.shape
-    radius = math.ceil(3 * float(parameters.blur_sigma_px.max()))
-    offsets = torch.arange(-radius, radius + 1)
-    sigma = parameters.blur_sigma_px[:, None].clamp(min=0.01)  # or its square is 0 in float32, and 0 / 0 no number
-    # Each row is cut at its own three sigma, so that it does not depend on its neighbours in the batch.
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2)) * (offsets.abs() <= (3 * sigma).ceil())
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(images.device).repeat_interleave(channels, 0)[:, None]
-    flat = F.pad(images.reshape(1, n * channels, height, width), (radius,) * 4, mode="replicate")
-    flat = F.conv2d(F.conv2d(flat, kernel[:, :, None], groups=n * channels), kernel[..., None], groups=n * channels)
-    return flat.view(images.shape)
-
-
-def _compress(images: Tensor, parameters: AugmentParameters) -> Tensor:
-    """What 8-bit greyscale JPEG leaves of each channel. Source: ITU-T T.81, A.3; quality scaled as libjpeg does."""
-    n, channels, height, width = images.shape
-    k = torch.arange(8.0)
-    dct = torch.cos((2 * k + 1) * k[:, None] * math.pi / 16) / 2
-    dct[0] /= math.sqrt(2)
-    dct = dct.to(images.device)
-    quality = parameters.jpeg_quality.floor()
-    percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
-    table = ((torch.tensor(JPEG_LUMINANCE).view(8, 8) * percent[:, None, None] + 50) / 100).floor().clamp(1, 255)
-    table = table.to(images.device)[:, None, None, None]
-    levels = (F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate") * 255).round() - 128
-    blocks = levels.view(n, channels, levels.shape[2] // 8, 8, -1, 8).transpose(3, 4)
-    blocks = dct.T @ ((dct @ blocks @ dct.T / table).round() * table) @ dct
-    levels = blocks.transpose(3, 4).reshape(levels.shape)[..., :height, :width]
-    return (levels + 128).round() / 255
-
-
-def _add_noise(images: Tensor, parameters: AugmentParameters) -> Tensor:
-    """Nearly Gaussian noise (cut at 3.5 sigma), the same on every device since only integers make it.
-
-    Source: the 32-bit finaliser of MurmurHash3 (Appleby) over seed and position, and the sum of its four bytes.
-    """
-    place = torch.arange(images[0].numel(), dtype=torch.int32, device=images.device).view(images.shape[1:])
-    state = place * -0x61C88647 + _per_row(parameters.noise_seed.to(torch.int32), images)
-    # Shifts of int32 drag the sign along: the mask makes them logical.
-    state = (state ^ (state >> 16 & 0xFFFF)) * -0x7A143595
-    state = (state ^ (state >> 13 & 0x7FFFF)) * -0x3D4D51CB
-    total = (state & 0xFF) + (state >> 8 & 0xFF) + (state >> 16 & 0xFF) + (state >> 24 & 0xFF)
-    # Four uniform bytes have a mean of 510 and a variance of 4 (256 ** 2 - 1) / 12.
-    return images + (total - 510) * _per_row(parameters.noise_sigma / math.sqrt((256**2 - 1) / 3), images)

@@ -8,10 +8,11 @@ sum of probabilities p: with smooth 1 a false positive of one pixel costs 0.5, a
 left. With the winner's 1e-6 they are 1 whatever is predicted, with a gradient of 1e-6 / p ** 2, which is none: a false
 positive costs nothing there beyond BCE and focal. Pooled over a batch with one positive this matters less.
 
-Targets may be soft, in [0, 1] instead of {0, 1}. Then every term but Lovász is least where the probabilities equal
-them: the overlap of Dice, Jaccard and Tversky is the sum of the smaller of the two, because their product would pull a
-probability of 0.3 that a target has everywhere to 1; focal is weighted by the distance from the target. Lovász, which
-is about masks, takes a soft target by its half. On masks in {0, 1} all are what they are without.
+Targets are soft, in [0, 1]: the share of a pixel that a mask covers, or what a teacher says. Every term but Lovász is
+least where the probabilities equal them: the overlap of Dice, Jaccard and Tversky is the sum of the smaller of the two,
+because their product would pull a probability of 0.3 that a target has everywhere to 1; focal is weighted by the
+distance from the target. Lovász, which is about masks, is least where each pixel is on the side of its larger share;
+one that is half covered pulls to neither. On masks in {0, 1} all are what their papers say.
 
 Images may have weights. A mean over images or pixels is then a weighted one, over the global batch of all processes,
 and what is pooled over the batch has them inside its sums: an image of weight 0 is as good as not there.
@@ -42,22 +43,20 @@ class Batch:
     """(N,) of each image, not negative; None: all count alike."""
     shares: Tensor | None = None
     """(N,) weights over their mean in the global batch; 0 where all are 0."""
-    soft: bool = False
-    """Whether masks are in [0, 1] instead of {0, 1}."""
 
     @classmethod
-    def of(cls, gather: Gather | None, weights: Tensor | None, soft: bool) -> Batch:
+    def of(cls, gather: Gather | None, weights: Tensor | None) -> Batch:
         """weights: (N,) of the images at hand. With weights and `gather`, each process shall call it alike."""
         if weights is None:
-            return cls(gather, soft=soft)
+            return cls(gather)
         sums = torch.stack([weights.sum(), weights.new_tensor(len(weights))])
         total, count = (sums if gather is None else gather(sums)).unbind()
         # Where no image counts there is nothing to learn, and nothing to divide by.
-        return cls(gather, weights, weights * count / torch.where(total > 0, total, 1), soft)
+        return cls(gather, weights, weights * count / torch.where(total > 0, total, 1))
 
 
 ALIKE = Batch()
-"""Images of equal weight with masks in {0, 1}, in one process."""
+"""Images of equal weight, in one process."""
 
 
 def total_loss(
@@ -68,20 +67,21 @@ def total_loss(
     deep: Sequence[Tensor] = (),
     gather: Gather | None = None,
     weights: Tensor | None = None,
-    soft: bool = False,
+    present: Tensor | None = None,
 ) -> Tensor:
     """The sum that a net is trained on: `combo_loss`, and what the net's further outputs add; a scalar.
 
-    logits: (N, C, H, W). masks: the same shape in {0, 1}. presence: (N, 1), logits of "is there any". deep: one
-    (N, C, H, W) of logits for each decoder stage. gather, weights, soft: see `combo_loss`.
+    logits: (N, C, H, W). masks: the same shape in [0, 1]. presence: (N, 1), logits of "is there any". deep: one
+    (N, C, H, W) of logits for each decoder stage. gather, weights: see `combo_loss`. present: (N,) in [0, 1], what
+    `presence` shall be; no mask says it, because a warp or a smaller size may have left nothing of a small finding.
     Raises: ValueError if `config` has a weight for an output that is not given.
     """
-    batch = Batch.of(gather, weights, soft)
+    batch = Batch.of(gather, weights)
     total = _combo(logits, masks, config, batch)
     if config.presence:
-        if presence is None:
+        if presence is None or present is None:
             raise ValueError("loss.presence has a weight, but the net gives no presence; set model.presence_head=true")
-        total = total + config.presence * presence_loss(presence, masks, batch)
+        total = total + config.presence * presence_loss(presence, present, batch)
     if config.deep:
         if not deep:
             raise ValueError("loss.deep has a weight, but the net gives none; set model.deep_supervision=true")
@@ -96,16 +96,15 @@ def combo_loss(
     config: LossConfig,
     gather: Gather | None = None,
     weights: Tensor | None = None,
-    soft: bool = False,
 ) -> Tensor:
     """Weighted sum of the terms of `TERMS`; a scalar.
 
-    logits: (N, C, H, W), any float dtype. masks: the same shape in {0, 1}, any dtype; with `soft`, float in [0, 1].
+    logits: (N, C, H, W), any float dtype. masks: the same shape in [0, 1], any dtype.
     gather: sums over processes, for the terms that are pooled over the batch; without it they pool what is at hand.
     Each process shall call it alike. weights: (N,) float32, of each image; None: all count alike.
     Source: 1st place of SIIM-ACR 2019 (weights BCE, Dice, focal).
     """
-    return _combo(logits, masks, config, Batch.of(gather, weights, soft))
+    return _combo(logits, masks, config, Batch.of(gather, weights))
 
 
 def _combo(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
@@ -125,13 +124,12 @@ def bce_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
     return _mean(functional.binary_cross_entropy_with_logits(logits, masks, reduction="none"), batch)
 
 
-def presence_loss(presence: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
-    """Binary cross-entropy of "is there any", mean over images; a scalar. presence: (N, 1). masks: (N, C, H, W).
+def presence_loss(presence: Tensor, present: Tensor, batch: Batch = ALIKE) -> Tensor:
+    """Binary cross-entropy of "is there any", mean over images; a scalar. presence: (N, 1) logits; present: (N,).
 
-    The target of an image is its highest of any pixel: `infer` gives no pixel a higher probability than its image.
     Source: 4th place of SIIM-ACR 2019.
     """
-    return bce_loss(presence, masks.flatten(1).amax(1, keepdim=True), batch)
+    return bce_loss(presence, present[:, None], batch)
 
 
 def soft_dice_loss(
@@ -178,15 +176,10 @@ def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0, batch: Batch =
     Source: Lin et al. 2017 (arXiv 1708.02002), eq. 4; for soft targets Li et al. 2020 (arXiv 2006.04388), eq. 4.
     """
     logits, masks = _precise(logits, masks)
-    if batch.soft:
-        # From below, because the power of a distance of 0 has no gradient where gamma is below 1.
-        distance = (torch.sigmoid(logits) - masks).abs().clamp(min=1e-6)
-        entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-        return _mean(distance**gamma * entropy, batch)
-    towards_truth = torch.where(masks > 0.5, logits, -logits)
-    # As an exponential, because the power of a probability that is 0 has no gradient where gamma is below 1.
-    wrong_to_gamma = torch.exp(gamma * functional.logsigmoid(-towards_truth))
-    return _mean(wrong_to_gamma * -functional.logsigmoid(towards_truth), batch)
+    # From below, because the power of a distance of 0 has no gradient where gamma is below 1.
+    distance = (torch.sigmoid(logits) - masks).abs().clamp(min=1e-6)
+    entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    return _mean(distance**gamma * entropy, batch)
 
 
 def lovasz_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
@@ -197,31 +190,32 @@ def lovasz_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
     with: a pixel right by a margin of 1 costs nothing, so that healthy pixels by the million stop pulling, and the
     loss bounds the Jaccard loss from above. On an empty image the masks' half sees the worst pixel alone; the
     background's half is the mean over all pixels, so that every false positive has a gradient.
-    Source: Berman et al. 2018 (arXiv 1705.08790), algorithm 1.
+    Of a pixel that is covered in part the error is the mean of both hinges by its shares, and each share counts in the
+    Jaccard index where it belongs.
+    Source: Berman et al. 2018 (arXiv 1705.08790), algorithm 1; the shares are ours.
     """
-    logits, masks = _precise(logits, masks)
-    if batch.soft:
-        masks = (masks > 0.5).to(logits.dtype)
-    errors = functional.relu(1 - torch.where(masks > 0.5, logits, -logits)).flatten(1)
+    logits, masks = (each.flatten(1) for each in _precise(logits, masks))
+    errors = masks * functional.relu(1 - logits) + (1 - masks) * functional.relu(1 + logits)
     with torch.no_grad():
         # Both halves have the same errors: one sort of each image does.
         order = errors.argsort(dim=1, descending=True)
-        true = masks.flatten(1).gather(1, order)
+        true = masks.gather(1, order)
         weights = (_jaccard_steps(true) + _jaccard_steps(1 - true)) / 2
         weights = torch.empty_like(weights).scatter_(1, order, weights)
     return _mean((errors * weights).sum(1), batch)
 
 
 def _jaccard_steps(true: Tensor) -> Tensor:
-    """What each further wrong pixel adds to the Jaccard loss of a row, (N, pixels), worst pixel first.
+    """What each further wrong pixel adds to the Jaccard loss of a row, (N, pixels) shares of truth, worst pixel first.
 
     In closed form: neighbours' differences of float32 would lose the steps of a millionth.
     """
-    overlap = true.sum(1, keepdim=True) - true.cumsum(1)
+    overlap = (true.sum(1, keepdim=True) - true.cumsum(1)).clamp(min=0)
     union = true.sum(1, keepdim=True) + (1 - true).cumsum(1)
+    before = union - (1 - true)
+    steps = (true * union + overlap * (1 - true)) / (union * before).clamp(min=1e-12)
     # Where there is nothing to find, the first false positive takes the loss from 0 to 1.
-    of_false_positive = torch.where(union > 1, overlap / (union * (union - 1)).clamp(min=1), 1)
-    return torch.where(true > 0.5, 1 / union, of_false_positive)
+    return torch.where(before > 1e-6, steps, 1 - true)
 
 
 def _precise(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,7 +235,7 @@ def _sums(logits: Tensor, masks: Tensor, per_image: bool, batch: Batch) -> tuple
     """Overlap, probabilities and masks, summed over the batch (scalars) or over each image (N,)."""
     logits, masks = _precise(logits, masks)
     probabilities = torch.sigmoid(logits)
-    overlaps = torch.minimum(probabilities, masks) if batch.soft else probabilities * masks
+    overlaps = torch.minimum(probabilities, masks)
     each = per_image or batch.weights is not None
     axes = tuple(range(1, logits.ndim)) if each else tuple(range(logits.ndim))
     sums = torch.stack([overlaps.sum(axes), probabilities.sum(axes), masks.sum(axes)])

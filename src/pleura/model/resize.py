@@ -56,10 +56,10 @@ def resize_images(images: Tensor, size_px: int, reduction: str = REDUCTION) -> T
     return functional.interpolate(images, size=size_px, mode="bilinear", align_corners=False)
 
 
-def resize_masks(masks: Tensor, size_px: int) -> Tensor:
-    """(N, 1, H, W) in {0, 1} -> (N, 1, size_px, size_px) float32 in {0, 1}; set where half of the area is."""
+def mask_shares(masks: Tensor, size_px: int) -> Tensor:
+    """(N, 1, H, W) in {0, 1} -> (N, 1, size_px, size_px) float32 in [0, 1]: the share of each pixel that is covered.
+
+    The area of a mask stays what it was, relative to the image, however small it is.
+    """
     masks = masks.float()
-    if masks.shape[-1] == size_px:
-        return masks
-    mode = "area" if masks.shape[-1] > size_px else "nearest"
-    return (functional.interpolate(masks, size=size_px, mode=mode) >= 0.5).float()
+    return masks if masks.shape[-1] == size_px else area_mean(masks, size_px)

@@ -17,7 +17,6 @@ from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.learn.checkpoint import Checkpoint, case_key
 from pleura.learn.identity import weights_hash
-from pleura.measure.metrics import siim_dice
 from pleura.model.inference import infer
 from pleura.predict import Predictor
 from pleura.settings import StageConfig
@@ -28,10 +27,11 @@ class Targets:
     """What the outputs of a batch shall be."""
 
     masks: Tensor
-    """(n, classes, S, S) float32, in {0, 1}, or in [0, 1] if `soft`."""
+    """(n, classes, S, S) float32 in [0, 1]: the share of each pixel that shall be found."""
+    present: Tensor
+    """(n,) float32 in [0, 1]: whether the image shows any, by its whole mask, before augmentation and reduction."""
     weights: Tensor | None = None
     """(n,) float32 of each image in the loss; None: all count alike."""
-    soft: bool = False
 
 
 class Teacher:
@@ -62,10 +62,15 @@ class Teacher:
         return total.clamp(0, 1)  # weights like 0.1 add up to 1 but for a rounding
 
     def agreement(self, probabilities: Tensor, masks: Tensor) -> Tensor:
-        """SIIM Dice of masks with what the teacher's triplet makes of its probabilities; both (n, 1, S, S) -> (n,)."""
+        """Dice of masks in [0, 1] with what the teacher's triplet makes of its probabilities, by area; of none, 1.
+
+        Both (n, 1, S, S); returns (n,).
+        """
         area_px = masks[0, 0].numel()
-        found = [self.predictor.triplet.apply(each[0], area_px) for each in probabilities.cpu().numpy()]
-        return torch.from_numpy(siim_dice(masks[:, 0].cpu().numpy(), np.stack(found))).to(masks.device)
+        found = np.stack([self.predictor.triplet.apply(each[0], area_px) for each in probabilities.cpu().numpy()])
+        shares, both = masks[:, 0].flatten(1), torch.from_numpy(found).to(masks).flatten(1)
+        sizes = shares.sum(1) + both.sum(1)
+        return torch.where(sizes > 0, 2 * (shares * both).sum(1) / sizes.clamp(min=1e-6), 1)
 
 
 def _tells(checkpoint: Checkpoint) -> bool:
@@ -114,7 +119,7 @@ class Labels:
         self.teacher = teacher_of(config.teacher) if config.teacher is not None else None
         told = self.teacher is not None and config.teacher_share > 0
         self._refuse_negatives_alone(dataset.positive, train_positions, told)
-        self.soft = told or bool((self.marks[self.positions] < 1).any())
+        self.present = dataset.positive * self.marks
         self.weighted = bool((self.case_weights[self.positions] != 1).any()) or config.least_agreement > 0
 
     def _refuse_negatives_alone(
@@ -142,25 +147,24 @@ class Labels:
     def targets(
         self, positions: NDArray[np.int64], images: Tensor, masks: Tensor, autocast: Callable[[], Any]
     ) -> Targets:
-        """What the net shall say of cases, after augmentation: images in [0, 1] and masks in {0, 1}, (n, 1, S, S).
+        """What the net shall say of cases, after augmentation: images and masks in [0, 1], (n, 1, S, S).
 
         autocast: for the teacher's pass. Raises: CheckpointError if the teacher gives what is not finite.
         """
-        if not self.soft and not self.weighted:
-            return Targets(masks)
-        weights = torch.from_numpy(self.case_weights[positions]).to(masks)
         goal = masks * torch.from_numpy(self.marks[positions]).to(masks)[:, None, None, None]
+        present = torch.from_numpy(self.present[positions]).to(masks)
+        weights = torch.from_numpy(self.case_weights[positions]).to(masks)
         rows = torch.from_numpy(np.flatnonzero(self.is_taught[positions])).to(masks.device)
         if self.teacher is not None and len(rows):
             with autocast():
                 told = self.teacher(images[rows])
-            share = self.config.teacher_share
-            if share:
+            if share := self.config.teacher_share:
                 goal[rows] = (1 - share) * goal[rows] + share * told
+                present[rows] = (1 - share) * present[rows] + share * told.amax((1, 2, 3))
             if self.config.least_agreement:
                 agreed = self.teacher.agreement(told, masks[rows]) >= self.config.least_agreement
                 weights[rows] = weights[rows] * agreed
-        return Targets(goal, weights if self.weighted else None, self.soft)
+        return Targets(goal, present, weights if self.weighted else None)
 
     def in_words(self) -> str:
         """How many cases of which source there are, with which weight, and what else is done to their masks."""

@@ -29,7 +29,7 @@ from pleura.learn.run import Progress
 from pleura.model import build_model
 from pleura.model.encoders import Encoder
 from pleura.model.inference import Preprocessing, normalise
-from pleura.model.resize import REDUCTION, resize_images, resize_masks
+from pleura.model.resize import REDUCTION, mask_shares, resize_images
 from pleura.settings import Recipe, StageConfig
 from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
 from pleura.training.validate import Validation
@@ -222,11 +222,12 @@ class Learner:
         return self._inputs(images, stage), replace(targets, masks=masks)
 
     def _augmented(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Tensor]:
-        device = self.accelerator.device
-        images = resize_images(batch.images.to(device), stage.size_px)
-        masks = resize_masks(batch.masks.to(device), stage.size_px)
+        device, size_px = self.accelerator.device, stage.size_px
+        larger = batch.images.to(device).float() / 255, batch.masks.to(device).float()
+        images, masks = resize_images(larger[0], size_px), mask_shares(larger[1], size_px)
         first = self._rows(of)[0] if len(images) < of else 0
-        return augment(images, masks, stage.augment, seed, of=(first, of))
+        reduced = batch.images.shape[-1] > size_px
+        return augment(images, masks, stage.augment, seed, of=(first, of), larger=larger if reduced else None)
 
     def _inputs(self, images: Tensor, stage: StageConfig) -> Tensor:
         return normalise(images, self.preprocessing(stage)).contiguous(memory_format=torch.channels_last)

@@ -13,11 +13,12 @@ from torch import nn
 
 from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
+from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes
 from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
 from pleura.model.inference import Preprocessing, infer
-from pleura.model.resize import resize_masks
+from pleura.predict import image_score
 from pleura.settings import StageConfig
 
 
@@ -38,35 +39,39 @@ class Validator:
         self.accelerator, self.dataset, self.positions, self.flip = accelerator, dataset, positions, flip
 
     def __call__(self, net: nn.Module, stage: StageConfig, preprocessing: Preprocessing) -> Validation:
-        """Measure a net; every process takes a share of the cases, and all get the same answer."""
+        """Measure a net; every process takes a share of the cases, and all get the same answer.
+
+        As `pleura evaluate` does: probabilities are enlarged to the prepared size and scored by the masks as they are,
+        so that no small finding is lost and the scores of stages of other sizes are of the same truth.
+        """
         accelerator = self.accelerator
         net.eval()
         mine = self.positions[accelerator.process_index :: accelerator.num_processes]
-        parts = []
+        parts: list[tuple[Histograms, list[float]]] = []
         for batch in batches(self.dataset, mine, max(1, stage.batch_size // accelerator.num_processes)):
-            masks = resize_masks(batch.masks, stage.size_px)[:, 0].numpy().astype(np.uint8)
             with accelerator.autocast():
-                probabilities = infer(net, batch.images.to(accelerator.device), preprocessing, self.flip)
-            parts.append(Histograms.of(probabilities.cpu().numpy(), masks))
+                found = infer(net, batch.images.to(accelerator.device), preprocessing, self.flip).cpu().numpy()
+            histograms = Histograms.of(self._on_the_masks_grid(found), batch.masks[:, 0].numpy())
+            parts.append((histograms, [image_score(square) for square in found]))
         if accelerator.num_processes > 1:
             parts = gather_object(parts)
-        histograms = Histograms.join(parts)
+        histograms = Histograms.join([part for part, _ in parts])
+        scores = np.array([score for _, part in parts for score in part])
         weights = None
         if stage.select == "siim_dice_at_siim_prevalence":
             weights = prevalence_weights(histograms.positive, SIIM_PREVALENCE)
         triplet = search(histograms, weights).triplet
         called, dice = histograms.decided(triplet)
-        metrics = Outcomes(histograms.positive, called, dice, histograms.scores()).summary()
+        metrics = Outcomes(histograms.positive, called, dice, scores).summary()
         return Validation(metrics, triplet, metrics[stage.select])
 
     def samples(
         self, net: nn.Module, stage: StageConfig, preprocessing: Preprocessing, count: int
     ) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-        """The same few cases each time: ids, images (n, S, S) in [0, 1], probabilities and masks (n, s, s)."""
+        """The same few cases each time: ids, images, probabilities and masks, all (n, S, S), images in [0, 1]."""
         net.eval()
         positions = _spread(self.dataset, self.positions, count)
         images = torch.from_numpy(np.stack([self.dataset.images[position] for position in positions]))[:, None]
-        masks = resize_masks(torch.from_numpy(self.dataset.masks(positions))[:, None], stage.size_px)
         with self.accelerator.autocast():
             parts = [
                 infer(net, part.to(self.accelerator.device), preprocessing, self.flip).cpu()
@@ -74,7 +79,12 @@ class Validator:
             ]
         ids = [self.dataset.cases[position].image_id for position in positions]
         shown = images[:, 0].numpy().astype(np.float32) / np.float32(255)
-        return ids, shown, torch.cat(parts).numpy(), masks[:, 0].numpy().astype(np.uint8)
+        return ids, shown, self._on_the_masks_grid(torch.cat(parts).numpy()), self.dataset.masks(positions)
+
+    def _on_the_masks_grid(self, squares: NDArray[np.float32]) -> NDArray[np.float32]:
+        side = self.dataset.size_px
+        geometry = SquareGeometry(side, side, squares.shape[-1])
+        return np.stack([geometry.probabilities_to_original(square) for square in squares])
 
     def refuse_unless_scores_exist(self, stage: StageConfig, fold: int) -> None:
         """Raises: InputError where the stage's score cannot be had: every epoch's would be NaN, and none the best."""

@@ -63,8 +63,8 @@ class Watch:
     ) -> None:
         """Draw some validation cases, predicted masks in red and true ones in green, into RUN/samples/NAME.jpg.
 
-        images: (N, H, W) float32 in [0, 1]. probabilities: (N, h, w) float32 in [0, 1], of the square images at the
-        size of the stage. masks: (N, h, w) uint8 in {0, 1}. Without cases nothing is written. TensorBoard shows the
+        images: (N, H, W) float32 in [0, 1]. probabilities: (N, h, w) float32 in [0, 1], of the square images.
+        masks: (N, h, w) uint8 in {0, 1}. Without cases nothing is written. TensorBoard shows the
         sheet at the epoch that was last given to `epoch`.
         Raises: OutputError.
         """
