@@ -59,7 +59,8 @@ def test_every_average_is_measured_beside_the_best_epoch(dataset, tmp_path):
     fold = train(smoke("training.epochs=2", f"training.averaging={averaging}"), Dataset(dataset), tmp_path)
     rows = rows_of(fold / "averages.csv")
     assert [(row["stage"], row["kind"]) for row in rows] == [
-        (stage, kind) for stage in ("low", "high") for kind in ("best", "swa", "ema", "top_k", "soup")
+        *(("low", kind) for kind in ("best", "swa", "ema", "top_k", "soup")),
+        *(("high", kind) for kind in ("best", "swa", "ema", "top_k", "soup", "incoming")),
     ]
     for stage in ("low", "high"):
         scores = {row["kind"]: float(row["siim_dice"]) for row in rows if row["stage"] == stage}

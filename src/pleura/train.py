@@ -116,6 +116,8 @@ class _Training:
         self.learner, self.validator, self.run = learner, validator, run
         self.recipe, self.progress = learner.recipe, Progress()
         self.state: dict[str, Any] | None = None
+        self.is_fresh = True
+        """Whether the first stage starts from weights that no training has made."""
         self.saved = self.epoch_began = time.monotonic()
 
     def begin(self, state: dict[str, Any] | None, stage: str | None, weights: Path | None) -> None:
@@ -132,6 +134,7 @@ class _Training:
             return
         if weights is not None and self.progress.stage == 0:
             self.learner.start_from(weights)
+            self.is_fresh = False
 
     def all_stages(self, tensorboard: bool) -> None:
         """Run the stages, each from what the one before handed on."""
@@ -154,6 +157,8 @@ class _Training:
 
     def _one_stage(self, stage: StageConfig, watch: Watch | None) -> None:
         learner, progress = self.learner, self.progress
+        if not self.state and not (self.is_fresh and progress.stage == 0):
+            self._measure_incoming(stage)
         if not self._is_over(stage):
             learner.meet(stage)
         labels = learner.labels[stage.name]
@@ -202,6 +207,14 @@ class _Training:
             if watch:
                 watch.stage_done(progress.history)
 
+    def _measure_incoming(self, stage: StageConfig) -> None:
+        """The weights that a stage starts from are a candidate for what it ends with, as they score at its size."""
+        validation = self.validator(self.learner.net, stage, self.learner.preprocessing(stage))
+        self.progress.incoming = validation.score
+        if self.learner.writes:
+            self.run.save_incoming(self.learner.checkpoint(stage, 0, validation, "incoming"), stage.name)
+        logger.info("stage %s starts from weights of %s %.4f", stage.name, stage.select, validation.score)
+
     def _is_over(self, stage: StageConfig) -> bool:
         return self.progress.epoch >= stage.epochs or 0 < stage.early_stopping <= self.progress.waited
 
@@ -215,6 +228,7 @@ class _Training:
         steps, size = order.shape
         learner.freeze_encoder(stage, progress.epoch)
         learner.to_train()
+        losses: list[torch.Tensor] = []
         source = Waiting(learner.batches(order[progress.step :]))
         described = f"{stage.name} {progress.epoch + 1}/{stage.epochs}" if learner.writes else None
         for batch in track(source, described, steps, progress.step, size):
@@ -227,26 +241,36 @@ class _Training:
                 outputs = learner.model(inputs, every_output=True)
             further = (outputs.presence, outputs.deep, gather, targets.weights, targets.present)
             loss = total_loss(outputs.logits, targets.masks, stage.loss, *further)
-            mean = float(accelerator.reduce(loss.detach(), "mean"))
-            self._refuse_unless_finite(mean, "loss", order[progress.step], stage)
+            losses.append(accelerator.reduce(loss.detach(), "mean"))
             first = progress.step - progress.step % stage.accumulate_steps  # of the batches that are added up
             accelerator.backward(loss / min(stage.accumulate_steps, steps - first))
             progress.step += 1
-            progress.losses.append(mean)
             if progress.step % stage.accumulate_steps and progress.step < steps:
                 continue
             norm = accelerator.clip_grad_norm_(learner.model.parameters(), stage.gradient_clip or float("inf"))
-            self._refuse_unless_finite(float(norm), "gradient", order[first : progress.step].reshape(-1), stage)
+            # The one time in a step that the host waits for the device.
+            *numbers, size_of_gradient = torch.stack([*losses, norm.to(losses[0])]).tolist()
+            self._refuse_unless_finite(numbers, size_of_gradient, order[first : progress.step], stage)
+            losses = []
+            progress.losses += numbers
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            averages.after_step(learner.net)
+            if np.isfinite(size_of_gradient):  # else fp16 has overflowed, and the scaler has left the step out
+                averages.after_step(learner.net)
             if progress.step < steps and time.monotonic() - self.saved >= 60 * self.recipe.save_minutes:
                 self._save(stage, optimizer, schedule, averages)
         return source.waited_s, size
 
-    def _refuse_unless_finite(self, value: float, what: str, positions: NDArray[np.int64], stage: StageConfig) -> None:
-        if np.isfinite(value):
+    def _refuse_unless_finite(
+        self, losses: list[float], gradient: float, order: NDArray[np.int64], stage: StageConfig
+    ) -> None:
+        """order: (batches, cases) of the losses. fp16 may overflow while its scaler looks for a scale."""
+        bad = [(value, "loss", order[row]) for row, value in enumerate(losses) if not np.isfinite(value)]
+        if not bad and not np.isfinite(gradient) and not self.learner.may_overflow:
+            bad = [(gradient, "gradient", order.reshape(-1))]
+        if not bad:
             return
+        value, what, positions = bad[0]
         names = ", ".join(self.learner.dataset.cases[int(position)].image_id for position in positions)
         raise NonFiniteLossError(
             f"the {what} became {value} in stage {stage.name}, on the cases {names}; the last good state is kept in "
@@ -270,7 +294,7 @@ class _Training:
         checkpoint = self.learner.checkpoint(stage, progress.epoch, validation)
         if (score, progress.epoch) in progress.top:
             self.run.save_top(checkpoint, stage.name, progress.epoch)
-        self.run.save_epoch(checkpoint, stage.name, is_best)
+        self.run.save_epoch(checkpoint, stage.name, is_best, progress.incoming is None or score >= progress.incoming)
         self.run.write_table(METRICS, progress.history)
         watch.epoch(row)
         self._draw(stage, validation, watch)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pleura.data.sampler import epoch_order, negatives_wanted, rank_bounds, rate_of_epoch
+from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
 
 presences = hnp.arrays(np.bool_, st.integers(1, 40))
 rates = st.floats(0.05, 1.0)
@@ -104,27 +104,60 @@ def test_no_negative_comes_again_before_all_others_came_where_the_rate_changes(
     negatives = np.flatnonzero(~positive)
     assume(positive.any() and negatives.size)
     shown = Counter(dict.fromkeys(negatives.tolist(), 0))
+    before = Shown()
     for epoch, rate in enumerate(rates):
-        order = epoch_order(positive, rate, seed, epoch, shown.total())
-        assert (~positive[order]).sum() == negatives_wanted(positive, rate)
+        order = epoch_order(positive, rate, seed, epoch, before)
+        before = before.after(positive, rate)
         shown.update(order[~positive[order]].tolist())
+        assert before.split[1] == shown.total()
         assert max(shown.values()) - min(shown.values()) <= 1
 
 
 @settings(max_examples=50)
-@given(presences, rates, seeds, epochs)
+@given(presences, rates, seeds, st.integers(0, 12))
 def test_the_rotation_goes_on_by_itself_where_the_rate_does_not_change(
     positive: np.ndarray, rate: float, seed: int, epoch: int
 ):
-    shown = epoch * negatives_wanted(positive, rate)
-    assert epoch_order(positive, rate, seed, epoch).tolist() == epoch_order(positive, rate, seed, epoch, shown).tolist()
+    before = Shown()
+    for _ in range(epoch):
+        before = before.after(positive, rate)
+    order = epoch_order(positive, rate, seed, epoch)
+    assert order.tolist() == epoch_order(positive, rate, seed, epoch, before).tolist()
 
 
-@settings(max_examples=50)
-@given(presences, st.none() | rates)
-def test_the_number_of_negatives_is_that_of_the_epoch(positive: np.ndarray, rate: float | None):
-    order = epoch_order(positive, rate, 0, 0)
-    assert negatives_wanted(positive, rate) == np.count_nonzero(~positive[order])
+@settings(max_examples=60)
+@given(presences, st.none() | rates, seeds, st.integers(1, 12), st.integers(1, 30))
+def test_with_a_limit_every_case_of_a_kind_comes_before_one_comes_again(
+    positive: np.ndarray, rate: float | None, seed: int, most: int, n_epochs: int
+):
+    shown = Counter(dict.fromkeys(range(positive.size), 0))
+    for epoch in range(n_epochs):
+        order = epoch_order(positive, rate, seed, epoch, most=most)
+        assert len(order) <= most
+        assert len(set(order.tolist())) == len(order)
+        shown.update(order.tolist())
+        for kind in (positive, ~positive):
+            counts = [shown[case] for case in np.flatnonzero(kind)]
+            assert not counts or max(counts) - min(counts) <= 1
+
+
+def test_with_a_limit_all_of_forty_cases_are_shown_in_ten_epochs_of_four():
+    positive = mixture(12, 28)
+    orders = [epoch_order(positive, None, 3, epoch, most=4) for epoch in range(10)]
+    assert sorted(np.concatenate(orders).tolist()) == list(range(40))
+    assert [len(order) for order in orders] == [4] * 10
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_with_a_limit_the_share_of_positives_is_the_one_asked_for_over_epochs(most: int):
+    positive = mixture(20, 100)
+    shown = np.concatenate([epoch_order(positive, 0.4, 0, epoch, most=most) for epoch in range(40)])
+    assert abs(positive[shown].sum() - 0.4 * most * 40) <= 0.5
+
+
+def test_a_limit_that_is_not_reached_changes_nothing():
+    positive = mixture(20, 100)
+    assert epoch_order(positive, 0.4, 0, 3, most=50).tolist() == epoch_order(positive, 0.4, 0, 3).tolist()
 
 
 def test_a_rate_that_slides_goes_from_first_to_last_in_equal_steps():

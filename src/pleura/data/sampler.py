@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,35 +20,67 @@ def rate_of_epoch(rate: float | tuple[float, float] | None, epoch: int, epochs: 
     return first + (last - first) * min(1.0, epoch / max(1, epochs - 1))
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How much the epochs before have shown: where the rotations go on."""
+
+    cases: int = 0
+    positives: float = 0.0
+    """As many as their shares add up to; a rotation shows the nearest whole number."""
+
+    def after(self, positive: NDArray[np.bool_], positive_rate: float | None, most: int | None = None) -> Shown:
+        """What has been shown after one more epoch of `epoch_order`, with its arguments."""
+        positives, negatives = _wanted(positive, positive_rate)
+        cases = positives + negatives
+        if most is not None and most < cases:
+            return Shown(self.cases + most, self.positives + most * positives / cases)
+        return Shown(self.cases + cases, self.positives + positives)
+
+    @property
+    def split(self) -> tuple[int, int]:
+        """Positives and negatives."""
+        positives = math.floor(self.positives + 0.5)
+        return positives, self.cases - positives
+
+
 def epoch_order(
-    positive: NDArray[np.bool_], positive_rate: float | None, seed: int, epoch: int, shown: int | None = None
+    positive: NDArray[np.bool_],
+    positive_rate: float | None,
+    seed: int,
+    epoch: int,
+    shown: Shown | None = None,
+    most: int | None = None,
 ) -> NDArray[np.int64]:
     """The cases of one epoch, shuffled; a pure function of its arguments, so that a killed run repeats it.
 
     positive: (N,) bool. positive_rate: share r of positives in the epoch: all P of them and P (1 - r) / r negatives,
     which go round through all negatives before one comes again. None: every case once.
-    shown: where the rate changes from epoch to epoch, the sum of `negatives_wanted` over the epochs before, after which
-    the rotation goes on. None: each epoch before had this one's rate.
+    shown: what the epochs before have shown, after which the rotations go on. None: each was like this one.
+    most: at most so many cases, in the same shares; positives then go round as well, so that no case of either kind
+    comes again before all others of it came.
     Returns: (n,) int64 positions.
     Source: the 1st place of SIIM-ACR 2019 drew its negatives with replacement; the rotation is ours.
     """
-    positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
-    if positive_rate is None or positives.size == 0:
-        chosen = np.arange(positive.size)
-    else:
-        wanted = negatives_wanted(positive, positive_rate)
-        shown = epoch * wanted if shown is None else shown
-        chosen = np.concatenate([positives, _rotation(negatives, wanted, seed, shown)])
-    return np.random.default_rng([seed, epoch]).permutation(chosen)
+    if shown is None:
+        shown = Shown()
+        for _ in range(epoch):
+            shown = shown.after(positive, positive_rate, most)
+    before, after = shown.split, shown.after(positive, positive_rate, most).split
+    parts = [
+        _rotation(np.flatnonzero(kind), after[place] - before[place], [seed, 2 - place], before[place])
+        for place, kind in enumerate((positive, ~positive))
+    ]
+    # Sorted, so that an epoch of every case is the same however the rotations stand.
+    return np.random.default_rng([seed, epoch]).permutation(np.sort(np.concatenate(parts)))
 
 
-def negatives_wanted(positive: NDArray[np.bool_], positive_rate: float | None) -> int:
-    """How many negatives an epoch of `epoch_order` has. positive: (N,) bool."""
+def _wanted(positive: NDArray[np.bool_], positive_rate: float | None) -> tuple[int, int]:
+    """How many positives and negatives an epoch has if there is no limit."""
     positives = int(np.count_nonzero(positive))
     negatives = positive.size - positives
     if positive_rate is None or positives == 0:
-        return negatives
-    return min(round(positives * (1 - positive_rate) / positive_rate), negatives)
+        return positives, negatives
+    return positives, min(round(positives * (1 - positive_rate) / positive_rate), negatives)
 
 
 def rank_bounds(size: int, rank: int, world: int) -> tuple[int, int]:
@@ -59,7 +94,7 @@ def rank_bounds(size: int, rank: int, world: int) -> tuple[int, int]:
     return rank * size // world, (rank + 1) * size // world
 
 
-def _rotation(negatives: NDArray[np.int64], wanted: int, seed: int, shown: int) -> NDArray[np.int64]:
+def _rotation(cases: NDArray[np.int64], wanted: int, seed: list[int], shown: int) -> NDArray[np.int64]:
     """The epoch's window of one seeded order that goes round and round: no repeat before all others came."""
-    order = np.random.default_rng([seed, 1]).permutation(negatives)
-    return order[(shown + np.arange(wanted)) % max(negatives.size, 1)]
+    order = np.random.default_rng(seed).permutation(cases)
+    return order[(shown + np.arange(wanted)) % max(cases.size, 1)]

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pleura.settings import AveragingConfig
 
@@ -92,10 +92,24 @@ def greedy_soup(
     return measured, len(chosen)
 
 
-def refresh_batchnorm(net: nn.Module, inputs: Iterable[Tensor]) -> None:
+def refresh_batchnorm(net: nn.Module, inputs: Iterable[Tensor], to_train: Callable[[], object] | None = None) -> None:
     """Make BatchNorm's running statistics anew from inputs (N, C, H, W): an average of weights has none of its own.
 
-    A net without BatchNorm reads no input. Source: arXiv 1803.05407, section 3.2.
+    to_train: sets the net to train as its stage did; layers that this leaves in evaluation, because they are frozen,
+    keep their statistics and use them. None: all train. A net in which no BatchNorm trains reads no input.
+    Source: arXiv 1803.05407, section 3.2; torch's `update_bn` makes all layers' anew.
     """
+    (to_train or net.train)()
+    kinds = nn.modules.batchnorm._BatchNorm
+    anew = [module for module in net.modules() if isinstance(module, kinds) and module.training]
+    if not anew:
+        return
+    momenta = [module.momentum for module in anew]
+    for module in anew:
+        module.reset_running_stats()
+        module.momentum = None  # the mean over all batches
     with torch.no_grad():
-        update_bn(inputs, net)
+        for batch in inputs:
+            net(batch)
+    for module, momentum in zip(anew, momenta, strict=True):
+        module.momentum = momentum

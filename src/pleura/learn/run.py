@@ -67,6 +67,8 @@ class Progress:
     """A row for each epoch of all stages."""
     averages: list[dict[str, Any]] = field(default_factory=list)
     """A row for each average of all finished stages, and for the best epoch beside it."""
+    incoming: float | None = None
+    """The validation score, at the stage's own size, of the weights that it started from; None: they are fresh."""
     closed: bool = False
     """Whether the stage has handed on its weights."""
 
@@ -155,12 +157,28 @@ class Run:
         writer.writerows(rows)
         write_atomically(self.folder / name, table.getvalue().encode())
 
-    def save_epoch(self, checkpoint: Checkpoint, stage: str, is_best: bool) -> None:
-        """Write last.safetensors and, for the best epoch so far, STAGE-best.safetensors too. Raises: OutputError."""
+    def save_epoch(self, checkpoint: Checkpoint, stage: str, is_best: bool, gains: bool = True) -> None:
+        """Write last.safetensors and, for the best epoch so far, STAGE-best.safetensors too.
+
+        gains: whether it scores at least as high as what the stage started from, and is best.safetensors for now.
+        Raises: OutputError.
+        """
         if is_best:
             save_checkpoint(self.folder / f"{stage}-best.safetensors", checkpoint)
+        if is_best and gains:
             save_checkpoint(self.folder / BEST, checkpoint)
         save_checkpoint(self.folder / LAST, checkpoint)
+
+    def save_incoming(self, checkpoint: Checkpoint, stage: str) -> None:
+        """Write STAGE-incoming.safetensors: what a stage starts from, as it scores at the stage's size.
+
+        Raises: OutputError.
+        """
+        save_checkpoint(self.folder / f"{stage}-incoming.safetensors", checkpoint)
+
+    def incoming_of(self, stage: str) -> Checkpoint:
+        """What a stage started from. Raises: CheckpointError."""
+        return load_checkpoint(self.folder / f"{stage}-incoming.safetensors")
 
     def best_of(self, stage: str) -> Checkpoint:
         """The best epoch of a stage. Raises: CheckpointError."""

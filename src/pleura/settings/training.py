@@ -81,13 +81,17 @@ class AveragingConfig(Strict):
     soup: bool = False
     """Greedy soup of the top k: each joins if the average gains by it (arXiv 2203.05482)."""
     refresh_cases: Annotated[int, Field(ge=0)] = 512
-    """Training cases by which an average's BatchNorm statistics are made anew; 0 averages them like the weights."""
+    """Training cases by which an average's BatchNorm statistics are made anew, those of frozen layers excepted; 0
+    averages them like the weights."""
     hand_on: Literal["best", "swa", "ema", "top_k", "soup", "best_on_val"] = "best"
     """What the stage ends with: what the next stage starts from and, after the last, best.safetensors. `best`: the
-    single best epoch; `best_on_val`: whichever scores best."""
+    single best epoch; `best_on_val`: whichever scores best. Where the weights that the stage started from score higher
+    at the stage's size than what is named here, they are handed on in its place."""
 
     @model_validator(mode="after")
     def _what_is_handed_on_exists(self) -> AveragingConfig:
+        if self.refresh_cases == 1:
+            raise ValueError("refresh_cases is 1, and BatchNorm takes no variance from one; give 0, or 2 and more")
         if self.soup and self.top_k < 2:
             raise ValueError("soup needs the best epochs to choose from; set averaging.top_k to 2 or more")
         made = {"swa": self.swa_epochs, "ema": self.ema_decay, "top_k": self.top_k, "soup": self.soup}
@@ -125,7 +129,8 @@ class TrainingConfig(Strict):
     """Share of positives in an epoch: all of them, and a rotation of negatives. A pair slides from the first epoch's
     to the last's. null: every case once."""
     cases_per_epoch: Annotated[int, Field(ge=1)] | None = None
-    """At most so many cases an epoch, drawn anew for each; null: all of them. Shortens a run on a slow machine."""
+    """At most so many cases an epoch, positives and negatives in their shares; both go round, so that all cases come
+    before one comes again. null: all of them. Shortens a run on a slow machine."""
     select: Literal["siim_dice", "siim_dice_at_siim_prevalence", "dice_on_positives", "auroc"] = "siim_dice"
     """The validation score that picks the best epoch. `siim_dice_at_siim_prevalence` is re-weighted to SIIM's 22.15 %
     positives where the dataset has another share, and so is then the choice of the triplet."""

@@ -41,19 +41,15 @@ class HandOver:
         learner.accelerator.wait_for_everyone()  # all read what the first process wrote
         found = {"best": _Candidate(self.run.best_of(stage.name), progress.best, 1)}
         found |= self._averages(progress, averages)
-        chosen: str = stage.averaging.hand_on
-        if chosen == "best_on_val":
-            chosen = max(found, key=lambda kind: found[kind].score)
-        if chosen not in found:
-            if writes:
-                logger.warning("%s: ended too early for %s, hands on its best epoch", stage.name, chosen)
-            chosen = "best"
+        if progress.incoming is not None:
+            found["incoming"] = _Candidate(self.run.incoming_of(stage.name), progress.incoming, 0)
+        chosen = self._chosen(found)
         progress.averages = [row for row in progress.averages if row["stage"] != stage.name]
         for kind, candidate in found.items():
             row = {"stage": stage.name, "kind": kind, "epochs": candidate.epochs, "handed_on": int(kind == chosen)}
             scores = {key: value for key, value in candidate.checkpoint.scores.items() if key != "split"}
             progress.averages.append(row | scores)
-            if writes and kind != "best":
+            if writes and kind not in ("best", "incoming"):
                 self.run.save_average(candidate.checkpoint, stage.name, kind)
             if writes and len(found) > 1:
                 last = ", handed on" if kind == chosen else ""
@@ -64,6 +60,29 @@ class HandOver:
         # The state that is saved next stands after the last epoch, should the stage be made longer.
         learner.load(self.run.last().weights, "the last epoch")
         learner.accelerator.wait_for_everyone()
+
+    def _chosen(self, found: Mapping[str, _Candidate]) -> str:
+        """What the recipe says, unless the weights that the stage started from score higher at its own size."""
+        stage, speaks = self.stage, self.learner.writes
+        chosen: str = stage.averaging.hand_on
+        if chosen == "best_on_val":
+            chosen = max(found, key=lambda kind: found[kind].score)
+        if chosen not in found:
+            if speaks:
+                logger.warning("%s: ended too early for %s, hands on its best epoch", stage.name, chosen)
+            chosen = "best"
+        if "incoming" in found and found["incoming"].score > found[chosen].score:
+            if speaks:
+                logger.warning(
+                    "%s: %s has %s %.4f, the weights that the stage started from %.4f; those are handed on",
+                    stage.name,
+                    chosen,
+                    stage.select,
+                    found[chosen].score,
+                    found["incoming"].score,
+                )
+            chosen = "incoming"
+        return chosen
 
     def _averages(self, progress: Progress, averages: RunningAverages) -> dict[str, _Candidate]:
         config, epochs = self.stage.averaging, progress.epoch
@@ -84,7 +103,8 @@ class HandOver:
         learner, stage = self.learner, self.stage
         learner.load(weights, f"{kind} of stage {stage.name}")
         if stage.averaging.refresh_cases:
-            refresh_batchnorm(learner.net, learner.inputs_like_those_of(stage, progress))
+            learner.freeze_encoder(stage, progress.epoch - 1)  # as the last epoch had it
+            refresh_batchnorm(learner.net, learner.inputs_like_those_of(stage, progress), learner.to_train)
         if not learner.batchnorm_is_global:
             share_buffers(learner.net)  # each process has averaged statistics of its own
         validation = self.validator(learner.net, stage, learner.preprocessing(stage))

@@ -19,7 +19,7 @@ from pleura import __version__
 from pleura.data.augment import augment
 from pleura.data.batches import Batch, batches
 from pleura.data.dataset import Dataset
-from pleura.data.sampler import epoch_order, negatives_wanted, rank_bounds, rate_of_epoch
+from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
 from pleura.errors import ConfigError
 from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, load_weights
 from pleura.learn.identity import weights_hash
@@ -36,7 +36,7 @@ from pleura.training.validate import Validation
 
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
-    """The devices and processes of this run, as accelerate or torchrun have launched it; bfloat16 on GPUs."""
+    """The devices and processes of this run, as accelerate or torchrun have launched it; 16 bits on GPUs."""
     # A head whose loss has no weight gets no gradient, which DistributedDataParallel has to be told. Where every head
     # has a weight it would search each step for what is not there, and warn of that.
     idle = any(
@@ -45,10 +45,19 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
         for stage in recipe.stages
     )
     unused = DistributedDataParallelKwargs(find_unused_parameters=idle)
-    has_gpu = torch.cuda.is_available()
     # Without being told, accelerate takes processes on CPUs for so many runs of one.
-    on_cpus = not has_gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return Accelerator(mixed_precision="bf16" if has_gpu else "no", cpu=on_cpus, kwargs_handlers=[unused])
+    on_cpus = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(mixed_precision=precision(), cpu=on_cpus, kwargs_handlers=[unused])
+
+
+def precision() -> str:
+    """Of the net's passes: `no` (float32) on CPUs; `bf16` on GPUs that compute in it, `fp16` with a scaler on others.
+
+    A T4 or V100 accepts bfloat16 and emulates it, at a fraction of its speed.
+    """
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 class Learner:
@@ -95,6 +104,15 @@ class Learner:
         """Whether this process is the one that writes files and the log."""
         return bool(self.accelerator.is_main_process)
 
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a gradient that is not finite is fp16's scale alone: a step to leave out, not a net that diverges.
+
+        At a scale below 1 the gradient itself is at fault.
+        """
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() >= 1
+
     def start_from(self, path: Path) -> None:
         """Begin with the weights of a checkpoint of another run.
 
@@ -129,6 +147,8 @@ class Learner:
         self.load(state["model"], origin)
         self.met, self.taught = state["met"], state.get("taught", {})
         self.started_from = state.get("started_from", [])
+        if self.accelerator.scaler and state.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         if "teachers" not in state:  # of a version whose states did not name the cases that the run had learned from
             for stage in self.recipe.stages[:stages]:
                 self.meet(stage)
@@ -137,7 +157,8 @@ class Learner:
         """What `go_on` takes up, and by which weights of which teachers."""
         teachers = {path: teacher.weights_sha256 for path, teacher in self._teachers.items()}
         known = {"met": self.met, "taught": self.taught, "started_from": self.started_from, "teachers": teachers}
-        return {"model": self.net.state_dict(), **known}
+        scaler = self.accelerator.scaler
+        return {"model": self.net.state_dict(), "scaler": scaler.state_dict() if scaler else None, **known}
 
     def changed_teachers(self, state: Mapping[str, Any]) -> list[str]:
         """The teachers that are others than when a run was stopped, under the same path; one sentence each."""
@@ -181,17 +202,14 @@ class Learner:
         """
         positions, processes = self.labels[stage.name].positions, self.accelerator.num_processes
         positive = self.dataset.positive[positions]
-        before = [
-            (self.dataset.positive[self.labels[earlier.name].positions], earlier, each)
-            for earlier, each in self._epochs_before(stage, epoch, history)
-        ]
-        # Counted over all stages, so that the rotation of negatives goes on where the stage before left it.
-        shown = sum(
-            negatives_wanted(cases, rate_of_epoch(earlier.positive_rate, each, earlier.epochs))
-            for cases, earlier, each in before
-        )
+        shown, before = Shown(), 0
+        # Counted over all stages, so that the rotations go on where the stage before left them.
+        for earlier, each in self._epochs_before(stage, epoch, history):
+            cases = self.dataset.positive[self.labels[earlier.name].positions]
+            rate = rate_of_epoch(earlier.positive_rate, each, earlier.epochs)
+            shown, before = shown.after(cases, rate, earlier.cases_per_epoch), before + 1
         rate = rate_of_epoch(stage.positive_rate, epoch, stage.epochs)
-        chosen = epoch_order(positive, rate, self.recipe.seed, len(before), shown)[: stage.cases_per_epoch]
+        chosen = epoch_order(positive, rate, self.recipe.seed, before, shown, stage.cases_per_epoch)
         size = min(stage.batch_size, len(chosen) - len(chosen) % processes)
         if size == 0:
             raise ConfigError(f"{len(chosen)} training cases cannot be shared by {processes} processes; use fewer")

@@ -1,0 +1,207 @@
+"""What a stage hands on, which statistics it leaves alone, and in how many bits it computes."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from places import SMOKE
+from torch import nn
+
+from pleura.config import load_recipe
+from pleura.data.dataset import Dataset
+from pleura.learn.averaging import refresh_batchnorm
+from pleura.learn.checkpoint import load_checkpoint, load_state
+from pleura.learn.losses import total_loss
+from pleura.learn.run import STATE
+from pleura.train import train
+from pleura.training import learner as learner_module
+from pleura.training.learner import Learner, build_accelerator, precision
+from pleura.training.validate import Validation, Validator
+
+QUIET = ("samples=0", "training.cases_per_epoch=8")
+
+
+def smoke(*overrides: str):
+    return load_recipe(SMOKE, (*QUIET, *overrides))
+
+
+def weights_of(fold: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_checkpoint(fold / f"{name}.safetensors").weights
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[key], two[key]) for key in one)
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    """Let validations have these scores, in turn; the last goes on."""
+    measure, given = Validator.__call__, list(scores)
+
+    def by_turn(self: Validator, *arguments: object) -> Validation:
+        score = given.pop(0) if len(given) > 1 else given[0]
+        return replace(measure(self, *arguments), score=score)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Validator, "__call__", by_turn)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_a_stage_that_does_harm_hands_on_what_it_started_from(dataset: Path, tmp_path: Path, monkeypatch):
+    scored(monkeypatch, 0.5, 0.6, 0.4)  # low, what high starts from, high
+    fold = train(smoke("stages.high.epochs=2"), Dataset(dataset), tmp_path)
+    low, high = (load_checkpoint(fold / f"{name}.safetensors") for name in ("low", "high"))
+    assert same(low.weights, high.weights)
+    assert not same(low.weights, weights_of(fold, "high-best"))
+    assert same(weights_of(fold, "best"), low.weights)
+    assert (high.provenance["weights"], high.provenance["epoch"]) == ("incoming", 0)
+    assert high.preprocessing["size_px"] == 64  # with the rule and the scores of that size
+    [handed_on] = [row for row in rows_of(fold / "averages.csv") if row["stage"] == "high" and row["handed_on"] == "1"]
+    assert (handed_on["kind"], handed_on["epochs"]) == ("incoming", "0")
+    assert "started from 0.6000; those are handed on" in (fold / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("hand_on", ["swa", "best_on_val"])
+def test_an_average_that_scores_lower_than_the_incoming_weights_is_not_handed_on(
+    dataset: Path, tmp_path: Path, monkeypatch, hand_on: str
+):
+    scored(monkeypatch, 0.5, 0.5, 0.6, 0.4, 0.55)
+    averaging = f"training.averaging={{swa_epochs: 1, hand_on: {hand_on}, refresh_cases: 8}}"
+    fold = train(smoke(averaging), Dataset(dataset), tmp_path)
+    assert same(weights_of(fold, "low"), weights_of(fold, "high"))
+
+
+def test_a_stage_that_gains_hands_on_what_it_has_learned(dataset: Path, tmp_path: Path, monkeypatch):
+    scored(monkeypatch, 0.5, 0.6, 0.6)
+    fold = train(smoke(), Dataset(dataset), tmp_path)
+    assert same(weights_of(fold, "high"), weights_of(fold, "high-best"))
+    assert not same(weights_of(fold, "low"), weights_of(fold, "high"))
+
+
+def test_the_first_stage_has_nothing_to_fall_back_on_but_weights_that_were_given(
+    dataset: Path, tmp_path: Path, monkeypatch
+):
+    first = train(smoke(), Dataset(dataset), tmp_path / "first")
+    assert not (first / "low-incoming.safetensors").exists()
+    scored(monkeypatch, 0.9, 0.1)
+    second = train(smoke(), Dataset(dataset), tmp_path / "second", weights=first / "best.safetensors")
+    assert same(weights_of(first, "best"), weights_of(second, "low"))
+
+
+def test_a_run_that_is_stopped_in_its_last_stage_remembers_what_it_started_from(dataset: Path, tmp_path: Path):
+    short = smoke("stages.high.epochs=1")
+    train(short, Dataset(dataset), tmp_path)
+    incoming = load_state(tmp_path / "fold-0" / STATE)["progress"]["incoming"]
+    assert 0 <= incoming <= 1
+    train(smoke("stages.high.epochs=2"), Dataset(dataset), tmp_path, resume=True)
+    assert load_state(tmp_path / "fold-0" / STATE)["progress"]["incoming"] == incoming
+
+
+def test_layers_that_were_frozen_keep_their_statistics_in_an_average(dataset: Path, tmp_path: Path):
+    frozen = ("training.freeze_encoder_epochs=2", "training.epochs=2")
+    averaging = "training.averaging={swa_epochs: 1, hand_on: swa, refresh_cases: 8}"
+    fold = train(smoke(*frozen, averaging), Dataset(dataset), tmp_path)
+    for name in ("low-swa", "low-best"):
+        statistics = {key: value for key, value in weights_of(fold, name).items() if key.endswith("running_mean")}
+        encoder = [value for key, value in statistics.items() if key.startswith("encoder.")]
+        assert encoder
+        assert all((value == 0).all() for value in encoder), name
+        assert all((value != 0).any() for key, value in statistics.items() if not key.startswith("encoder."))
+
+
+def test_what_is_in_evaluation_is_used_as_it_is_while_other_layers_are_refreshed():
+    net, inputs = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1)), torch.randn(8, 1, 4, 4) * 2 + 5
+    nn.init.constant_(net[0].running_mean, 3.0)
+
+    def to_train() -> None:
+        net.train()
+        net[0].eval()
+
+    refresh_batchnorm(net, [inputs], to_train)
+    assert net[0].running_mean.item() == 3
+    assert net[1].running_mean.item() == pytest.approx((inputs - 3).mean().item(), rel=1e-4)
+    assert net[1].momentum == 0.1
+
+
+def test_a_limit_of_cases_shows_all_of_them_over_the_epochs_of_all_stages(dataset: Path):
+    recipe = load_recipe(SMOKE, ("training.cases_per_epoch=4", "training.epochs=3"))
+    learner = Learner(recipe, Dataset(dataset), build_accelerator(recipe), 0)
+    low, high = recipe.stages
+    assert len(learner.train_positions) == 24
+    orders = [learner.order(low, epoch, []) for epoch in range(3)]
+    orders += [learner.order(high, epoch, [{"stage": "low"}] * 3) for epoch in range(3)]
+    assert sorted(np.concatenate([order.ravel() for order in orders])) == learner.train_positions.tolist()
+    assert orders[4].tolist() == learner.order(high, 1, [{"stage": "low"}] * 3).tolist()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "native", "expected"), [(False, False, "no"), (True, True, "bf16"), (True, False, "fp16")]
+)
+def test_bfloat16_is_for_gpus_that_compute_in_it_and_fp16_for_those_that_emulate_it(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, native: bool, expected: str
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert precision() == expected
+
+
+def with_scaler(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    """As on a GPU without bfloat16: gradients are scaled, and looked at before each step."""
+    build = learner_module.build_accelerator
+
+    def scaled(recipe):
+        accelerator = build(recipe)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
+        return accelerator
+
+    monkeypatch.setattr("pleura.train.build_accelerator", scaled)
+
+
+def test_a_scaler_leaves_out_steps_that_overflow_and_the_others_are_what_they_are_without(
+    dataset: Path, tmp_path: Path, monkeypatch
+):
+    plain = train(smoke(), Dataset(dataset), tmp_path / "plain")
+    with monkeypatch.context() as patch:
+        with_scaler(patch, 1024.0)
+        scaled = train(smoke(), Dataset(dataset), tmp_path / "scaled")
+    assert same(weights_of(plain, "best"), weights_of(scaled, "best"))  # powers of two are exact
+    with_scaler(monkeypatch, 2.0**126)
+    train(smoke(), Dataset(dataset), tmp_path / "overflowing")
+    assert load_state(tmp_path / "overflowing" / "fold-0" / STATE)["scaler"]["scale"] < 2.0**126
+
+
+def test_a_resumed_run_goes_on_with_the_scale_that_it_had(dataset: Path, tmp_path: Path, monkeypatch):
+    import pleura.train as module
+
+    with_scaler(monkeypatch, 2.0**126)
+    whole = train(smoke("save_minutes=0"), Dataset(dataset), tmp_path / "whole")
+    losses = iter(range(3))
+
+    def three_steps(*arguments):
+        next(losses)  # at the fourth step it is as if the run were killed
+        return total_loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "total_loss", three_steps)
+        with pytest.raises(StopIteration):
+            train(smoke("save_minutes=0"), Dataset(dataset), tmp_path / "killed")
+    resumed = train(smoke("save_minutes=0"), Dataset(dataset), tmp_path / "killed", resume=True)
+    assert same(weights_of(whole, "last"), weights_of(resumed, "last"))
+    scales = [load_state(fold / STATE)["scaler"] for fold in (whole, resumed)]
+    assert scales[0] == scales[1]
+
+
+def test_a_step_waits_for_the_device_once(dataset: Path, tmp_path: Path, monkeypatch):
+    counted, tolist = [], torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: counted.append(tensor.shape) or tolist(tensor))
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: counted.append(None) or tensor.item())
+    no_augment = "training.augment={blur_probability: 0, noise_probability: 0, jpeg_probability: 0}"
+    train(smoke(no_augment, "training.accumulate_steps=2"), Dataset(dataset), tmp_path)
+    of_steps = [shape for shape in counted if shape == (3,)]
+    assert len(of_steps) == 2  # a stage of 8 cases in batches of 4, two batches a step: two losses and a norm
