@@ -50,7 +50,8 @@ from pleura.learn.run import Run
 from pleura.learn.schedule import Schedule
 from pleura.model import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
 from pleura.prepare import PrepareSettings, prepare
-from pleura.training.learner import Learner, build_accelerator
+from pleura.training.devices import build_accelerator
+from pleura.training.learner import Learner
 from pleura.training.validate import Validator
 
 import segmentation_models_pytorch as smp  # isort: skip

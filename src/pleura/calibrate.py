@@ -60,11 +60,6 @@ def measure(
 
     Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask or another size.
     """
-    if dataset.size_px != predictor.prepared_px:
-        raise InputError(
-            f"{dataset.folder}: has images of {dataset.size_px} px, the model was trained on {predictor.prepared_px}; "
-            f"prepare them with --size {predictor.prepared_px}"
-        )
     counts: list[NDArray[np.int64]] = []
     histograms, scores = measure_cases(
         predictor, dataset, positions, look=lambda *batch: counts.append(pixel_counts(*batch))

@@ -36,6 +36,7 @@ from pleura.predict import Predictor
 from pleura.settings import Recipe
 from pleura.train import train
 from pleura.training.labels import Teacher, refuse_leaks
+from pleura.training.validate import refuse_what_cannot_be_learned_or_scored
 
 logger = logging.getLogger("pleura")
 
@@ -77,6 +78,8 @@ def train_folds(
     begun = [fold for fold in folds if (out / f"fold-{fold}" / STATE).exists()]
     if begun and not resume:
         raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")
+    for fold in folds:  # told before the first fold trains, not when a later one begins
+        refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
     _refuse_leaking_teachers(recipe, dataset, folds)
     if parallel > 1:
         _side_by_side(recipe, dataset, out, folds, parallel, tensorboard)

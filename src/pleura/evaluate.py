@@ -15,6 +15,7 @@ from pleura import __version__
 from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
 from pleura.data.radiograph import SquareGeometry
+from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.learn.identity import weights_hash
 from pleura.learn.known import Known, by_source
@@ -156,8 +157,14 @@ def measure_cases(
     """Histograms on the dataset's grid, and image scores; one pass, 4 KB a case whatever its size.
 
     look: is shown the pixels on the way.
-    Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask.
+    Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask, or a dataset that was
+    prepared at another size than the model's.
     """
+    if dataset.size_px != predictor.prepared_px:
+        raise InputError(
+            f"{dataset.folder}: was prepared at {dataset.size_px} px, the model at {predictor.prepared_px} px; "
+            f"on another grid its scores compare with no others: prepare it with --size {predictor.prepared_px}"
+        )
     parts, scores = [], []
     groups = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
     for group in track(groups, "evaluate"):

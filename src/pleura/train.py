@@ -27,9 +27,10 @@ from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, re
 from pleura.learn.schedule import Schedule
 from pleura.progress import Waiting, track
 from pleura.settings import Recipe, StageConfig
+from pleura.training.devices import build_accelerator
 from pleura.training.handover import HandOver
-from pleura.training.learner import Learner, build_accelerator, number_of
-from pleura.training.validate import Validation, Validator
+from pleura.training.learner import Learner, number_of
+from pleura.training.validate import Validation, Validator, refuse_what_cannot_be_learned_or_scored
 from pleura.training.watch import Watch
 
 logger = logging.getLogger("pleura")
@@ -52,14 +53,15 @@ def train(
     left in `out`. weights: a checkpoint that the first stage starts from.
     Returns: the folder of the fold, with best.safetensors, last.safetensors, a STAGE.safetensors for each stage,
     metrics.csv, averages.csv, curves, samples/, log.txt, recipe.yaml and state/.
-    Raises: InputError if the fold is not in the dataset or cannot be scored; OutputError if `out` holds another run, or
-    one of other data or another net, or cannot be written; ConfigError for a net that cannot be built, a stage that
-    is not there, or a batch that the processes cannot share; NonFiniteLossError; CheckpointError if the state to resume
-    from, or the weights to start from, are damaged.
+    Raises: InputError if the fold is not in the dataset, or has no positive to learn from or to score by; OutputError
+    if `out` holds another run, or one of other data or another net, or cannot be written; ConfigError for a net that
+    cannot be built, a stage that is not there, or a batch that the processes cannot share or that leaves BatchNorm one
+    image; NonFiniteLossError; CheckpointError if the state to resume from, or the weights to start from, are damaged.
     """
     run, accelerator = Run(out / f"fold-{fold}"), build_accelerator(recipe)
     validator = Validator(accelerator, dataset, dataset.positions("val", fold), recipe.tta == "flip")
-    _refuse_what_cannot_run(recipe, validator, fold, stage, weights)
+    refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
+    _refuse_what_cannot_run(recipe, accelerator.num_processes, stage, weights)
     state = run.state(resume, stage)
     changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder) if state else []
     if state and stage is None:
@@ -92,16 +94,13 @@ def _logged(run: Run, speaks: bool) -> Iterator[None]:
         logger.disabled = before
 
 
-def _refuse_what_cannot_run(
-    recipe: Recipe, validator: Validator, fold: int, begin_at: str | None, weights: Path | None
-) -> None:
-    names, processes = [stage.name for stage in recipe.stages], validator.accelerator.num_processes
+def _refuse_what_cannot_run(recipe: Recipe, processes: int, begin_at: str | None, weights: Path | None) -> None:
+    names = [stage.name for stage in recipe.stages]
     if weights is not None and begin_at not in (None, names[0]):
         raise ConfigError(f"--weights: stage {begin_at} starts from what the stage before it has left; leave one out")
     if begin_at is not None and begin_at not in names:
         raise ConfigError(f"--stage: there is no stage {begin_at!r}; the stages are {', '.join(names)}")
     for stage in recipe.stages:
-        validator.refuse_unless_scores_exist(stage, fold)
         if stage.batch_size % processes:
             raise ConfigError(
                 f"stages.{stage.name}.batch_size: {stage.batch_size} images cannot be shared by {processes} processes; "

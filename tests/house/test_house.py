@@ -67,7 +67,7 @@ HOMES = {
         "settings/training.py",
     },
     "sklearn": {"data/folds.py"},
-    "accelerate": {"training/learner.py", "training/validate.py"},
+    "accelerate": {"training/devices.py", "training/learner.py", "training/validate.py"},
     "pydicom": {
         *("dicom/decode.py", "dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/lut.py", "dicom/parse.py"),
         "dicom/seg.py",

@@ -19,8 +19,8 @@ from pleura.learn.checkpoint import load_checkpoint, load_state
 from pleura.learn.losses import total_loss
 from pleura.learn.run import STATE
 from pleura.train import train
-from pleura.training import learner as learner_module
-from pleura.training.learner import Learner, build_accelerator, precision
+from pleura.training.devices import build_accelerator, precision
+from pleura.training.learner import Learner
 from pleura.training.validate import Validation, Validator
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")
@@ -153,7 +153,7 @@ def test_bfloat16_is_for_gpus_that_compute_in_it_and_fp16_for_those_that_emulate
 
 def with_scaler(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
     """As on a GPU without bfloat16: gradients are scaled, and looked at before each step."""
-    build = learner_module.build_accelerator
+    build = build_accelerator
 
     def scaled(recipe):
         accelerator = build(recipe)

@@ -22,8 +22,9 @@ from pleura.learn.identity import weights_hash
 from pleura.measure.triplet import Triplet
 from pleura.predict import Predictor
 from pleura.settings import StageConfig
+from pleura.training.devices import build_accelerator
 from pleura.training.labels import Labels, Targets, Teacher
-from pleura.training.learner import Learner, build_accelerator
+from pleura.training.learner import Learner
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,8 @@ from pleura.data.dataset import Dataset
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.train import train
-from pleura.training.learner import Learner, build_accelerator
+from pleura.training.devices import build_accelerator
+from pleura.training.learner import Learner
 from pleura.training.validate import Validator
 
 

@@ -205,7 +205,7 @@ def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examin
     if prepared != dataset.size_px:
         found.warn(
             f"it was trained on images prepared at {prepared} px, this dataset has {dataset.size_px} px: another "
-            "resampling in serving than in training",
+            "resampling in serving than in training, which evaluate, tune and compare refuse",
             f"prepare the data with --size {prepared}",
         )
     keys = [case_key(case.image_id) for case in dataset.cases]

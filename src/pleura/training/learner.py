@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -33,31 +32,6 @@ from pleura.model.resize import REDUCTION, mask_shares, resize_images
 from pleura.settings import Recipe, StageConfig
 from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
 from pleura.training.validate import Validation
-
-
-def build_accelerator(recipe: Recipe) -> Accelerator:
-    """The devices and processes of this run, as accelerate or torchrun have launched it; 16 bits on GPUs."""
-    # A head whose loss has no weight gets no gradient, which DistributedDataParallel has to be told. Where every head
-    # has a weight it would search each step for what is not there, and warn of that.
-    idle = any(
-        (recipe.model.presence_head and not stage.loss.presence)
-        or (recipe.model.deep_supervision and not stage.loss.deep)
-        for stage in recipe.stages
-    )
-    unused = DistributedDataParallelKwargs(find_unused_parameters=idle)
-    # Without being told, accelerate takes processes on CPUs for so many runs of one.
-    on_cpus = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return Accelerator(mixed_precision=precision(), cpu=on_cpus, kwargs_handlers=[unused])
-
-
-def precision() -> str:
-    """Of the net's passes: `no` (float32) on CPUs; `bf16` on GPUs that compute in it, `fp16` with a scaler on others.
-
-    A T4 or V100 accepts bfloat16 and emulates it, at a fraction of its speed.
-    """
-    if not torch.cuda.is_available():
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 class Learner:
@@ -98,6 +72,8 @@ class Learner:
         self.labels = {
             stage.name: Labels(stage, dataset, self.train_positions, self._teacher) for stage in recipe.stages
         }
+        for stage in recipe.stages:
+            self._refuse_lone_images(stage)
 
     @property
     def writes(self) -> bool:
@@ -223,6 +199,38 @@ class Learner:
                 break
             yield from ((earlier, each) for each in range(sum(row["stage"] == earlier.name for row in history)))
         yield from ((stage, each) for each in range(epoch))
+
+    def _refuse_lone_images(self, stage: StageConfig) -> None:
+        """BatchNorm has no variance to take from one image. Raises: ConfigError."""
+        processes = self.accelerator.num_processes
+        sees = 1 if self.batchnorm_is_global else processes
+        cases = min(self._cases_of(stage, epoch) for epoch in range(stage.epochs))
+        size = min(stage.batch_size, cases - cases % processes)
+        if size // sees > 1 or not self._trains_batchnorm(stage):
+            return
+        setting, way_out = "batch_size", f"set it to {2 * sees} or more, or take a net without BatchNorm"
+        if stage.batch_size // sees > 1:
+            setting = "cases_per_epoch" if stage.cases_per_epoch == cases else "positive_rate"
+            way_out = f"an epoch has {cases} training case{'s' if cases > 1 else ''}; it takes {2 * sees} at least"
+        share = f", shared by {processes} processes," if sees > 1 else ""
+        raise ConfigError(
+            f"stages.{stage.name}.{setting}: a batch of {size}{share} leaves BatchNorm one image of {stage.size_px} px "
+            f"to take a variance from; {way_out}"
+        )
+
+    def _cases_of(self, stage: StageConfig, epoch: int) -> int:
+        positive = self.dataset.positive[self.labels[stage.name].positions]
+        rate = rate_of_epoch(stage.positive_rate, epoch, stage.epochs)
+        return Shown().after(positive, rate, stage.cases_per_epoch).cases
+
+    def _trains_batchnorm(self, stage: StageConfig) -> bool:
+        """Whether some epoch of a stage has a BatchNorm that is not frozen."""
+        encoder = cast(Encoder, self.net.encoder)
+        frozen = set(encoder.until_stride(stage.freeze_encoder_stride)) if stage.freeze_encoder_stride else set()
+        if stage.freeze_encoder_epochs >= stage.epochs:
+            frozen = set(encoder.parameters())
+        kinds = nn.modules.batchnorm._BatchNorm
+        return any(isinstance(module, kinds) and module.weight not in frozen for module in self.net.modules())
 
     def batches(self, order: NDArray[np.int64]) -> Iterator[Batch]:
         """This process's part of each global batch (steps, global batch), read one ahead."""

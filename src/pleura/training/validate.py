@@ -14,12 +14,12 @@ from torch import nn
 from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
 from pleura.data.radiograph import SquareGeometry
-from pleura.errors import InputError
+from pleura.errors import ConfigError, InputError
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes
 from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
 from pleura.model.inference import Preprocessing, infer
 from pleura.predict import image_score
-from pleura.settings import StageConfig
+from pleura.settings import Recipe, StageConfig
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,36 @@ class Validator:
         geometry = SquareGeometry(side, side, squares.shape[-1])
         return np.stack([geometry.probabilities_to_original(square) for square in squares])
 
-    def refuse_unless_scores_exist(self, stage: StageConfig, fold: int) -> None:
-        """Raises: InputError where the stage's score cannot be had: every epoch's would be NaN, and none the best."""
-        positive = self.dataset.positive[self.positions]
-        lacks = {
-            "siim_dice": False,
-            "siim_dice_at_siim_prevalence": bool(positive.all()) or not positive.any(),
-            "dice_on_positives": not positive.any(),
-            "auroc": bool(positive.all()) or not positive.any(),
-        }
-        if lacks[stage.select]:
-            have = "positives" if positive.any() else "negatives"
+
+def refuse_what_cannot_be_learned_or_scored(recipe: Recipe, dataset: Dataset, fold: int) -> None:
+    """Told before any image is read.
+
+    Raises: InputError if the fold has nothing to learn from, or to score by; ConfigError for a share of positives where
+    there are none.
+    """
+    learned, scored = (dataset.positive[dataset.positions(part, fold)] for part in ("train", "val"))
+    for stage in recipe.stages:
+        is_taught = stage.labels.teacher is not None and stage.labels.teacher_share > 0
+        if not learned.any() and not is_taught:
             raise InputError(
-                f"fold {fold} has {have} alone, so that {stage.select} cannot be had; choose another --fold, or set "
-                "training.select=siim_dice"
+                f"{dataset.folder}: none of the {len(learned)} training cases of fold {fold} has a pneumothorax: "
+                f"stages.{stage.name} has nothing to learn from; prepare it with the masks of positive cases"
+            )
+        if not learned.any() and stage.positive_rate is not None:
+            raise ConfigError(
+                f"stages.{stage.name}.positive_rate: none of the {len(learned)} training cases of fold {fold} has a "
+                "pneumothorax; set it to null"
+            )
+        if not scored.any():
+            raise InputError(
+                f"{dataset.folder}: none of the {len(scored)} validation cases of fold {fold} has a pneumothorax: by "
+                f"stages.{stage.name}.select={stage.select} finding nothing would be perfect; choose another --fold, "
+                "or prepare it with fewer --folds"
+            )
+        if scored.all() and stage.select in ("siim_dice_at_siim_prevalence", "auroc"):
+            raise InputError(
+                f"{dataset.folder}: fold {fold} has positives alone, so that stages.{stage.name}.select={stage.select} "
+                "cannot be had; choose another --fold, or set training.select=siim_dice"
             )
 
 

@@ -1,0 +1,35 @@
+"""The devices and processes of a run, and in how many bits they compute."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from pleura.settings import Recipe
+
+
+def build_accelerator(recipe: Recipe) -> Accelerator:
+    """The devices and processes of this run, as accelerate or torchrun have launched it; 16 bits on GPUs."""
+    # A head whose loss has no weight gets no gradient, which DistributedDataParallel has to be told. Where every head
+    # has a weight it would search each step for what is not there, and warn of that.
+    idle = any(
+        (recipe.model.presence_head and not stage.loss.presence)
+        or (recipe.model.deep_supervision and not stage.loss.deep)
+        for stage in recipe.stages
+    )
+    unused = DistributedDataParallelKwargs(find_unused_parameters=idle)
+    # Without being told, accelerate takes processes on CPUs for so many runs of one.
+    on_cpus = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(mixed_precision=precision(), cpu=on_cpus, kwargs_handlers=[unused])
+
+
+def precision() -> str:
+    """Of the net's passes: `no` (float32) on CPUs; `bf16` on GPUs that compute in it, `fp16` with a scaler on others.
+
+    A T4 or V100 accepts bfloat16 and emulates it, at a fraction of its speed.
+    """
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
