@@ -10,7 +10,9 @@ from pleura.settings.strict import NotNegative, Probability, Strict
 
 
 class AugmentConfig(Strict):
-    """Random warps and intensities; the defaults are the published winner's."""
+    """Random warps and intensities. The defaults are the published winner's numbers; what they do differs in three: his
+    contrast multiplies about black, his brightness adds a share of the image's mean (albumentations of 2019), and his
+    elastic warp comes with a small affine one."""
 
     horizontal_flip: Probability = 0.5
     """Probability of a left-right flip."""
@@ -39,9 +41,9 @@ class AugmentConfig(Strict):
     intensity_probability: Probability = 0.3
     """Probability of one of contrast, brightness or gamma."""
     contrast: NotNegative = 0.2
-    """Largest relative change of contrast."""
+    """Largest relative change of contrast, about the mean of the image."""
     brightness: NotNegative = 0.2
-    """Largest change of brightness, as a share of the range."""
+    """Largest change of brightness, added, as a share of the range."""
     gamma: tuple[float, float] = (0.8, 1.2)
     """Range of the exponent."""
     blur_probability: Probability = 0.0
