@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pleura.dicom.limits import check_size
+from pleura.data.png_chunks import RGB, PngChunks, deep_channels, png_of
+from pleura.dicom.jpeg import EIGHT_BIT_CODINGS, decode_jpeg, jpeg_codestream
+from pleura.dicom.limits import check_size, max_bytes
 from pleura.dicom.parse import collect_warnings
 from pleura.errors import InputError, excerpt
 
@@ -26,6 +31,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
 _UNREADABLE: tuple[type[Exception], ...] = (Image.DecompressionBombError, *_DAMAGE)
 # Grey that went through a JPEG in colour comes back with channels a few of 255 levels apart.
 _CHANNEL_TOLERANCE = 4
+_BLOCK_ROWS = 256
 
 
 def is_picture(path: Path) -> bool:
@@ -50,9 +56,10 @@ def picture_pixels(path: Path) -> int:
 def read_picture(path: Path) -> NDArray[np.float32]:
     """Return the pixels of a PNG or JPEG: float32 (rows, columns) in [0, 1].
 
-    8 bits become value / 255. 16-bit PNG is divided by the full range of the least depth of 8, 10, 12, 14 or 16 bits
-    that holds its highest value, because PNG does not record how many of the 16 bits a detector used. Colour whose
-    channels agree is read as grey; the orientation in EXIF is applied.
+    8 bits become value / 255. 16-bit PNG is divided by the full range of the depth that its sBIT names; without one,
+    of the least depth of 8, 10, 12, 14 or 16 bits that holds its highest value, because PNG does not record otherwise
+    how many of the 16 bits a detector used. Colour whose channels agree is read as grey, also with alpha where that is
+    the same everywhere; the orientation in EXIF is applied.
 
     Raises: InputError, one line with the file, the reason and the way out.
     """
@@ -73,30 +80,107 @@ def _read(path: Path) -> NDArray[np.float32]:
 
     Raises: InputError; what Pillow raises on damaged files.
     """
-    with Image.open(path, formats=_FORMATS) as picture:
-        columns, rows = picture.size
-        check_size(rows, columns)
+    if path.stat().st_size > max_bytes():
+        raise InputError(
+            f"its file has more than the {max_bytes() // 10**6} MB that a radiograph may have; export it again"
+        )
+    content = path.read_bytes()
+    png = png_of(content) if content.startswith(_PNG) else None
+    if png is None:
+        _refuse_unless_eight_bits(content)
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+        check_size(picture.height, picture.width)
         if picture.mode not in _GREY_MODES + _COLOUR_MODES:
             raise InputError(f"not a greyscale radiograph (mode {picture.mode}); save it as 8- or 16-bit grey")
-        upright = ImageOps.exif_transpose(picture)
-    values = np.asarray(upright) if upright.mode in _GREY_MODES else _grey(upright)
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            raise InputError(f"it holds {frames} pictures; export one radiograph per file")
+        values = _png_values(png, picture) if png else _jpeg_values(content, picture)
+        info = picture.info
     highest = int(values.max())
     if highest == int(values.min()):
         raise InputError("all pixels are equal: it shows nothing; export it again")
-    bits = 8 if values.dtype == np.uint8 else next((bits for bits in _DEPTHS_BITS if highest < 2**bits), 16)
-    return values.astype(np.float32) / np.float32(2**bits - 1)
+    values, bits = _with_depth(values, highest, png.significant_bits if png else None)
+    carrier = Image.fromarray(values)
+    carrier.info = info | ({"exif": b"Exif\0\0" + png.exif} if png and png.exif else {})
+    image: NDArray[np.float32] = np.asarray(ImageOps.exif_transpose(carrier)).astype(np.float32)
+    image /= np.float32(2**bits - 1)
+    return image
 
 
-def _grey(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return a picture in colour whose channels agree as uint8 (rows, columns).
+def _refuse_unless_eight_bits(content: bytes) -> None:
+    """Refuse a JPEG that is cut short or that Pillow cannot name. Raises: InputError; CodestreamError."""
+    codestream = jpeg_codestream(content)
+    if codestream.bits != 8 or codestream.coding not in EIGHT_BIT_CODINGS:
+        raise InputError(f"{codestream.bits}-bit {codestream.coding} is not supported; save it as 16-bit grey PNG")
 
-    Raises: InputError where they do not, or where it is partly transparent.
+
+def _jpeg_values(content: bytes, picture: Image.Image) -> NDArray[np.uint8]:
+    """Return the grey values of a JPEG: uint8 (rows, columns).
+
+    Raises: InputError where it is in colour; ValueError where it is damaged.
     """
-    channels = np.asarray(picture.convert("RGBA"))
-    if channels[..., 3].min() < 255:
+    if picture.mode == "L":
+        return decode_jpeg(content, 1)
+    channels = decode_jpeg(content, 3)
+    return _one_of([channels[..., channel] for channel in range(3)], 255)
+
+
+def _png_values(png: PngChunks, picture: Image.Image) -> NDArray[Any]:
+    """Return the grey values of a PNG: uint8, uint16 or int32 (rows, columns).
+
+    Raises: InputError where it is in colour, or partly transparent; what Pillow raises where it is damaged.
+    """
+    if picture.mode in _GREY_MODES:
+        return np.asarray(picture)
+    if png.depth < 16:
+        pixels = np.asarray(picture.convert("RGBA"))
+        colours, alpha = [pixels[..., channel] for channel in range(3)], pixels[..., 3]
+    else:
+        *colours, alpha = deep_channels(png)
+        if png.colour == RGB:
+            colours, alpha = [*colours, alpha], _opacity([*colours, alpha], png.transparent)
+    if alpha.min() != alpha.max() or not alpha.any():
         raise InputError("it has transparent pixels; save it as 8- or 16-bit grey")
-    red, green, blue = (channels[..., channel].astype(np.int16) for channel in range(3))
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    if spread.max() > _CHANNEL_TOLERANCE:
-        raise InputError("it is in colour; give the greyscale radiograph")
-    return channels[..., 1].copy()
+    return _one_of(colours, max(int(colour.max()) for colour in colours))
+
+
+def _opacity(colours: Sequence[NDArray[np.uint16]], transparent: bytes | None) -> NDArray[np.bool_]:
+    """Return where pixels of 16 bits are opaque: all but those of the colour that tRNS names."""
+    if transparent is None:
+        return np.ones(1, dtype=np.bool_)
+    named = struct.unpack(">3H", transparent)
+    opaque: NDArray[np.bool_] = np.any([colour != key for colour, key in zip(colours, named, strict=True)], axis=0)
+    return opaque
+
+
+def _one_of(colours: Sequence[NDArray[Any]], highest: int) -> NDArray[Any]:
+    """Return the grey of colours that agree, each (rows, columns). Raises: InputError where they do not."""
+    tolerance = _CHANNEL_TOLERANCE * highest // 255
+    first = colours[len(colours) // 2]
+    for other in colours:
+        # A block at a time: a large picture in colour would else take five times its size.
+        for start in range(0, len(first), _BLOCK_ROWS):
+            block = first[start : start + _BLOCK_ROWS].astype(np.int32)
+            if np.abs(block - other[start : start + _BLOCK_ROWS]).max() > tolerance:
+                raise InputError("it is in colour; give the greyscale radiograph")
+    return np.ascontiguousarray(first)
+
+
+def _with_depth(values: NDArray[Any], highest: int, significant: int | None) -> tuple[NDArray[Any], int]:
+    """Return the values as the detector stored them, as far as that is known, and their depth in bits.
+
+    Where sBIT names the detector's depth, its values are either scaled up to all bits, as the specification asks:
+    then what it calls significant is taken. Or they lie in the lower bits, as many tools write them.
+    """
+    full = 8 if values.dtype == np.uint8 else 16
+    if significant and significant < full:
+        low = full - significant
+        kept = values >> low
+        remainder = values & ((1 << low) - 1)
+        repeated = (kept << low) >> significant if low <= significant else None
+        if not remainder.any() or (repeated is not None and np.array_equal(remainder, repeated)):
+            return kept, significant
+        if highest < 2**significant:
+            return values, significant
+    return values, 8 if full == 8 else next((bits for bits in _DEPTHS_BITS if highest < 2**bits), 16)

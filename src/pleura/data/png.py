@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pleura.data.png_chunks import deep_channels, png_of
 from pleura.dicom.limits import check_size
 from pleura.dicom.parse import collect_warnings
 from pleura.errors import InputError
@@ -78,7 +79,8 @@ def _read(path: Path) -> Png:
         transparency, palette = picture.info.get("transparency"), None
         if colour == PALETTE:
             palette = _palette(picture, transparency)
-        samples = _deep(path, colour) if depth == 16 and colour != GREY else np.asarray(picture)
+        is_deep = depth == 16 and colour != GREY
+        samples = np.dstack(deep_channels(png_of(path.read_bytes()))) if is_deep else np.asarray(picture)
     samples = samples.reshape(rows, columns, -1)
     if samples.shape[2] != _CHANNELS[colour]:
         raise InputError(f"its colour type {colour} came out as {samples.shape[2]} channels")
@@ -99,24 +101,3 @@ def _palette(picture: Image.Image, transparency: object) -> NDArray[np.uint8]:
     elif isinstance(transparency, int) and transparency < len(alpha):
         alpha[transparency] = 0
     return np.column_stack([colours, alpha])
-
-
-def _deep(path: Path, colour: int) -> NDArray[np.uint16]:
-    """Samples of 16 bits in several channels, (rows, columns, channels), of which Pillow keeps the higher bytes alone.
-
-    Its unpackers of either byte order each take the byte that they hold to be the higher one; the two bytes of grey
-    and of alpha are the four of an RGBA of 8 bits.
-    """
-    if colour == GREY_ALPHA:
-        four = _unpacked(path, "RGBA").astype(np.uint16)
-        return np.asarray(four[..., 0::2] << 8 | four[..., 1::2])
-    name = "RGB" if colour == RGB else "RGBA"
-    high, low = (_unpacked(path, f"{name};16{order}").astype(np.uint16) for order in "BL")
-    return np.asarray(high << 8 | low)
-
-
-def _unpacked(path: Path, raw_mode: str) -> NDArray[np.uint8]:
-    with Image.open(path, formats=("PNG",)) as picture:
-        codec, extents, offset, _ = picture.tile[0]
-        picture.tile = [(codec, extents, offset, raw_mode)]  # type: ignore[list-item]  # the plain form of every version
-        return np.asarray(picture)

@@ -26,9 +26,8 @@ from pleura.dicom.parse import DAMAGE
 from pleura.errors import InputError
 
 # What each transfer syntax allows in its codestream.
-_OF_EIGHT_BITS = (jpeg.BASELINE, jpeg.EXTENDED, jpeg.PROGRESSIVE)
 _CODINGS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys([uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit], _OF_EIGHT_BITS),
+    **dict.fromkeys([uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit], jpeg.EIGHT_BIT_CODINGS),
     **dict.fromkeys([uid.JPEGLossless, uid.JPEGLosslessSV1], (jpeg.LOSSLESS,)),
     **dict.fromkeys(uid.JPEGLSTransferSyntaxes, (jpeg.JPEG_LS,)),
     **dict.fromkeys([uid.JPEG2000Lossless, uid.JPEG2000], (jpeg2000.JPEG_2000,)),
@@ -179,7 +178,7 @@ def _refuse_unless_it_agrees(codestream: Codestream, dataset: Dataset, syntax: u
         inside = f"{codestream.rows} x {codestream.columns} of {codestream.samples} sample(s)"
         said = f"{dataset.Rows} x {dataset.Columns} of 1"
         raise InputError(f"its {coding} pixels are {inside}, its header says {said}; export it again")
-    if coding in _OF_EIGHT_BITS:
+    if coding in jpeg.EIGHT_BIT_CODINGS:
         if bits != 8:
             # GDCM decodes these, and shows 4095 as 0 wherever the compression overshoots.
             raise InputError(f"{bits}-bit {coding} is not supported; convert it, as by DCMTK's 'dcmdjpeg'")
@@ -200,7 +199,7 @@ def _refuse_unless_it_agrees(codestream: Codestream, dataset: Dataset, syntax: u
 
 def _decoder(codestream: Codestream) -> Callable[[Codestream, Dataset], NDArray[np.integer]]:
     """Return the one decoder of a coding; after a failure, another would fill what a cut frame lacks with grey."""
-    if codestream.coding in _OF_EIGHT_BITS:
+    if codestream.coding in jpeg.EIGHT_BIT_CODINGS:
         return lambda codestream, _: decode_jpeg(codestream.data, 1)
     if codestream.coding == jpeg2000.JPEG_2000:
         return lambda codestream, _: decode_jpeg2000(codestream)

@@ -14,9 +14,11 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from pleura.dicom.codestream import Codestream, CodestreamError, refuse_surplus
+from pleura.errors import InputError
 
 START = b"\xff\xd8\xff"
 BASELINE, EXTENDED, PROGRESSIVE = "JPEG baseline", "JPEG extended", "JPEG progressive"
+EIGHT_BIT_CODINGS = (BASELINE, EXTENDED, PROGRESSIVE)
 LOSSLESS, JPEG_LS = "JPEG lossless", "JPEG-LS"
 _CODINGS = {0xC0: BASELINE, 0xC1: EXTENDED, 0xC2: PROGRESSIVE, 0xC3: LOSSLESS, 0xF7: JPEG_LS}
 _EXOTIC = {*range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
@@ -31,7 +33,8 @@ _MAX_SCANS = 100
 def jpeg_codestream(data: bytes) -> Codestream:
     """Return what the first JPEG or JPEG-LS image in `data` says, its bytes to its end; what follows is not looked at.
 
-    Raises: CodestreamError where a header makes no sense, or the end or a part of the scans is missing.
+    Raises: CodestreamError where a header makes no sense, or the end or a part of the scans is missing; InputError for
+    kinds of JPEG that no decoder here reads.
     """
     coding, frame, scans = "", b"", list[bytes]()
     segments = list(_segments(data))
@@ -106,9 +109,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _refuse_unless_known(marker: int) -> None:
-    """Refuse a marker that no supported JPEG has between its headers. Raises: CodestreamError."""
+    """Refuse a marker that no supported JPEG has between its headers. Raises: CodestreamError; InputError."""
     if marker in _EXOTIC:
-        raise CodestreamError("it is arithmetic or hierarchical JPEG, which is not supported")
+        raise InputError("arithmetic or hierarchical JPEG is not supported; save it as baseline JPEG")
     if marker not in _CODINGS and marker not in _TABLES and marker != _SCAN:
         raise CodestreamError("it is damaged between its headers")
 

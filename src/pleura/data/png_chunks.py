@@ -1,0 +1,109 @@
+"""PNG beyond what Pillow tells: what its chunks say, and samples of 16 bits in colour or with alpha.
+
+Source: PNG Specification (W3C, third edition) 5 (chunks), 8 (interlace), 9 (filters), 11.3.1.1 (tRNS), 11.3.2.6 (sBIT).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY_ALPHA, RGB, RGBA = 4, 2, 6
+_CHANNELS = {GREY_ALPHA: 2, RGB: 3, RGBA: 4}
+# Adam7: first row, first column, and the steps between rows and between columns of each pass.
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+
+
+@dataclass(frozen=True)
+class PngChunks:
+    """The header of a PNG and the chunks that change what its pixels mean; `data` is its compressed pixels.
+
+    `significant_bits` is sBIT of the first channel, `transparent` tRNS, `exif` eXIf: None where there is none.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    colour: int
+    is_interlaced: bool
+    significant_bits: int | None
+    transparent: bytes | None
+    exif: bytes | None
+    data: bytes
+
+
+def png_of(content: bytes) -> PngChunks:
+    """Return what a PNG says of itself.
+
+    Raises: ValueError or struct.error where it is cut short, or where the checksum of a chunk is wrong.
+    """
+    chunks: dict[bytes, bytes] = {}
+    data: list[bytes] = []
+    position, kind = len(SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">L4s", content, position)
+        chunk = content[position + 8 : position + 8 + length]
+        (checksum,) = struct.unpack_from(">L", content, position + 8 + length)
+        if zlib.crc32(chunk, zlib.crc32(kind)) != checksum:
+            raise ValueError(f"wrong checksum of its {kind.decode('latin-1')} chunk")
+        if kind == b"IDAT":
+            data.append(chunk)
+        else:
+            chunks.setdefault(kind, chunk)
+        position += 12 + length
+    columns, rows, depth, colour, _, _, interlace = struct.unpack(">2L5B", chunks.get(b"IHDR", b""))
+    significant = chunks.get(b"sBIT", b"\0")[0] or None
+    extra = (significant, chunks.get(b"tRNS"), chunks.get(b"eXIf"))
+    return PngChunks(rows, columns, depth, colour, interlace == 1, *extra, b"".join(data))
+
+
+def deep_channels(png: PngChunks) -> list[NDArray[np.uint16]]:
+    """Return the channels of a PNG of 16 bits in colour or with alpha, each uint16 (rows, columns).
+
+    Pillow keeps 8 of these 16 bits. A filter works on each byte of a pixel by itself, so that one channel alone is a
+    filtered grey picture, which Pillow reads whole.
+
+    Raises: ValueError where there is less or more than the pixels of its size; zlib.error; OSError.
+    """
+    count = _CHANNELS[png.colour]
+    passes = _PASSES if png.is_interlaced else ((0, 0, 1, 1),)
+    # Of each pass: where its pixels go, and how many rows and columns it has.
+    grids = [
+        (np.s_[top::down, left::right], -(-(png.rows - top) // down), -(-(png.columns - left) // right))
+        for top, left, down, right in passes
+        if top < png.rows and left < png.columns
+    ]
+    inflater, size = zlib.decompressobj(), sum(rows * (1 + columns * 2 * count) for _, rows, columns in grids)
+    raw = np.frombuffer(inflater.decompress(png.data, size + 1), dtype=np.uint8)
+    if raw.size != size or not (inflater.eof or _ends(inflater)):
+        raise ValueError("its pixels are fewer or more than its size says")
+    channels = [np.zeros((png.rows, png.columns), dtype=np.uint16) for _ in range(count)]
+    start = 0
+    for where, rows, columns in grids:
+        end = start + rows * (1 + columns * 2 * count)
+        lines = raw[start:end].reshape(rows, -1)
+        for number, channel in enumerate(channels):
+            channel[where] = _unfiltered(lines, number, count)
+        start = end
+    return channels
+
+
+def _ends(inflater: zlib._Decompress) -> bool:
+    """Tell whether nothing but the checksum of the stream is left. Raises: zlib.error where that is wrong."""
+    return not inflater.decompress(inflater.unconsumed_tail, 1) and inflater.eof
+
+
+def _unfiltered(lines: NDArray[np.uint8], number: int, count: int) -> NDArray[np.uint16]:
+    """Return one of `count` channels of filtered lines, uint16 (rows, columns)."""
+    rows = len(lines)
+    samples = lines[:, 1:].reshape(rows, -1, count, 2)[:, :, number].reshape(rows, -1)
+    alone = np.concatenate([lines[:, :1], samples], axis=1)
+    stored = zlib.compress(alone.tobytes(), 0)
+    picture = Image.frombytes("I;16", (samples.shape[1] // 2, rows), stored, "zip", "I;16B")
+    return np.asarray(picture)
