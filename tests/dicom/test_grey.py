@@ -187,7 +187,6 @@ def test_what_is_still_a_number_is_read(write_dicom, attributes):
     "window",
     [
         {"WindowWidth": 0},
-        {"WindowWidth": -4096},
         {"WindowWidth": "0.5"},
         {"WindowWidth": 0, "VOILUTFunction": "SIGMOID"},
         {"WindowWidth": 0, "VOILUTFunction": "LINEAR_EXACT"},

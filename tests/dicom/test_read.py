@@ -387,6 +387,7 @@ def test_a_jpeg_that_contradicts_the_header_is_refused_before_gdcm_aborts(write_
         ({"Columns": 20001}, "24 x 20001"),
         ({"Rows": 19999, "Columns": 19999}, "19999 x 19999"),
         ({"Rows": 25}, "truncated"),
+        ({"WindowCenter": 2048, "WindowWidth": -4096}, "-4096 wide"),
         ({"WindowCenter": 100, "WindowWidth": 100, "VOILUTFunction": "CUBIC"}, "CUBIC"),
         ({"WindowCenter": 60000, "WindowWidth": 2}, "all pixels are equal"),
         ({"RescaleSlope": 0, "RescaleIntercept": 0}, "all pixels are equal"),

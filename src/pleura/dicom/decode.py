@@ -23,7 +23,7 @@ from pleura.dicom.jpeg import decode_jpeg, jpeg_codestream, refuse_surplus_of_jp
 from pleura.dicom.jpeg2000 import decode_jpeg2000, jpeg2000_codestream
 from pleura.dicom.packbits import decode_rle
 from pleura.dicom.parse import DAMAGE
-from pleura.errors import InputError
+from pleura.errors import InputError, excerpt
 
 # What each transfer syntax allows in its codestream.
 _CODINGS: dict[str, tuple[str, ...]] = {
@@ -73,13 +73,13 @@ def decode(dataset: Dataset) -> NDArray[np.integer]:
 def _unsupported(syntax: uid.UID) -> str:
     """Say of a transfer syntax that pleura does not read it, by its name where it has one."""
     if syntax.is_private or syntax.name == syntax:
-        return f"its {'private ' if syntax.is_private else ''}transfer syntax {str(syntax)[:64]} is not supported"
+        return f"its {'private ' if syntax.is_private else ''}transfer syntax {excerpt(syntax)} is not supported"
     return f"its compression, {syntax.name}, is not supported"
 
 
 def _several_frames(dataset: Dataset, count: int) -> InputError:
     stated = dataset.get("NumberOfFrames")
-    said = "is missing" if stated in (None, "") else f"says {stated}"
+    said = "is missing" if stated in (None, "") else f"says {excerpt(stated)}"
     return InputError(f"it holds {count} frames, although Number of Frames {said}; export one radiograph per file")
 
 

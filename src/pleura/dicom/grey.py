@@ -202,7 +202,9 @@ def _depth_note(name: str, table: Table) -> tuple[str, ...]:
 def _window(dataset: Dataset) -> tuple[tuple[float, float, str] | None, tuple[str, ...]]:
     """Return centre, width and function of the first window, or None where there is none, or none that shows anything.
 
-    Raises: InputError for an unknown function.
+    A negative width is refused: who writes it may mean an inversion.
+
+    Raises: InputError for that, and for an unknown function.
     Source: DICOM PS3.3 C.11.2.1.2.1 (width at least 1), C.11.2.1.3 (more than 0).
     """
     try:
@@ -214,6 +216,8 @@ def _window(dataset: Dataset) -> tuple[tuple[float, float, str] | None, tuple[st
     function = (text(dataset, "VOILUTFunction") or "LINEAR").upper()
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         raise InputError(f"its VOI LUT Function {excerpt(function)!r} is unknown; export it with a LINEAR window")
+    if width < 0:
+        raise InputError(f"its window is {width:g} wide; remove the window or export it again")
     if width < 1 if function == "LINEAR" else width <= 0:
         return None, (f"Window Width is {width:g}, which shows nothing: {_FULL_RANGE_INSTEAD}",)
     return (centre, width, function), ()
