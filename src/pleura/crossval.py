@@ -28,10 +28,11 @@ from pleura.errors import OutputError, PleuraError
 from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
 from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
-from pleura.learn.run import BEST, STATE
+from pleura.learn.run import BEST, STATE, Run, changed_settings
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
 from pleura.measure.triplet import Histograms, prevalence_weights, search
+from pleura.model.device import chosen_device
 from pleura.predict import Predictor
 from pleura.settings import Recipe
 from pleura.train import train
@@ -80,6 +81,9 @@ def train_folds(
         raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")
     for fold in folds:  # told before the first fold trains, not when a later one begins
         refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
+    for fold in begun:  # before any fold goes on, or a recipe.yaml is written anew
+        if state := Run(out / f"fold-{fold}").state(resume, None):
+            changed_settings(state, recipe, dataset.data_hash, dataset.folder)
     _refuse_leaking_teachers(recipe, dataset, folds)
     if parallel > 1:
         _side_by_side(recipe, dataset, out, folds, parallel, tensorboard)
@@ -104,6 +108,8 @@ def _side_by_side(
 ) -> None:
     write_atomically(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
     words = [sys.executable, "-m", "pleura", "train", str(out / "recipe.yaml"), "--data", str(dataset.folder)]
+    device = chosen_device()
+    words += ["--device", str(device)] if device is not None else []
     words += ["--out", str(out), "--resume", *(["--tensorboard"] if tensorboard else [])]
     waiting, free, failed = list(folds), list(range(parallel)), []
     running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.prepare import Prepared
     from pleura.recalibrate import Recalibrated
     from pleura.score import Score
+    from pleura.settings import Recipe
     from pleura.tune import Tuned
 
 
@@ -33,6 +34,44 @@ def prepared(made: Prepared, out: Path) -> Iterator[str]:
         yield f"  {count} {kind}: {first.file or first.image_id} ({first.reason}){more}"
     if card["problems"]:
         yield f"  all of them with reasons: {out / 'problems.csv'}"
+
+
+def resolved(recipe: Recipe) -> Iterator[str]:
+    """What a recipe comes to: its net, and by stage the settings that matter or are not the default."""
+    from pleura.config import idle_settings
+    from pleura.settings import StageConfig
+
+    net = ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if key in _NET)
+    yield f"{recipe.name}: {net}; seed {recipe.seed}, tta {recipe.tta}"
+    stages = [_flat(stage.model_dump(exclude={"name"})) for stage in recipe.stages]
+    defaults = _flat(StageConfig(name="a").model_dump(exclude={"name"}))
+    idle = idle_settings(recipe)
+    keys = [key for key in defaults if key in _ALWAYS or any(stage.get(key) != defaults[key] for stage in stages)]
+    width = max(map(len, keys)) + 2
+    yield f"  {'stage':<{width}}" + "".join(f"{stage.name:<14} " for stage in recipe.stages).rstrip()
+    for key in keys:
+        yield f"  {key:<{width}}" + "".join(f"{_short(stage.get(key)):<14} " for stage in stages).rstrip()
+    yield from (f"  {each}" for each in idle)
+
+
+_NET = ("architecture", "encoder", "pretrained", "in_channels", "decoder_widths", "normalisation", "output_stride")
+_ALWAYS = (
+    *("size_px", "epochs", "batch_size", "optimizer", "lr", "positive_rate", "loss.bce", "loss.dice"),
+    *("schedule.name", "select"),
+)
+
+
+def _flat(document: dict[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {path + key: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return f"{value:g}" if isinstance(value, float) else f"{value}"
 
 
 def trained(model: Path, run: Path, data: Path) -> Iterator[str]:

@@ -63,9 +63,9 @@ def train(
     refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
     _refuse_what_cannot_run(recipe, accelerator.num_processes, stage, weights)
     state = run.state(resume, stage)
-    changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder) if state else []
     if state and stage is None:
         refuse_other_stages(state, recipe)
+    changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder, stage) if state else []
     begun_at = stage not in (None, recipe.stages[0].name)
     learner = Learner(recipe, dataset, accelerator, fold, fresh=not (state or weights or begun_at))
     changes += learner.changed_teachers(state) if state else []
@@ -75,7 +75,7 @@ def train(
         if state and weights and stage is None:
             logger.info("--weights is not used: the run goes on from its own state")
         for change in changes:
-            logger.info("resumed with another setting: %s", change)
+            logger.info("resumed with another setting, from here on: %s", change)
         training.all_stages(tensorboard)
     return run.folder
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from typing import get_args
@@ -205,3 +208,61 @@ def test_all_folds_are_trained_by_one_command(pleura, dataset, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "mean over folds (sd)" in done.stdout
     assert (tmp_path / "folds.json").exists()
+
+
+def test_resuming_a_finished_run_with_other_settings_is_refused_and_its_recipe_stays(pleura, dataset, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    written = tmp_path / "run" / "fold-0" / "recipe.yaml"
+    before = written.read_bytes()
+    asked = ("train", SMOKE, "training.lr=5e-4", "--data", dataset, "--out", tmp_path / "run", "--resume")
+    refused(pleura(*asked), "stages.0.lr was 0.002, is 0.0005", "--stage low begins it again", "choose another --out")
+    assert written.read_bytes() == before
+
+
+def test_train_shows_what_its_settings_come_to(pleura, tmp_path):
+    words = ("train", SMOKE, "training.lr=5e-4", "stages.high.lr=1e-4", "--data", tmp_path / "no", "--out", tmp_path)
+    done = pleura(*words)
+    assert re.search(r"stage +low +high\n", done.stdout)
+    assert re.search(r"lr +0.0005 +0.0001\n", done.stdout)
+    assert pleura(*words, "-q").stdout == ""
+
+
+def test_a_wrong_net_is_named_with_the_other_faults_of_the_command_line(pleura, tmp_path):
+    words = ("training.lr=abc", "model.encoder=resnet43", "--data", tmp_path / "no", "-o", tmp_path / "run")
+    refused(
+        pleura("train", SMOKE, *words), "training.lr: input", "no net 'resnet43'; did you mean one of: resnet", "34"
+    )
+
+
+def test_every_command_takes_the_habits_of_command_lines(pleura):
+    for verb in ("prepare", "train", "evaluate", "predict", "recipes", "demo", "doctor"):
+        done = pleura(verb, "-h")
+        assert done.returncode == 0
+        assert all(option in done.stdout for option in ("-q, --quiet", "-v, --verbose", "-h, --help"))
+    assert "pleura[track]" in pleura("train", "-h").stdout
+    assert "-o, --out" in pleura("predict", "-h").stdout
+    assert "Did you mean 'train'?" in pleura("trian").stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "tune", "recalibrate", "compare", "demo", "doctor"])
+def test_a_command_that_runs_a_net_takes_the_device(pleura, verb):
+    assert "--device" in pleura(verb, "-h").stdout
+
+
+def test_a_device_that_is_not_there_is_one_line(pleura, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    refused(pleura("predict", phantoms / "dicom", "-o", tmp_path, "--device", "cuda"), "device cuda: torch finds none")
+    assert pleura("recipes", "smoke").returncode == 0
+
+
+def test_verbose_says_what_a_refusal_comes_from(pleura, tmp_path):
+    (tmp_path / "r.yaml").write_text("a: b: c")
+    done = pleura("train", tmp_path / "r.yaml", "--data", tmp_path, "--out", tmp_path / "o", "-v")
+    assert "\n  because of ScannerError: " in done.stderr
+
+
+def test_a_shell_completes_commands_without_torch(tmp_path):
+    code = "import sys; from pleura.cli import app\ntry: app()\nfinally: sys.exit('torch' in sys.modules)"
+    asked = os.environ | {"_PLEURA_COMPLETE": "complete_bash", "COMP_WORDS": "pleura tr", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=asked)
+    assert (done.returncode, done.stdout.strip()) == (0, "train")

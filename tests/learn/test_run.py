@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +84,33 @@ def test_changed_settings_are_told_and_another_net_or_other_data_refused(tmp_pat
     other = RECIPE.model_copy(update={"model": RECIPE.model.model_copy(update={"bottleneck": "scse"})})
     with pytest.raises(OutputError, match=r"model\.bottleneck is not what this run began with"):
         changed_settings(state_of(), other, "d", tmp_path)
+
+
+def resumed(progress, **changes):
+    """What is told of a run of two stages that goes on with other settings of them."""
+    state = state_of(progress={"epoch": 0, "closed": False, **progress})
+    state["recipe"] = TWO_STAGES.model_dump(mode="json")
+    stages = [stage.model_copy(update=changes.get(stage.name, {})) for stage in TWO_STAGES.stages]
+    return changed_settings(state, TWO_STAGES.model_copy(update={"stages": stages}), "d", Path("data"))
+
+
+TWO_STAGES = parse_recipe({"stages": [{"name": "low", "epochs": 3}, {"name": "high", "epochs": 3}]})
+
+
+def test_a_stage_that_runs_or_is_to_come_may_change():
+    assert resumed({"stage": 0, "epoch": 1}, low={"lr": 0.5}) == ["stages.0.lr was 0.0001, is 0.5"]
+    assert resumed({"stage": 0, "epoch": 1}, high={"size_px": 64}) == ["stages.1.size_px was 512, is 64"]
+    assert resumed({"stage": 1, "epoch": 3, "closed": True}, high={"epochs": 4}) == ["stages.1.epochs was 3, is 4"]
+
+
+def test_a_change_that_comes_too_late_is_refused_with_the_way_out():
+    finished = r"stages.0.lr was 0.0001, is 0.5, but that stage is finished \(--stage low begins it again\)"
+    with pytest.raises(OutputError, match=finished):
+        resumed({"stage": 1}, low={"lr": 0.5})
+    with pytest.raises(OutputError, match=r"stages\.1\.batch_size .* is finished"):
+        resumed({"stage": 1, "epoch": 3, "closed": True}, high={"batch_size": 2})
+    with pytest.raises(OutputError, match=r"the epochs of that stage were scored otherwise \(--stage high begins it"):
+        resumed({"stage": 1, "epoch": 1}, high={"size_px": 64})
 
 
 def test_a_run_that_began_before_a_setting_of_the_net_goes_on_with_its_default(tmp_path):

@@ -21,6 +21,7 @@ from pleura.cli.doctor import doctor
 from pleura.cli.evaluate import evaluate
 from pleura.cli.import_recipe import import_recipe
 from pleura.cli.import_weights import import_weights
+from pleura.cli.options import with_habits
 from pleura.cli.pack import pack
 from pleura.cli.predict import predict
 from pleura.cli.prepare import prepare
@@ -40,6 +41,10 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except PleuraError as error:
             typer.echo(f"pleura: {error}", err=True)
+            cause = error.__cause__ if logging.getLogger("pleura").level <= logging.DEBUG else None
+            while cause is not None:  # of pleura --verbose
+                typer.echo(f"  because of {type(cause).__name__}: {cause}", err=True)
+                cause = cause.__cause__ or cause.__context__
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo(
@@ -53,8 +58,9 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # or pleura[track] would be taken for markup
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Find and outline pneumothorax on chest radiographs. Research software, not a medical device.",
 )
 
@@ -76,9 +82,12 @@ def _options(
     logger.setLevel(logging.INFO)
 
 
+_NETS = ("train", "evaluate", "predict", "tune", "recalibrate", "pack", "compare", "demo", "doctor")
+"""The commands that run a net, and so take --device."""
+
 for _command, _example in (
     (prepare, "--images dicom-images-train --masks train-rle.csv --out siim"),
-    (train, "recipes/densenet121.yaml training.epochs=5 --data siim --out run"),
+    (train, "densenet121 training.epochs=5 --data siim --out run"),
     (evaluate, "run --data siim"),
     (predict, "patient.dcm folder/ 'study/*.png' --out found"),
     (tune, "run --data siim"),
@@ -94,7 +103,7 @@ for _command, _example in (
     (doctor, "folds.csv --patients siim-nih-id.csv --masks train-rle.csv"),
 ):
     _name = _command.__name__.replace("_", "-")
-    app.command(_name, epilog=f"Example: pleura {_name} {_example}")(_command)
+    app.command(_name, epilog=f"Example: pleura {_name} {_example}")(with_habits(_command, _name in _NETS))
 
 
 def main() -> None:

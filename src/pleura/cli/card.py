@@ -16,7 +16,9 @@ def card(
     evaluation: Annotated[
         Path | None, typer.Option(help="A report.json, or its folder, to put into the checkpoint.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The .md file to write; with --evaluation, the checkpoint.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The .md file to write; with --evaluation, the checkpoint.")
+    ] = None,
 ) -> None:
     """Print the card of a model: what it is, what it learned from, its scores with intervals, where it fails."""
     from pleura.card import attach

@@ -17,7 +17,7 @@ def compare(
     data: Annotated[Path | None, typer.Option(help="Of models: the dataset folder.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Of masks: the true ones, as in pleura score.")] = None,
     patients: Annotated[Path | None, typer.Option(help="Of masks: csv with ImageId, patient.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for compare.json.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for compare.json.")] = None,
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap, and exchanges of the test.")] = 1000,
 ) -> None:
     """Tell two models, or two sets of masks, apart on the same cases, or say plainly that the data cannot."""

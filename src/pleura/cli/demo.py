@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 
-def demo(out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("demo")) -> None:
+def demo(out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("demo")) -> None:
     """The whole flow on phantom radiographs, in minutes: prepare, train, evaluate, predict, one page to look at."""
     from pleura.demo import demo as run
 

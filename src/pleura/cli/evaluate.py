@@ -16,7 +16,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, a run's folder, or default.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
     split: Annotated[SplitName | None, typer.Option(help="By default val, or all if the model met none.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The report's folder; by default beside the model.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The report's folder; by default beside the model.")
+    ] = None,
     tta: Annotated[Tta | None, typer.Option(help="flip: mean with the mirrored image; by default as trained.")] = None,
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
 ) -> None:

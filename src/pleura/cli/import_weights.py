@@ -26,7 +26,7 @@ class InputScaling(str, Enum):
 def import_weights(
     file: Annotated[Path, typer.Argument(help="A state dict, .pth or .safetensors; nothing else is unpickled.")],
     architecture: Annotated[Architecture, typer.Option(help="Which of the published nets.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint to write, a .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write, a .safetensors file.")],
     encoder: Annotated[str | None, typer.Option(help="Of a unet; by default told from the file.")] = None,
     size: Annotated[int, typer.Option(min=32, help="Side of the images that it was trained on.")] = 1024,
     input_scaling: Annotated[

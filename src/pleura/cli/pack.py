@@ -14,7 +14,7 @@ from pleura.shipped import named
 
 def pack(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, or the folder of one.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
     card: Annotated[Path | None, typer.Option(help="A YAML file of what its users have to know.")] = None,
 ) -> None:
     """Make a checkpoint small, to hand it to others: large tensors in float16, the header as it is, and a card."""

@@ -13,7 +13,7 @@ from pleura.shipped import DEFAULT, is_default, model_path, named
 
 def predict(
     inputs: Annotated[list[str], typer.Argument(help="DICOM, PNG or JPEG files, folders, or patterns.")],
-    out: Annotated[Path, typer.Option(help="The folder of results.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of results.")],
     model: Annotated[
         Path, typer.Option(parser=named, metavar="<path>", help="A checkpoint, or a run's folder.")
     ] = Path(DEFAULT),

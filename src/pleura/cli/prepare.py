@@ -22,7 +22,7 @@ class RleGrid(str, Enum):
 def prepare(
     images: Annotated[Path, typer.Option(help="Folder of DICOM, PNG or JPEG files, searched to any depth.")],
     masks: Annotated[list[Path], typer.Option(help="SIIM csv, or folder of mask PNGs named ID.png; repeatable.")],
-    out: Annotated[Path, typer.Option(help="The dataset folder to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The dataset folder to write.")],
     size: Annotated[int, typer.Option(min=32, help="Side of the square images; prepare once, at the largest.")] = 1024,
     patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; else DICOM PatientID.")] = None,
     folds: Annotated[str, typer.Option(help="How many, or a csv with ImageId and fold, or split (train, val).")] = "5",

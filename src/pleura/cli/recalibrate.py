@@ -18,7 +18,7 @@ def recalibrate(
         typer.Argument(parser=named, help="The checkpoint to begin with; it is left as it is."),
     ],
     data: Annotated[Path, typer.Option(help="A dataset of local cases, fifty or more.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
     objective: Goal = ObjectiveName.siim_dice,
     prevalence: Annotated[
         float, typer.Option(help="Share of positives that scores are weighted to; 0: as the local cases are.")

@@ -27,7 +27,7 @@ def score(
         Scored, typer.Option(help="truth: an image without a prediction counts as empty; both: it is left out.")
     ] = Scored.truth,
     grid: Annotated[str | None, typer.Option(help="ROWSxCOLUMNS that runs count; by default 1024x1024.")] = None,
-    out: Annotated[Path | None, typer.Option(help="A folder for score.json and cases.csv.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for score.json and cases.csv.")] = None,
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
 ) -> None:
     """Score masks that any tool wrote: next to their floor, with intervals, and with the faults that numbers hide."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pleura import say
 from pleura.shipped import named
+
+if TYPE_CHECKING:  # it imports pydantic, which --help is not to wait for
+    from pleura.settings import Ensemble, Recipe
 
 
 def train(
@@ -18,7 +22,7 @@ def train(
         list[str] | None, typer.Argument(help="key=value: training.lr=1e-4, stages.low.epochs=2.")
     ] = None,
     data: Annotated[Path, typer.Option(help="The dataset folder of pleura prepare.")] = ...,  # type: ignore[assignment]
-    out: Annotated[Path, typer.Option(help="The run's folder.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = ...,  # type: ignore[assignment]
     fold: Annotated[str, typer.Option(help="The fold to hold out for validation, or all: each in turn.")] = "0",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     stage: Annotated[str | None, typer.Option(help="Begin at this stage, from what the one before has left.")] = None,
@@ -29,29 +33,24 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
 ) -> None:
     """Train a recipe on all folds but one, or on each of them."""
-    from pleura.recipes import load_experiment, load_members
+    from pleura.recipes import load_members
     from pleura.settings import Ensemble
 
-    if not re.fullmatch(r"[0-9]+|all", fold):
-        raise typer.BadParameter(f"{fold!r} is neither a number nor all", param_hint="--fold")
-    if stage and (resume or fold == "all"):
-        raise typer.BadParameter("goes neither with --resume nor with --fold all", param_hint="--stage")
-    if parallel > 1 and fold != "all":
-        raise typer.BadParameter("goes with --fold all", param_hint="--parallel")
-    if fold == "all" and weights:
-        raise typer.BadParameter("its cases would be validation cases of some fold", param_hint="--weights")
-    settings = load_experiment(
-        recipe, overrides or [], strict=True
-    )  # before torch is imported, so that a typo is told at once
+    _refuse_wrong_usage(fold, stage, resume, parallel, weights)
+    if weights and any(word.startswith("model.pretrained=") for word in overrides or ()):
+        raise typer.BadParameter("it takes the place of model.pretrained; leave one out", param_hint="--weights")
+    settings = _settings(recipe, overrides or [])
     if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
     from pleura.data.dataset import Dataset
     from pleura.learn.processes import end_processes, is_first_process
     from pleura.model import check_model
 
-    recipes = load_members(settings, overrides or []).values() if isinstance(settings, Ensemble) else [settings]
+    recipes = list(load_members(settings, overrides or []).values()) if isinstance(settings, Ensemble) else [settings]
     for each in recipes:
-        check_model(each.model)
+        check_model(each.model, begins=not (resume or stage or weights))
+    if is_first_process():
+        logging.getLogger("pleura").info("\n".join(line for each in recipes for line in say.resolved(each)))
     dataset = Dataset(data)
     if isinstance(settings, Ensemble):
         from pleura.ensemble import train_ensemble
@@ -72,3 +71,50 @@ def train(
     if is_first_process():
         typer.echo("\n".join(lines))
     end_processes()
+
+
+def _refuse_wrong_usage(fold: str, stage: str | None, resume: bool, parallel: int, weights: Path | None) -> None:
+    if not re.fullmatch(r"[0-9]+|all", fold):
+        raise typer.BadParameter(f"{fold!r} is neither a number nor all", param_hint="--fold")
+    if stage and (resume or fold == "all"):
+        raise typer.BadParameter("goes neither with --resume nor with --fold all", param_hint="--stage")
+    if parallel > 1 and fold != "all":
+        raise typer.BadParameter("goes with --fold all", param_hint="--parallel")
+    if fold == "all" and weights:
+        raise typer.BadParameter("its cases would be validation cases of some fold", param_hint="--weights")
+
+
+def _settings(recipe: Path, overrides: list[str]) -> Recipe | Ensemble:
+    """The settings, before torch is imported, so that a typo is answered at once; all that is wrong with them together.
+
+    Only where something is wrong anyway, the net that the command line asks for is looked at too.
+    """
+    from pleura.errors import ConfigError
+    from pleura.recipes import load_experiment
+
+    try:
+        return load_experiment(recipe, overrides, strict=True)
+    except ConfigError as error:
+        net = [word for word in overrides if word.startswith("model.")]
+        fault = _fault_of_net(recipe, net) if net else None
+        raise ConfigError(f"{error}; {fault}" if fault else str(error)) from error
+
+
+def _fault_of_net(recipe: Path, overrides: list[str]) -> str | None:
+    from pleura.errors import PleuraError
+    from pleura.recipes import load_experiment
+    from pleura.settings import Recipe
+
+    try:
+        settings = load_experiment(recipe, overrides)
+    except PleuraError:
+        return None  # it has been said
+    if not isinstance(settings, Recipe):
+        return None
+    from pleura.model import check_model
+
+    try:
+        check_model(settings.model)
+    except PleuraError as error:
+        return str(error)
+    return None

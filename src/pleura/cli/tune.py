@@ -41,7 +41,9 @@ def tune(
     alpha: Alpha = 0.05,
     confidence: Confidence = 0.95,
     resamples: Annotated[int, typer.Option(min=10, help="Searches that tell how much the triplet wavers.")] = 50,
-    out: Annotated[Path | None, typer.Option(help="A tuned copy of the one checkpoint, which stays as it is.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A tuned copy of the one checkpoint, which stays as it is.")
+    ] = None,
 ) -> None:
     """Find the best triplet for a model and calibrate it; writes both into the model, with an honest estimate."""
     from pleura.measure.objectives import Objective

@@ -221,10 +221,14 @@ class Run:
         return self.folder / "state" / f"top-{stage}-{epoch:04d}.safetensors"
 
 
-def changed_settings(state: Mapping[str, Any], recipe: Recipe, data_sha256: str, data: Path) -> list[str]:
+def changed_settings(
+    state: Mapping[str, Any], recipe: Recipe, data_sha256: str, data: Path, begin_at: str | None = None
+) -> list[str]:
     """The settings in which a resumed run departs from how it began, one sentence each.
 
-    Raises: OutputError for other data or another net.
+    begin_at: the stage that is begun again, and those after it; without, the run goes on where it stopped.
+    Raises: OutputError for other data or another net, or a change that comes too late to do what it says: in a stage
+    that is finished, or to the score of one that has been choosing epochs by another.
     """
     if state["data_sha256"] != data_sha256:
         raise OutputError(f"{data}: is not the dataset that this run began with; choose another --out")
@@ -236,7 +240,32 @@ def changed_settings(state: Mapping[str, Any], recipe: Recipe, data_sha256: str,
     other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
     if other_net:
         raise OutputError(f"{other_net} is not what this run began with; choose another --out")
-    return [f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed]
+    told = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
+    late = [told[key] + why for key in changed if key in before and (why := _too_late(key, state, recipe, begin_at))]
+    if late:
+        raise OutputError(f"{'; '.join(late)}; leave that as it was, or choose another --out")
+    if "model.pretrained" in told:
+        told["model.pretrained"] += ", which changes nothing: the run has weights of its own"
+    return list(told.values())
+
+
+def _too_late(key: str, state: Mapping[str, Any], recipe: Recipe, begin_at: str | None) -> str | None:
+    """Why a setting of a stage cannot be changed any more, and the way out; None if it can."""
+    _, number, *rest = [*key.split("."), "", ""]
+    names = [stage.name for stage in recipe.stages]
+    if not key.startswith("stages.") or int(number) >= len(names):
+        return None
+    position, progress = int(number), state["progress"]
+    again = f" (--stage {names[position]} begins it again)"
+    if begin_at is not None:
+        return ", but that stage is kept" + again if position < names.index(begin_at) else None
+    stage = recipe.stages[min(progress["stage"], len(names) - 1)]
+    goes_on = not progress["closed"] or progress["epoch"] < stage.epochs
+    if position < progress["stage"] or (position == progress["stage"] and not goes_on):
+        return ", but that stage is finished" + again
+    if position == progress["stage"] and progress["epoch"] and rest[0] in ("size_px", "select"):
+        return ", but the epochs of that stage were scored otherwise" + again
+    return None
 
 
 def refuse_other_stages(state: Mapping[str, Any], recipe: Recipe) -> None:

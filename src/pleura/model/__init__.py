@@ -24,14 +24,15 @@ __all__ = ["ARCHITECTURES", "Outputs", "build_model", "check_model"]
 ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], nn.Module]] = {"unet": UNet, "albunet": AlbuNet}
 
 
-def check_model(config: ModelConfig) -> None:
-    """Refuse a net that cannot be built, before any data is read.
+def check_model(config: ModelConfig, begins: bool = False) -> None:
+    """Refuse a net that cannot be built, before any data is read; one that begins, also without its pretrained weights.
 
-    Raises: ConfigError for settings that do not fit, InputError for a file of weights that is not there.
+    Raises: ConfigError for settings that do not fit, InputError for weights that are not there and cannot be had.
     """
     if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
         raise InputError(f"model.pretrained: there is no file {config.pretrained}; give a path, true or false")
-    build_model(config.model_copy(update={"pretrained": False}))
+    downloads = begins and config.pretrained is True
+    build_model(config if downloads else config.model_copy(update={"pretrained": False}))
 
 
 def build_model(config: ModelConfig | Mapping[str, Any]) -> nn.Module:

@@ -6,13 +6,34 @@ import torch
 
 from pleura.errors import InputError
 
+_chosen: torch.device | None = None
+
+
+def use_device(name: str) -> None:
+    """Let every net of this process run on a device where its caller names none; `auto`: as `pick_device` chooses.
+
+    Raises: InputError as `pick_device`.
+    """
+    global _chosen
+    _chosen = None if name == "auto" else pick_device(name)
+    if _chosen is not None and _chosen.type == "cuda":
+        torch.cuda.set_device(_chosen)  # for whoever asks torch for "cuda", as accelerate does
+
+
+def chosen_device() -> torch.device | None:
+    """The device of `use_device`, if one was named."""
+    return _chosen
+
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`; by default, or for `auto`, the GPU if there is one.
+    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`; by default that of
+    `use_device`; for `auto`, or if none was named, the GPU if there is one.
 
     `auto` chooses between CUDA (ROCm's too) and the CPU; others are for whoever names them.
     Raises: InputError, with the devices of this machine, for a name that is none or a device that is not there.
     """
+    if name is None and _chosen is not None:
+        return _chosen
     if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

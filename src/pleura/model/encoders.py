@@ -5,7 +5,9 @@ Source: https://github.com/huggingface/pytorch-image-models (`features_only`).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.errors import ConfigError, InputError
+from pleura.model.download import offline_unless_reachable, why_not_downloaded
 from pleura.model.mobilenet import MobileNetV2
 from pleura.model.weights import fold_to_one_channel, read_weights
 
@@ -106,8 +109,9 @@ class Encoder(nn.Module):
 def _of_timm(name: str, in_channels: int, download: bool) -> _Pyramid:
     models = import_timm().models
     if not models.is_model(name):
-        close = ", ".join(models.list_models(f"*{name.split('_')[0]}*")[:5])
-        meant = f"did you mean one of: {close}?" if close else "see timm.list_models()"
+        known = models.list_models()
+        close = [each for each in known if name.split("_")[0] in each][:5] or get_close_matches(name, known, n=5)
+        meant = f"did you mean one of: {', '.join(close)}?" if close else "see timm.list_models()"
         raise ConfigError(f"model.encoder: timm has no net {name!r}; {meant}")
     net = _create(name, in_channels, download)
     channels, reductions = list(net.feature_info.channels()), list(net.feature_info.reduction())
@@ -123,13 +127,14 @@ def _of_timm(name: str, in_channels: int, download: bool) -> _Pyramid:
 
 def _create(name: str, in_channels: int, download: bool) -> Any:
     try:
-        return import_timm().create_model(name, features_only=True, in_chans=in_channels, pretrained=download)
+        with offline_unless_reachable() if download else nullcontext():
+            return import_timm().create_model(name, features_only=True, in_chans=in_channels, pretrained=download)
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"model.encoder: {name} has no feature pyramid in timm ({error}); choose another") from error
     except (OSError, RuntimeError) as error:
         if not download:
             raise ConfigError(f"model.encoder: {name} takes no such input ({error})") from error
-        reason = " ".join(str(error).split())[:160]
+        reason = why_not_downloaded(error)
         raise InputError(
             f"the weights of {name} could not be downloaded ({reason}); "
             "set model.pretrained to a local file with timm's key names, or to false"

@@ -7,6 +7,7 @@ import os
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
+from pleura.model.device import chosen_device
 from pleura.settings import Recipe
 
 
@@ -21,7 +22,8 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     )
     unused = DistributedDataParallelKwargs(find_unused_parameters=idle)
     # Without being told, accelerate takes processes on CPUs for so many runs of one.
-    on_cpus = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    on_cpus = not _on_gpu() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    on_cpus = on_cpus or getattr(chosen_device(), "type", None) == "cpu"
     return Accelerator(mixed_precision=precision(), cpu=on_cpus, kwargs_handlers=[unused])
 
 
@@ -30,6 +32,11 @@ def precision() -> str:
 
     A T4 or V100 accepts bfloat16 and emulates it, at a fraction of its speed.
     """
-    if not torch.cuda.is_available():
+    if not _on_gpu():
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def _on_gpu() -> bool:
+    chosen = chosen_device()
+    return torch.cuda.is_available() if chosen is None else chosen.type == "cuda"
