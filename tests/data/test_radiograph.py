@@ -198,6 +198,22 @@ def test_an_input_that_names_nothing_is_refused(archive, name):
     assert str(archive / name) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("density", "orientation", "aspect"),
+    [((100, 200), 1, 0.5), ((200, 100), 1, 2), ((200, 100), 6, 0.5), ((100, 100), 1, 1), ((72, 1), 1, 1)],
+)
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_whose_pixels_are_not_square_is_shown_with_square_ones(tmp_path, name, density, orientation, aspect):
+    exif = Image.Exif()
+    exif[274] = orientation
+    radiograph = read_radiograph(save(tmp_path / name, np.tile(RAMP_8, (2, 1)), exif=exif, dpi=density))
+    assert radiograph.pixel_aspect == pytest.approx(aspect, rel=1e-3)
+    rows, columns = radiograph.shape
+    assert (rows > columns) == (orientation == 1)
+    assert radiograph.image.shape == (round(rows * max(1, aspect)), round(columns * max(1, 1 / aspect)))
+    assert len(radiograph.notes) == int(aspect != 1)
+
+
 # The square grid
 
 

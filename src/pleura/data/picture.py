@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from pleura.data.png_chunks import RGB, PngChunks, deep_channels, png_of
 from pleura.dicom.jpeg import EIGHT_BIT_CODINGS, decode_jpeg, jpeg_codestream
 from pleura.dicom.limits import check_size, max_bytes
 from pleura.dicom.parse import collect_warnings
+from pleura.dicom.square_pixels import LARGEST_ASPECT, SAME_ASPECT
 from pleura.errors import InputError, excerpt
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -51,6 +52,25 @@ def picture_pixels(path: Path) -> int:
             return picture.width * picture.height
     except _UNREADABLE:
         return 0
+
+
+def picture_aspect(path: Path) -> float:
+    """Return how many times as high as wide a pixel of a PNG or JPEG is; 1 where it is square, or not known.
+
+    Source: PNG 11.3.4.3 (pHYs), JFIF 1.02 (Xdensity, Ydensity).
+    """
+    try:
+        with collect_warnings(), Image.open(path, formats=_FORMATS) as picture:
+            info = picture.info
+            density = info.get("jfif_density") if picture.format == "JPEG" else info.get("aspect") or info.get("dpi")
+            across, down = (float(one) for one in density or (1, 1))
+            aspect = across / down
+            if not 1 / LARGEST_ASPECT <= aspect <= LARGEST_ASPECT or abs(aspect - 1) <= SAME_ASPECT:
+                return 1.0
+            is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return 1 / aspect if is_turned else aspect
+    except _UNREADABLE:
+        return 1.0
 
 
 def read_picture(path: Path) -> NDArray[np.float32]:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pleura.data.picture import is_picture, picture_pixels, read_picture
+from pleura.data.picture import is_picture, picture_aspect, picture_pixels, read_picture
 from pleura.dicom.parse import claimed_pixels
 from pleura.dicom.read import RADIOGRAPH_SUFFIXES, Radiograph, image_id_of, read_dicom
-from pleura.dicom.square_pixels import square_pixel_shape
+from pleura.dicom.square_pixels import square_pixel_shape, with_square_pixels
 from pleura.errors import InputError
 
 # Half of a pixel's area, less the rounding of a float32 average.
@@ -26,14 +26,22 @@ _HALF = 0.5 - 1e-6
 def read_radiograph(path: Path | str) -> Radiograph:
     """Read a radiograph from DICOM, PNG or JPEG, told apart by content.
 
-    Of a PNG or JPEG only the pixels are known: see `pleura.data.picture.read_picture`.
+    Of a PNG or JPEG only the pixels and their shape are known: see `pleura.data.picture.read_picture`.
 
     Raises: InputError, one line with the file, the reason and the way out.
     """
     path = Path(path)
     if not is_picture(path):
         return read_dicom(path)
-    return Radiograph(image=read_picture(path), image_id=image_id_of(path))
+    stored, aspect = read_picture(path), picture_aspect(path)
+    note = f"The picture says that its pixels are {aspect:.3g} times as high as wide: they were made square"
+    return Radiograph(
+        image=with_square_pixels(stored, aspect),
+        image_id=image_id_of(path),
+        notes=() if aspect == 1 else (note,),
+        pixel_aspect=aspect,
+        stored_shape=(stored.shape[0], stored.shape[1]),
+    )
 
 
 def pixels_of(path: Path | str) -> int:

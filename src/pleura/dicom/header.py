@@ -14,6 +14,7 @@ from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
+from pleura.dicom.square_pixels import LARGEST_ASPECT, SAME_ASPECT
 from pleura.errors import InputError
 
 _UNREADABLE: tuple[type[Exception], ...] = (
@@ -24,7 +25,6 @@ _NO_ONES_AGE_YEARS = 150
 # The elements of detectors are 0.05 to 0.4 mm apart, and a chest is less than 100 of the largest of these distances.
 _LEAST_SPACING_MM, _LARGEST_SPACING_MM = 0.01, 10.0
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-_SAME_ASPECT, _LARGEST_ASPECT = 0.01, 10.0
 # A chest is magnified by some 10 %: what says far more is in other units.
 _LARGEST_MAGNIFICATION = 10.0
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
@@ -182,11 +182,11 @@ def pixel_aspect(dataset: Dataset) -> tuple[float, tuple[str, ...]]:
     if not found:
         return 1.0, ()
     first, aspect = next(iter(found.items()))
-    if not 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT:
+    if not 1 / LARGEST_ASPECT <= aspect <= LARGEST_ASPECT:
         raise InputError(f"its pixels are {aspect:g} times as high as wide by its {first}; export it again")
-    others = [keyword for keyword, other in found.items() if abs(other / aspect - 1) > _SAME_ASPECT]
+    others = [keyword for keyword, other in found.items() if abs(other / aspect - 1) > SAME_ASPECT]
     notes = tuple(f"{other} disagrees with {first} on the shape of a pixel: {first} is taken" for other in others)
-    return (1.0 if abs(aspect - 1) <= _SAME_ASPECT else aspect), notes
+    return (1.0 if abs(aspect - 1) <= SAME_ASPECT else aspect), notes
 
 
 def _pair(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
@@ -200,7 +200,7 @@ def _is_spacing(pair: tuple[float, float]) -> bool:
 
 
 def _is_ratio(pair: tuple[float, float]) -> bool:
-    return 1 / _LARGEST_ASPECT <= pair[0] / pair[1] <= _LARGEST_ASPECT
+    return 1 / LARGEST_ASPECT <= pair[0] / pair[1] <= LARGEST_ASPECT
 
 
 def _two_positive(dataset: Dataset, keyword: str) -> tuple[float, float] | None:

@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+SAME_ASPECT = 0.01
+"""Up to this part more high than wide, or more wide than high, a pixel counts as square."""
+LARGEST_ASPECT = 10.0
+"""No detector, scanner or export has pixels that are more times as high as wide, or as wide as high."""
 # No side becomes longer than this: nets are shown far less, and a file of few bytes may claim any shape.
 _LONGEST_PX = 4096
 
