@@ -48,9 +48,11 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     dataset, models = Dataset(data), [Predictor.load(path) for path in (first, second)]
     keys = [case_key(case.image_id) for case in dataset.cases]
     met = [_met(model.checkpoints, keys) for model in models]
-    positions = np.flatnonzero(~(met[0]["train"] | met[1]["train"]))
+    positions = np.flatnonzero(dataset.scored & ~(met[0]["train"] | met[1]["train"]))
     if not len(positions):
-        raise InputError(f"{data}: every case is training data of {first} or {second}; compare them on other cases")
+        raise InputError(
+            f"{data}: every case is training data of {first} or {second}, or always is; compare them on other cases"
+        )
     if out:
         refuse_unwritable(out)
     outcomes = []

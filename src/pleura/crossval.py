@@ -75,7 +75,7 @@ def train_folds(
     Raises: what `train` raises; OutputError if `out` holds folds and `resume` is false; PleuraError that names the
     folds that failed, after the others are done.
     """
-    folds = sorted({case.fold for case in dataset.cases})
+    folds = dataset.folds
     begun = [fold for fold in folds if (out / f"fold-{fold}" / STATE).exists()]
     if begun and not resume:
         raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")

@@ -89,7 +89,7 @@ def evaluate(
     known = Known.of(
         [checkpoint.seen for checkpoint in predictor.checkpoints], [case.image_id for case in dataset.cases]
     )
-    split, positions = known.choose(split, dataset.folder)
+    split, positions = known.choose(split, dataset.folder, dataset.scored)
     looks = Looks(predictor.triplet, dataset.size_px, _spacings(dataset, positions))
     histograms, scores = measure_cases(predictor, dataset, positions, look=looks.add)
     patients = patient_numbers(dataset, positions)
@@ -99,7 +99,7 @@ def evaluate(
     in_sample = bool(known.val[positions].any()) and not predictor.triplet_is_given
     told = [empty_predictor(outcomes), saturated(histograms), looks.turned(), *_of_training(known, dataset, positions)]
     evaluation = Evaluation(
-        split=known.in_words(split, positions),
+        split=known.in_words(split, positions) + _left_out(dataset, split),
         triplet=predictor.triplet,
         estimates=estimates,
         floor=floor,
@@ -136,6 +136,11 @@ def _of_training(known: Known, dataset: Dataset, positions: NDArray[np.int64]) -
     learned, rated = ([dataset.cases[row].patient for row in rows] for rows in (np.flatnonzero(known.train), rest))
     prevalence = float(dataset.positive[known.train].mean())
     return [shared_patients(learned, rated), other_prevalence(dataset.positive[rest], prevalence)]
+
+
+def _left_out(dataset: Dataset, split: Split) -> str:
+    count = 0 if split == "val" else int((~dataset.scored).sum())
+    return f"; {count} that are always trained on are no truth, and left out" if count else ""
 
 
 def _report(model: Path, out: Path | None) -> Path:

@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pleura import __version__
-from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, hash_files, write_cases
+from pleura.data.dataset import (
+    ALWAYS_TRAIN,
+    CARD,
+    CASES,
+    FORMAT,
+    IMAGES,
+    NO_FOLD,
+    Case,
+    Dataset,
+    hash_files,
+    write_cases,
+)
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.intake import Job, begin, finished_images, read_all
 from pleura.data.labels import read_labels
@@ -54,6 +65,8 @@ class PrepareSettings:
     rle_grid: Literal["siim", "image"] = "siim"
     workers: int = 0
     """0: one for each processor."""
+    always_train: tuple[str, ...] = ()
+    """Label sources whose cases are learned from in every fold and scored by in none."""
 
 
 @dataclass
@@ -137,14 +150,18 @@ class _Tables:
 
 def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
     patients = read_patients(settings.patients) if settings.patients else {}
+    sources = {job.label.name for job in plan.jobs}
+    if unknown := set(settings.always_train) - sources:
+        raise InputError(f"--always-train: no mask comes from {min(unknown)}; there is {', '.join(sorted(sources))}")
     if not isinstance(settings.folds, Path):
         if not 2 <= settings.folds <= len(plan.jobs):
             raise InputError(f"{len(plan.jobs)} cases cannot make {settings.folds} folds; give --folds 2 or more")
         return _Tables(patients, None)
     folds = read_folds(settings.folds)
-    missing = [image_id for job in plan.jobs if (image_id := image_id_of(job.path)) not in folds]
+    jobs = [job for job in plan.jobs if job.label.name not in settings.always_train]
+    missing = [image_id for job in jobs if (image_id := image_id_of(job.path)) not in folds]
     if missing:
-        raise InputError(f"{settings.folds}: {len(missing)} of {len(plan.jobs)} cases have no fold, {missing[0]} first")
+        raise InputError(f"{settings.folds}: {len(missing)} of {len(jobs)} cases have no fold, {missing[0]} first")
     return _Tables(patients, folds)
 
 
@@ -159,7 +176,7 @@ def _fingerprints(settings: PrepareSettings, plan: _Plan) -> tuple[str, str]:
     for path in settings.masks:
         digest.update(_stamp(path))
     pixels = digest.hexdigest()
-    digest.update(repr((str(settings.folds), settings.seed)).encode())
+    digest.update(repr((str(settings.folds), settings.seed, *settings.always_train)).encode())
     for table in (settings.patients, settings.folds):
         if isinstance(table, Path):
             digest.update(_stamp(table))
@@ -218,12 +235,7 @@ def _cases(
     entries = [done[job.row] for job in kept]
     ids = [image_id_of(job.path) for job in kept]
     patients = [tables.patients.get(image_id) or entry["patient"] for image_id, entry in zip(ids, entries, strict=True)]
-    if tables.folds is not None:
-        fold_of = [tables.folds[image_id] for image_id in ids]
-    else:
-        known = {image_id: patient for image_id, patient in zip(ids, patients, strict=True) if patient}
-        areas = [entry["area"] for entry in entries]
-        fold_of = assign_folds(patients_or_own(ids, known), areas, int(str(settings.folds)), settings.seed).tolist()
+    fold_of = _folds(settings, tables, kept, patients, [entry["area"] for entry in entries])
     return [
         Case(
             image_id=image_id,
@@ -240,14 +252,42 @@ def _cases(
             columns=entry["columns"],
             pixel_aspect=entry["pixel_aspect"],
             label_source=job.label.name,
+            role=ALWAYS_TRAIN if fold == NO_FOLD else None,
         )
         for image_id, fold, patient, entry, job in zip(ids, fold_of, patients, entries, kept, strict=True)
     ]
 
 
+def _folds(
+    settings: PrepareSettings, tables: _Tables, kept: Sequence[Job], patients: Sequence[str | None], areas: list[int]
+) -> list[int]:
+    """The fold of each case, `NO_FOLD` of those that are always trained on. Raises: InputError if none is left."""
+    ids = [image_id_of(job.path) for job in kept]
+    always = [job.label.name in settings.always_train for job in kept]
+    if tables.folds is not None:
+        folds = [NO_FOLD if each else tables.folds[image_id] for image_id, each in zip(ids, always, strict=True)]
+    else:
+        rows = [row for row, each in enumerate(always) if not each]
+        known = {image_id: patient for image_id, patient in zip(ids, patients, strict=True) if patient}
+        who = patients_or_own([ids[row] for row in rows], known)
+        made = assign_folds(who, [areas[row] for row in rows], int(str(settings.folds)), settings.seed) if rows else ()
+        folds = [NO_FOLD] * len(kept)
+        for row, fold in zip(rows, made, strict=True):
+            folds[row] = int(fold)
+    if all(fold == NO_FOLD for fold in folds):
+        raise InputError("every case is always trained on, and none is left to score by; leave some out of that")
+    return folds
+
+
 def _leaks(cases: Sequence[Case]) -> list[Leak]:
+    # Of what is always trained on, a fold leaves out its own patients: see Dataset.positions.
+    cases = [case for case in cases if case.role is None]
     patients = [case.patient or case.image_id for case in cases]
     return leak_report([case.fold for case in cases], patients, [case.has_pneumothorax for case in cases])
+
+
+def _part(case: Case) -> str:
+    return f"fold {case.fold}" if case.role is None else "what is always trained on"
 
 
 def _equal_pixels(cases: Sequence[Case], hashes: Sequence[str]) -> list[Problem]:
@@ -256,7 +296,7 @@ def _equal_pixels(cases: Sequence[Case], hashes: Sequence[str]) -> list[Problem]
     for case, pixels in zip(cases, hashes, strict=True):
         other = first.setdefault(pixels, case)
         if other is not case:
-            where = "the same fold" if other.fold == case.fold else f"fold {other.fold}, this one in fold {case.fold}"
+            where = "the same fold" if other.fold == case.fold else f"{_part(other)}, this one in {_part(case)}"
             reason = f"kept: has the pixels of {other.source}, which is in {where}"
             problems.append(Problem("equal pixels", case.image_id, case.source, reason))
     return problems
@@ -274,7 +314,8 @@ def _card(
         "patients": len({case.patient or case.image_id for case in cases}),
         "without_patient": sum(case.patient is None for case in cases),
         "size_px": settings.size_px,
-        "folds": dict(sorted(Counter(case.fold for case in cases).items())),
+        "folds": dict(sorted(Counter(case.fold for case in cases if case.role is None).items())),
+        "always_train": sum(case.role is not None for case in cases),
         "problems": dict(sorted(Counter(problem.kind for problem in problems).items())),
         "settings": asked,
         "pleura": __version__,

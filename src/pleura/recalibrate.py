@@ -115,7 +115,7 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     learned = len(set(keys) & set(model.seen.get("train", [])))
     if learned:
         raise InputError(f"{data}: the model has learned from {learned} of its cases, which tell nothing of the site")
-    predictor, positions = Predictor([model]), np.arange(len(dataset))
+    predictor, positions = Predictor([model]), np.flatnonzero(dataset.scored)
     sample = sample_of(dataset, positions, *measure(predictor, dataset, positions))
     shipped, old = predictor.triplet, predictor.calibration or Calibration()
     method: Method = "beta" if old.method == "beta" else "platt"

@@ -26,6 +26,8 @@ def prepared(made: Prepared, out: Path) -> Iterator[str]:
     card = made.dataset.card
     share = 100 * card["positive"] / card["cases"]
     yield f"{out}: {card['cases']} cases of {card['patients']} patients, {card['positive']} positive ({share:.1f} %)"
+    if always := card.get("always_train"):
+        yield f"  {always} of them are always trained on, and scored by in no fold"
     for leak in made.leaks:
         yield f"  {leak}"
     for kind, count in card["problems"].items():

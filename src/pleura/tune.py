@@ -178,13 +178,13 @@ def _groups(
                 f"{dataset.folder}: the model has learned from {int(met.sum())} of its cases; a rule tuned on them "
                 "would be for cases it knows by heart; use --split val"
             )
-        return [(list(range(len(checkpoints))), np.arange(len(keys)))]
+        return [(list(range(len(checkpoints))), np.flatnonzero(dataset.scored))]
     together: dict[frozenset[str], list[int]] = {}
     for number, checkpoint in enumerate(checkpoints):
         together.setdefault(frozenset(checkpoint.seen.get("val", [])), []).append(number)
     groups = []
     for seen, members in together.items():
-        there = np.isin(keys, sorted(seen))
+        there = np.isin(keys, sorted(seen)) & dataset.scored
         if not there.any():
             raise InputError(
                 f"{dataset.folder}: holds none of the cases that {files.checkpoints[members[0]]} was chosen on; "

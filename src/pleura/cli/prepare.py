@@ -31,6 +31,10 @@ def prepare(
         RleGrid, typer.Option(help="siim: runs are on 1024 x 1024; image: on each image's own pixels.")
     ] = RleGrid.siim,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each core.")] = 0,
+    always_train: Annotated[
+        list[str] | None,
+        typer.Option(help="Label source, as pseudo of pseudo.csv: its cases train in every fold, score in none."),
+    ] = None,
 ) -> None:
     """Turn radiographs and masks into a dataset folder, with folds that keep patients together."""
     from pleura.prepare import PrepareSettings
@@ -47,6 +51,7 @@ def prepare(
             seed=seed,
             rle_grid=rle_grid.value,
             workers=workers,
+            always_train=tuple(always_train or ()),
         )
     )
     typer.echo("\n".join(say.prepared(made, out)))

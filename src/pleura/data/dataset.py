@@ -19,6 +19,10 @@ from pleura.errors import InputError, RLEError, writing
 FORMAT = 1
 CASES, IMAGES, CARD = "cases.csv", "images.npy", "card.json"
 Split = Literal["train", "val", "all"]
+ALWAYS_TRAIN = "always-train"
+"""The role of cases that are learned from and never scored by, such as those whose masks a teacher predicted."""
+NO_FOLD = -1
+"""Stands as the fold of such cases, for who reads cases.csv by folds alone."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Case:
     """The csv or folder that the mask came from."""
     pixel_aspect: float = 1.0
     """How many times as high as wide a pixel of the original image is; 1 in datasets that do not have the column."""
+    role: str | None = None
+    """`ALWAYS_TRAIN`, or None for what its fold says, as in datasets that have no such column."""
 
 
 class Dataset:
@@ -78,6 +84,8 @@ class Dataset:
             )
         self.size_px = int(self.images.shape[1])
         self.positive = np.array([case.has_pneumothorax for case in self.cases], dtype=bool)
+        self.scored = np.array([case.role is None for case in self.cases], dtype=bool)
+        """Whose masks are truth to score by: all but those of the role `ALWAYS_TRAIN`."""
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -90,14 +98,24 @@ class Dataset:
     def positions(self, split: Split, fold: int) -> NDArray[np.int64]:
         """Positions of the cases of a split: val is the fold, train all others.
 
+        Cases of the role `ALWAYS_TRAIN` are in no val, and in train for every fold but one that validates an image of
+        the same patient: that would be a leak.
         Raises: InputError if the split holds no case.
         """
-        folds = np.array([case.fold for case in self.cases])
-        chosen = {"val": folds == fold, "train": folds != fold, "all": folds >= 0}[split]
+        held_out = self.scored & np.array([case.fold == fold for case in self.cases], dtype=bool)
+        chosen = {"val": held_out, "train": ~held_out, "all": np.ones_like(held_out)}[split]
+        if split == "train":
+            validated = {self.cases[row].patient for row in np.flatnonzero(held_out)} - {None}
+            chosen &= self.scored | np.array([case.patient not in validated for case in self.cases], dtype=bool)
         if not chosen.any():
-            there = ", ".join(map(str, np.unique(folds).tolist()))
+            there = ", ".join(map(str, self.folds))
             raise InputError(f"{self.folder}: no case is in the {split} split of fold {fold}; its folds are {there}")
         return np.flatnonzero(chosen)
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that can be held out, in order."""
+        return sorted({case.fold for case in self.cases if case.role is None})
 
     def masks(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """The masks of some cases, (n, size_px, size_px) uint8 in {0, 1}. Raises: InputError for a damaged mask."""
@@ -157,7 +175,15 @@ def _case(row: dict[str, str]) -> Case:
         columns=int(row["columns"]),
         label_source=row["label_source"],
         pixel_aspect=float(row.get("pixel_aspect") or 1),
+        role=_role(row),
     )
+
+
+def _role(row: dict[str, str]) -> str | None:
+    role = row.get("role") or None
+    if role not in (None, ALWAYS_TRAIN):
+        raise ValueError(f"{row['image_id']} has the role {role!r}; there is {ALWAYS_TRAIN}, or nothing")
+    return role
 
 
 def hash_files(*paths: Path) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.data.dataset import ALWAYS_TRAIN, NO_FOLD
 from pleura.data.rle import strip_suffix
 from pleura.errors import InputError, excerpt
 
@@ -133,14 +134,15 @@ def read_patients(path: Path) -> dict[str, str]:
 def read_folds(path: Path) -> dict[str, int]:
     """Read image_id -> fold from a csv with a column `fold` (whole numbers) or `split` (val = fold 0, train = 1).
 
-    Raises: InputError as `read_column` does, and for values of neither form.
+    `always-train` in either column is `NO_FOLD`. Raises: InputError as `read_column` does, and for values of no form.
     """
-    named = {"val": 0, "train": 1}
+    named = {"val": 0, "train": 1, ALWAYS_TRAIN: NO_FOLD}
     folds = {}
     for image_id, value in read_column(path, ("fold", "split")).items():
         if value not in named and not value.isdecimal():
             raise InputError(
-                f"{path}: {excerpt(image_id)} has the fold {excerpt(value)!r}; folds are 0, 1, 2 ... or train and val"
+                f"{path}: {excerpt(image_id)} has the fold {excerpt(value)!r}; folds are 0, 1, 2 ... or train and val, "
+                f"or {ALWAYS_TRAIN}"
             )
         folds[image_id] = named[value] if value in named else int(value)
     return folds

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data import rle
-from pleura.data.dataset import Dataset
+from pleura.data.dataset import Case, Dataset
 from pleura.data.folds import leak_report
 from pleura.data.likeness import THUMBNAIL_PX, near_duplicates, thumbnails
 from pleura.doctor.examination import Examination, some
@@ -32,8 +32,10 @@ def dataset_folder(folder: Path) -> Examination:
     """Everything that a dataset tells about itself. Raises: InputError if it cannot be read."""
     dataset = Dataset(folder)
     cases = dataset.cases
-    shares = f"{int(dataset.positive.sum())} positive, {len({case.fold for case in cases})} folds"
+    shares = f"{int(dataset.positive.sum())} positive, {len(dataset.folds)} folds"
     found = Examination("a dataset", [f"{len(cases)} cases of {dataset.size_px} px, {shares}"])
+    if always := int((~dataset.scored).sum()):
+        found.told.append(f"{always} of them are always trained on, and scored by in no fold")
     _ids_and_masks(dataset, found)
     _patients(dataset, found)
     _mixture(dataset, found)
@@ -64,7 +66,11 @@ def _ids_and_masks(dataset: Dataset, found: Examination) -> None:
 
 def _patients(dataset: Dataset, found: Examination) -> None:
     who = [case.patient or case.image_id for case in dataset.cases]
-    leaks = leak_report([case.fold for case in dataset.cases], who, dataset.positive.tolist())
+    # Of what is always trained on, a fold leaves out the patients that it validates.
+    rows = np.flatnonzero(dataset.scored)
+    leaks = leak_report(
+        [dataset.cases[row].fold for row in rows], [who[row] for row in rows], dataset.positive[rows].tolist()
+    )
     if leaked := [leak for leak in leaks if leak.leaked]:
         found.told += map(str, leaked)
         found.error(
@@ -80,12 +86,20 @@ def _patients(dataset: Dataset, found: Examination) -> None:
 
 
 def _mixture(dataset: Dataset, found: Examination) -> None:
-    folds = np.array([case.fold for case in dataset.cases])
+    positive = dataset.positive[dataset.scored]
+    folds = np.array([case.fold for case in dataset.cases])[dataset.scored]
     names = np.unique(folds)
+    if without := [int(fold) for fold in names if not positive[folds == fold].any()]:
+        every = len(without) == len(names)
+        which = "no case has" if every else f"no case of fold {', '.join(map(str, without))} has"
+        found.warn(
+            f"{which} a pneumothorax: finding nothing has a SIIM Dice of 1 there, and train refuses it",
+            "prepare it with the masks of positive cases" if every else "prepare it with fewer --folds",
+        )
     for fold in names[: 1 if len(names) == 2 else None]:  # of two folds one against the other says it all
         inside = folds == fold
         if not inside.all():
-            other = other_prevalence(dataset.positive[inside], float(dataset.positive[~inside].mean()))
+            other = other_prevalence(positive[inside], float(positive[~inside].mean()))
             if other:
                 found.warn(f"fold {fold} against the others: {other.what}", other.way_out)
 
@@ -125,13 +139,17 @@ def _copies(dataset: Dataset, small: NDArray[np.float32], found: Examination) ->
     cases = dataset.cases
     across = [(cases[a], cases[b]) for a, b in pairs.tolist() if cases[a].fold != cases[b].fold]
     if across:
-        named = some(f"{a.image_id} (fold {a.fold}) and {b.image_id} (fold {b.fold})" for a, b in across)
+        named = some(f"{a.image_id} ({_part(a)}) and {b.image_id} ({_part(b)})" for a, b in across)
         found.error(
             f"{len(across)} pairs of nearly equal images lie in different folds: {named}",
             "keep one of each pair, or give both the same patient in --patients, so that they share a fold",
         )
     if inside := len(pairs) - len(across):
         found.note(f"{inside} pairs of nearly equal images lie in the same fold", "they count twice, and leak nothing")
+
+
+def _part(case: Case) -> str:
+    return f"fold {case.fold}" if case.role is None else case.role
 
 
 def _lungs(dataset: Dataset, small: NDArray[np.float32]) -> Finding | None:

@@ -286,4 +286,5 @@ def _truth(path: Path) -> dict[str, tuple[LabelSource, tuple[int, int], int]]:
     return {
         case.image_id: (LabelSource(CARD, (case.mask_rle,)), (case.rows, case.columns), dataset.size_px)
         for case in dataset.cases
+        if case.role is None
     }

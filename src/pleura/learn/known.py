@@ -33,8 +33,14 @@ class Known:
         train, val = (np.array([key in met[part] for key in keys], dtype=bool) for part in ("train", "val"))
         return cls(train, val, all(any(one.values()) for one in seen))
 
-    def choose(self, split: Split | None, folder: Path) -> tuple[Split, NDArray[np.int64]]:
-        """The split, decided where it was not asked for, and its positions. Raises: InputError if it has no case."""
+    def choose(
+        self, split: Split | None, folder: Path, scored: NDArray[np.bool_] | None = None
+    ) -> tuple[Split, NDArray[np.int64]]:
+        """The split, decided where it was not asked for, and its positions.
+
+        scored: (N,) which cases have a mask that is truth to score by; None: all.
+        Raises: InputError if the split has no case, or none to score by.
+        """
         if (self.train & self.val).any():
             raise InputError(
                 f"{folder}: the run holds several folds, and each case was training data of some; evaluate the folds "
@@ -45,6 +51,10 @@ class Known:
         chosen = {"val": self.val, "train": self.train, "all": np.ones_like(self.val)}[split]
         if not chosen.any():
             raise InputError(f"{folder}: holds none of the model's {split} cases; evaluate it with --split all")
+        if scored is not None:
+            chosen = chosen & scored
+        if not chosen.any():
+            raise InputError(f"{folder}: its {split} cases are for training alone, and none is left to score by")
         return split, np.flatnonzero(chosen)
 
     def in_words(self, split: Split, positions: NDArray[np.int64]) -> str:
