@@ -129,6 +129,14 @@ def test_sixteen_bits_in_colour_of_another_size_are_refused(tmp_path, rows):
     assert "truncated or damaged" in refusal(path)
 
 
+@pytest.mark.parametrize("garbage", [b"\xff" * 40, b"", b"II*\0" + b"\xff" * 30])
+def test_exif_that_makes_no_sense_turns_nothing(tmp_path, phantom, garbage):
+    path = save(tmp_path / "a.jpg", phantom)
+    content, exif = path.read_bytes(), b"Exif\0\0" + garbage
+    path.write_bytes(content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + content[2:])
+    np.testing.assert_array_equal(np.rint(read_picture(path) * 255), np.asarray(Image.open(io.BytesIO(content))))
+
+
 # Transparency
 
 

@@ -121,11 +121,19 @@ def _read(path: Path) -> NDArray[np.float32]:
     if highest == int(values.min()):
         raise InputError("all pixels are equal: it shows nothing; export it again")
     values, bits = _with_depth(values, highest, png.significant_bits if png else None)
-    carrier = Image.fromarray(values)
-    carrier.info = info | ({"exif": b"Exif\0\0" + png.exif} if png and png.exif else {})
-    image: NDArray[np.float32] = np.asarray(ImageOps.exif_transpose(carrier)).astype(np.float32)
+    image = _upright(values, info | ({"exif": b"Exif\0\0" + png.exif} if png and png.exif else {})).astype(np.float32)
     image /= np.float32(2**bits - 1)
     return image
+
+
+def _upright(values: NDArray[Any], info: dict[Any, Any]) -> NDArray[Any]:
+    """Return the values turned as EXIF in a picture's `info` says; EXIF that makes no sense turns nothing."""
+    carrier = Image.fromarray(values)
+    carrier.info = info
+    try:
+        return np.asarray(ImageOps.exif_transpose(carrier))
+    except _DAMAGE:
+        return values
 
 
 def _refuse_unless_eight_bits(content: bytes) -> None:
