@@ -26,8 +26,8 @@ _SCAN, _END, _FILL = 0xDA, 0xD9, 0xFF
 _TABLES = {0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xF8, 0xFE}
 # In entropy-coded data 0xFF is followed by a stuffed 0 or is a restart marker; in JPEG-LS, by a stuffed bit.
 _MARKER, _MARKER_LS = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]"), re.compile(rb"\xff[\x80-\xfe]")
-# What any encoder writes is a tenth of it; each scan of a progressive image passes over all of its pixels.
-_MAX_SCANS = 100
+# Encoders write some ten; each scan of a progressive image passes over all of its pixels.
+_MAX_SCANS = 32
 
 
 def jpeg_codestream(data: bytes) -> Codestream:
