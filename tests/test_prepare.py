@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from dicom_files import RAMP_8, save_dicom
 from PIL import Image
 
 from pleura.data.dataset import Dataset
@@ -65,7 +66,7 @@ def test_a_mask_that_was_edited_in_place_is_noticed(folder):
 def test_two_masks_of_one_image_are_refused(folder):
     (folder / "masks/more").mkdir()
     (folder / "masks/more/1.png").write_bytes((folder / "masks/0.png").read_bytes())
-    with pytest.raises(InputError, match="keep one"):
+    with pytest.raises(InputError, match="1 and more/1 are the same image"):
         prepare(settings(folder))
 
 
@@ -91,11 +92,59 @@ def test_equal_pixels_are_reported_with_their_folds(folder):
     assert "fold" in next(problem.reason for problem in made.problems if problem.kind == "equal pixels")
 
 
-def test_two_files_of_one_id_are_reported_and_the_first_is_kept(folder):
-    (folder / "images/again").mkdir()
-    (folder / "images/again/1.png").write_bytes((folder / "images/2.png").read_bytes())
+def test_two_files_of_one_name_in_two_folders_have_labels_of_their_own(folder):
+    for kind, number in (("images", 2), ("masks", 4)):
+        (folder / kind / "again").mkdir()
+        (folder / kind / "again" / "1.png").write_bytes((folder / kind / f"{number}.png").read_bytes())
     made = prepare(settings(folder))
-    assert (len(made.dataset), made.count("same id")) == (8, 1)
+    positive = {case.image_id: case.has_pneumothorax for case in made.dataset.cases}
+    assert (positive["1"], positive["again/1"], len(positive)) == (True, False, 9)
+
+
+def test_a_row_that_can_be_two_files_is_refused_with_both_named(folder):
+    for number in "12":
+        (folder / "images" / number).mkdir()
+        (folder / "images" / number / "x.png").write_bytes((folder / f"images/{number}.png").read_bytes())
+    (folder / "masks/x.png").write_bytes((folder / "masks/0.png").read_bytes())
+    with pytest.raises(InputError, match=r"x can be 1/x\.png and 2/x\.png"):
+        prepare(settings(folder))
+
+
+def test_tables_of_patients_and_folds_name_cases_by_file_too(folder):
+    (folder / "images/deep").mkdir()
+    (folder / "images/0.png").rename(folder / "images/deep/0.png")
+    rows = [f"{number}.png" if number else "images/deep/0.png" for number in range(8)]
+    (folder / "folds.csv").write_text("ImageId,fold\n" + "".join(f"{row},{int(row[0] in '13')}\n" for row in rows))
+    (folder / "patients.csv").write_text("ImageId,patient\n0,p\n")
+    made = prepare(settings(folder, folds=folder / "folds.csv", patients=folder / "patients.csv"))
+    case = next(case for case in made.dataset.cases if case.image_id == "deep/0")
+    assert (case.patient, case.fold, case.source) == ("p", 0, "deep/0.png")
+
+
+def test_images_of_one_uid_go_by_their_paths_and_a_copy_is_left_out(folder):
+    for number, pixels in enumerate((RAMP_8, RAMP_8, RAMP_8[::-1].copy())):
+        save_dicom(folder / f"images/d{number}.dcm", pixels)
+        Image.fromarray(np.zeros(RAMP_8.shape, np.uint8)).save(folder / f"masks/d{number}.png")
+    made = prepare(settings(folder))
+    assert {"d0", "d2"} < {case.image_id for case in made.dataset.cases}
+    assert (len(made.dataset), made.count("same id"), made.count("copy"), made.count("no image")) == (10, 2, 1, 1)
+
+
+def test_hidden_files_are_neither_images_nor_masks(folder):
+    for kind in ("images", "masks"):
+        (folder / kind / "._1.png").write_bytes(b"no picture")
+        (folder / kind / ".cache").mkdir()
+        (folder / kind / ".cache" / "1.png").write_bytes((folder / kind / "2.png").read_bytes())
+    made = prepare(settings(folder))
+    assert (len(made.dataset), made.problems) == (8, [])
+
+
+def test_masks_that_lie_among_the_images_are_no_radiographs(folder):
+    (folder / "all").mkdir()
+    for kind in ("images", "masks"):
+        (folder / kind).rename(folder / "all" / kind)
+    made = prepare(PrepareSettings(folder / "all", (folder / "all/masks",), folder / "out", size_px=64, folds=2))
+    assert (len(made.dataset), made.problems) == (8, [])
 
 
 def test_where_too_few_are_left_the_quarantine_is_named(folder):

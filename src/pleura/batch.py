@@ -10,20 +10,22 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pleura import __version__
 from pleura.data import rle
 from pleura.data.dataset import hash_files
-from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
-from pleura.dicom.read import Radiograph, image_id_of
+from pleura.data.finding import OWN_SOFTWARE, Found, find_radiographs
+from pleura.data.ids import Identified, identify
+from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.dicom.read import Radiograph
 from pleura.errors import OutputError, PleuraError, writing
 from pleura.files import write_atomically
 from pleura.measure.overlay import overlay
@@ -69,6 +71,8 @@ class BatchResult:
     """Done by an earlier run of the same command."""
     problems: list[tuple[str, str]]
     """(file, reason)."""
+    notes: list[str]
+    """What else is to know: files that are no radiographs, and copies, in one line each."""
 
 
 def model_name(model: Path) -> str:
@@ -88,18 +92,18 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     Raises: InputError if an input names no radiograph, OutputError if OUT cannot be written or holds results of
     another model or other settings.
     """
-    # OUT may lie inside an input folder: its own masks and overlays are no radiographs.
-    inside = os.path.realpath(settings.out) + os.sep
-    paths = [path for path in find_radiographs(settings.inputs) if not os.path.realpath(path).startswith(inside)]
+    # OUT may lie inside an input folder, or be one.
+    found = find_radiographs(settings.inputs, [settings.out / name for name in (JOURNAL, TABLE, RUNS, PROBLEMS)])
     done = _begin(settings, predictor)
     problems: list[tuple[str, str]] = []
+    notes: list[str] = []
     earlier = len(done)
     with writing(settings.out), (settings.out / JOURNAL).open("a", encoding="utf-8") as journal:
         try:
-            new = _unique(paths, {str(entry["image_id"]): str(entry["source"]) for entry in done}, problems)
+            new = _new(found, {str(entry["image_id"]): Path(str(entry["source"])) for entry in done}, problems, notes)
             batches = _read_ahead(new, settings.batch_size, problems)
             for radiographs in track(batches, "predict", total=-(-len(new) // settings.batch_size)):
-                sources = [str(source) for source, _ in radiographs]
+                sources = [str(case.path) for case, _ in radiographs]
                 predictions = predictor.predict_radiographs([radiograph for _, radiograph in radiographs])
                 for source, prediction in zip(sources, predictions, strict=True):
                     entry = _write_one(settings, source, prediction)
@@ -109,7 +113,7 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
         finally:
             _write_tables(settings, done, problems)
     positive = sum(bool(entry["is_positive"]) for entry in done)
-    return BatchResult(len(done) - earlier, positive, earlier, problems)
+    return BatchResult(len(done) - earlier, positive, earlier, problems, notes)
 
 
 def _begin(settings: BatchSettings, predictor: Predictor) -> list[dict[str, Any]]:
@@ -140,22 +144,26 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> list[dict[str, Any]
     return entries[1:]
 
 
-def _unique(paths: Sequence[Path], done: dict[str, str], problems: list[tuple[str, str]]) -> list[Path]:
-    """The paths that are not done yet; a second file with the same id would overwrite the first one's results."""
-    taken, new = dict(done), []
-    for path in paths:
-        image_id = image_id_of(path)
-        first = taken.setdefault(image_id, str(path))
-        if os.path.realpath(first) != os.path.realpath(path):
-            problems.append((str(path), f"left out: {first} has the id {image_id} too"))
-        elif image_id not in done:
-            new.append(path)
-    return new
+def _new(found: Found, earlier: dict[str, Path], problems: list[tuple[str, str]], notes: list[str]) -> list[Identified]:
+    """The radiographs that are not done yet, each with an id of its own; adds what is to know of the others."""
+    who = identify(found.radiographs, earlier)
+    problems += [(str(folder), reason) for folder, reason in found.unreadable]
+    problems += [
+        (str(path), f"goes by its path: {other} has its SOP Instance UID too, and is another image")
+        for path, other in who.clashes
+    ]
+    if who.copies:
+        path, other = who.copies[0]
+        more = " ..." if len(who.copies) > 1 else ""
+        notes.append(f"{len(who.copies)} left out as copies: {path} is {other} again{more}")
+    if found.passed_over:
+        notes.append(found.in_words())
+    return [case for case in who.cases if case.image_id not in earlier]
 
 
 def _read_ahead(
-    paths: Sequence[Path], batch_size: int, problems: list[tuple[str, str]]
-) -> Iterator[list[tuple[Path, Radiograph]]]:
+    paths: Sequence[Identified], batch_size: int, problems: list[tuple[str, str]]
+) -> Iterator[list[tuple[Identified, Radiograph]]]:
     """Yield what can be read, in batches; one batch is read while the one before is predicted, and no more."""
     parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     with ThreadPoolExecutor(1) as reader:
@@ -170,13 +178,13 @@ def _read_ahead(
                     yield radiographs
 
 
-def _read(paths: Sequence[Path]) -> tuple[list[tuple[Path, Radiograph]], list[tuple[str, str]]]:
+def _read(cases: Sequence[Identified]) -> tuple[list[tuple[Identified, Radiograph]], list[tuple[str, str]]]:
     radiographs, failed = [], []
-    for path in paths:
+    for case in cases:
         try:
-            radiographs.append((path, read_radiograph(path)))
+            radiographs.append((case, replace(read_radiograph(case.path), image_id=case.image_id)))
         except PleuraError as error:
-            failed.append((str(path), str(error)))
+            failed.append((str(case.path), str(error)))
     return radiographs, failed
 
 
@@ -223,7 +231,9 @@ def _caption(prediction: Prediction) -> str:
 def _write_png(path: Path, picture: Image.Image) -> None:
     buffer = io.BytesIO()
     # An overlay takes a tenth of a second of a core so, and a quarter by Pillow's default, which saves one byte in 20.
-    picture.save(buffer, "PNG", compress_level=3)
+    written_by = PngInfo()
+    written_by.add_text("Software", OWN_SOFTWARE)  # so that it is never taken for a radiograph
+    picture.save(buffer, "PNG", compress_level=3, pnginfo=written_by)
     write_atomically(path, buffer.getvalue())
 
 

@@ -17,8 +17,9 @@ from pleura.batch import BatchSettings, model_name, predict_batch
 from pleura.config import load_recipe
 from pleura.data import rle
 from pleura.data.dataset import Dataset
+from pleura.data.finding import find_radiographs
 from pleura.data.phantom_dicom import write_phantom_dataset
-from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
+from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.errors import OutputError, writing
 from pleura.evaluate import Evaluation, evaluate
 from pleura.files import write_atomically
@@ -191,8 +192,8 @@ def _pictures(out: Path, entrant: Entrant) -> list[Picture]:
     """What predict wrote, beside the truth."""
     truth = rle.read_csv(out / "unseen" / "masks.csv")
     pictures = []
-    for path in find_radiographs([out / "unseen" / "dicom"])[:SHOWN]:
-        radiograph = read_radiograph(path)
+    for located in find_radiographs([out / "unseen" / "dicom"]).radiographs[:SHOWN]:
+        radiograph = read_radiograph(located.path)
         to_image = SquareGeometry(rle.SIIM_SIDE_PX, rle.SIIM_SIDE_PX, radiograph.image.shape[0])
         mask = to_image.mask_to_square(rle.decode_union(truth[radiograph.image_id]))
         with Image.open(out / entrant.results / "masks" / f"{radiograph.image_id}.png") as png:

@@ -5,11 +5,27 @@ from __future__ import annotations
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pleura.errors import writing
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+RADIOGRAPH_SUFFIXES = (*DICOM_SUFFIXES, *PICTURE_SUFFIXES)
+
+
+def without_suffix(name: str) -> str:
+    """Drop a radiograph's suffix from a name; no other, because the UIDs of DICOM have dots themselves."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and f"{dot}{suffix}".lower() in RADIOGRAPH_SUFFIXES else name
+
+
+def name_of(path: Path) -> str:
+    """A file's name without a radiograph's suffix, in the Unicode form NFC: some systems store names in another."""
+    return without_suffix(unicodedata.normalize("NFC", path.name))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -6,7 +6,6 @@ card is whole. A run that was killed is taken up again by the same command.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -31,24 +30,16 @@ from pleura.data.dataset import (
     hash_files,
     write_cases,
 )
+from pleura.data.finding import Found, find_radiographs, walk
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
+from pleura.data.ids import Names, identify
 from pleura.data.intake import Job, begin, finished_images, read_all
-from pleura.data.labels import read_labels
-from pleura.data.radiograph import find_radiographs
-from pleura.dicom.read import image_id_of
+from pleura.data.labels import LabelSource, read_labels
+from pleura.data.problems import Problem, read_problems, write_problems
 from pleura.errors import InputError, OutputError, writing
+from pleura.files import name_of
 
 PARTIAL, PROBLEMS = ".partial", "problems.csv"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something about one file that a person should know."""
-
-    kind: Literal["quarantined", "unlabelled", "same id", "equal pixels", "no image"]
-    image_id: str
-    file: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -76,6 +67,8 @@ class Prepared:
     dataset: Dataset
     problems: list[Problem]
     leaks: list[Leak]
+    passed_over: str = ""
+    """In one line, what lies in the folder of images and is no radiograph."""
 
     def count(self, kind: str) -> int:
         """How many problems of one kind there are."""
@@ -84,8 +77,11 @@ class Prepared:
 
 @dataclass
 class _Plan:
+    found: Found
     jobs: list[Job] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    names: Names = field(default_factory=lambda: Names([]))
+    """Of the jobs."""
 
 
 def prepare(settings: PrepareSettings) -> Prepared:
@@ -104,7 +100,8 @@ def prepare(settings: PrepareSettings) -> Prepared:
         dataset = Dataset(settings.out)
         if dataset.card.get("fingerprint") != fingerprint:
             raise OutputError(f"{settings.out}: holds a dataset of other inputs; remove it or choose another --out")
-        return Prepared(dataset, _read_problems(settings.out / PROBLEMS), _leaks(dataset.cases))
+        problems = read_problems(settings.out / PROBLEMS)
+        return Prepared(dataset, problems, _leaks(dataset.cases), plan.found.in_words())
     partial = settings.out / PARTIAL
     done = begin(partial, pixels, len(plan.jobs), settings.size_px)
     read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid, settings.workers)
@@ -113,31 +110,41 @@ def prepare(settings: PrepareSettings) -> Prepared:
 
 def _plan(settings: PrepareSettings) -> _Plan:
     """Pair every file with its label, and report what has no partner."""
-    labels = read_labels(settings.masks)
-    plan = _Plan()
-    by_id: dict[str, str] = {}
-    for path in find_radiographs([settings.images]):
-        image_id, name = image_id_of(path), _relative(path, settings.images)
-        if image_id in by_id:
-            plan.problems.append(Problem("same id", image_id, name, f"left out: {by_id[image_id]} has this id too"))
-            continue
-        by_id[image_id] = name
-        if image_id in labels:
-            plan.jobs.append(Job(len(plan.jobs), str(path), labels[image_id]))
+    sources = {source: read_labels([source]) for source in settings.masks}
+    plan = _Plan(find_radiographs([settings.images], _mask_files(settings.masks)))
+    who = identify(plan.found.radiographs)
+    ids = {case.path: case.image_id for case in who.cases}
+    names = Names((case.image_id, case.relative) for case in who.cases)
+    labels: dict[str, LabelSource] = {}
+    for source, found in sources.items():
+        labels = {**names.resolve(found, source), **labels}
+    for folder, reason in plan.found.unreadable:
+        plan.problems.append(Problem("quarantined", "", str(folder), reason))
+    for path, other in who.copies:
+        plan.problems.append(Problem("copy", ids[other], str(path), f"left out: a copy of {other}"))
+    for path, other in who.clashes:
+        reason = f"goes by its path: {other} has its SOP Instance UID too, and is another image"
+        plan.problems.append(Problem("same id", ids[path], str(path), reason))
+    for case in who.cases:
+        if case.image_id in labels:
+            plan.jobs.append(Job(len(plan.jobs), str(case.path), labels[case.image_id], case.image_id, case.relative))
         else:
-            plan.problems.append(Problem("unlabelled", image_id, name, "left out: no mask or csv row has this id"))
-    for image_id in labels.keys() - by_id.keys():
+            reason = "left out: no mask or csv row has this id"
+            plan.problems.append(Problem("unlabelled", case.image_id, case.relative, reason))
+    for image_id in labels.keys() - ids.values():
         plan.problems.append(Problem("no image", image_id, "", "a csv row or mask without an image"))
     if not plan.jobs:
         raise InputError(
-            f"{settings.images}: none of the {len(by_id)} radiographs has a mask or csv row; "
-            "ids are file names without suffix"
+            f"{settings.images}: none of the {len(ids)} radiographs has a mask or csv row; rows name them by SOP "
+            f"Instance UID, path or file name, such as {next(iter(ids.values()), '')}"
         )
+    plan.names = Names((job.image_id, job.name) for job in plan.jobs)
     return plan
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+def _mask_files(masks: Sequence[Path]) -> list[Path]:
+    """The files of masks, which are no radiographs where they lie among them."""
+    return [file for source in masks if source.is_dir() for file in walk(source)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class _Tables:
 
 
 def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
-    patients = read_patients(settings.patients) if settings.patients else {}
+    patients = plan.names.resolve(read_patients(settings.patients), settings.patients) if settings.patients else {}
     sources = {job.label.name for job in plan.jobs}
     if unknown := set(settings.always_train) - sources:
         raise InputError(f"--always-train: no mask comes from {min(unknown)}; there is {', '.join(sorted(sources))}")
@@ -157,9 +164,9 @@ def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
         if not 2 <= settings.folds <= len(plan.jobs):
             raise InputError(f"{len(plan.jobs)} cases cannot make {settings.folds} folds; give --folds 2 or more")
         return _Tables(patients, None)
-    folds = read_folds(settings.folds)
+    folds = plan.names.resolve(read_folds(settings.folds), settings.folds)
     jobs = [job for job in plan.jobs if job.label.name not in settings.always_train]
-    missing = [image_id for job in jobs if (image_id := image_id_of(job.path)) not in folds]
+    missing = [job.image_id for job in jobs if job.image_id not in folds]
     if missing:
         raise InputError(f"{settings.folds}: {len(missing)} of {len(jobs)} cases have no fold, {missing[0]} first")
     return _Tables(patients, folds)
@@ -173,6 +180,8 @@ def _fingerprints(settings: PrepareSettings, plan: _Plan) -> tuple[str, str]:
     digest = hashlib.sha256(repr((FORMAT, settings.size_px, settings.rle_grid)).encode())
     for job in plan.jobs:
         digest.update(_stamp(Path(job.path)) + (_stamp(Path(job.label.png)) if job.label.png else b""))
+        if job.image_id != name_of(Path(job.path)):
+            digest.update(job.image_id.encode("utf-8", "surrogateescape"))
     for path in settings.masks:
         digest.update(_stamp(path))
     pixels = digest.hexdigest()
@@ -202,8 +211,7 @@ def _finish(
     for job in plan.jobs:
         entry = done[job.row]
         if "problem" in entry:
-            name = _relative(Path(job.path), settings.images)
-            problems.append(Problem("quarantined", image_id_of(job.path), name, entry["problem"]))
+            problems.append(Problem("quarantined", job.image_id, job.name, entry["problem"]))
         else:
             kept.append(job)
     if not kept:
@@ -218,7 +226,7 @@ def _finish(
     with writing(settings.out):
         images = finished_images(partial, settings.out, [job.row for job in kept], len(plan.jobs))
         write_cases(partial / CASES, cases)
-        _write_problems(partial / PROBLEMS, problems)
+        write_problems(partial / PROBLEMS, problems)
         card = _card(settings, cases, problems, fingerprint)
         card["sha256"] = hash_files(images, partial / CASES)
         (partial / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -226,14 +234,14 @@ def _finish(
         for name in (CASES, PROBLEMS, CARD):
             os.replace(partial / name, settings.out / name)
         shutil.rmtree(partial)
-    return Prepared(Dataset(settings.out), problems, _leaks(cases))
+    return Prepared(Dataset(settings.out), problems, _leaks(cases), plan.found.in_words())
 
 
 def _cases(
     settings: PrepareSettings, tables: _Tables, kept: Sequence[Job], done: dict[int, dict[str, Any]]
 ) -> list[Case]:
     entries = [done[job.row] for job in kept]
-    ids = [image_id_of(job.path) for job in kept]
+    ids = [job.image_id for job in kept]
     patients = [tables.patients.get(image_id) or entry["patient"] for image_id, entry in zip(ids, entries, strict=True)]
     fold_of = _folds(settings, tables, kept, patients, [entry["area"] for entry in entries])
     return [
@@ -247,7 +255,7 @@ def _cases(
             sex=entry["sex"],
             age=entry["age"],
             pixel_spacing_mm=tuple(entry["pixel_spacing_mm"]) if entry["pixel_spacing_mm"] else None,
-            source=_relative(Path(job.path), settings.images),
+            source=job.name,
             rows=entry["rows"],
             columns=entry["columns"],
             pixel_aspect=entry["pixel_aspect"],
@@ -262,7 +270,7 @@ def _folds(
     settings: PrepareSettings, tables: _Tables, kept: Sequence[Job], patients: Sequence[str | None], areas: list[int]
 ) -> list[int]:
     """The fold of each case, `NO_FOLD` of those that are always trained on. Raises: InputError if none is left."""
-    ids = [image_id_of(job.path) for job in kept]
+    ids = [job.image_id for job in kept]
     always = [job.label.name in settings.always_train for job in kept]
     if tables.folds is not None:
         folds = [NO_FOLD if each else tables.folds[image_id] for image_id, each in zip(ids, always, strict=True)]
@@ -322,17 +330,3 @@ def _card(
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "fingerprint": fingerprint,
     }
-
-
-def _write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("kind", "image_id", "file", "reason"))
-        writer.writerows((problem.kind, problem.image_id, problem.file, problem.reason) for problem in problems)
-
-
-def _read_problems(path: Path) -> list[Problem]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [Problem(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]  # the kind was written by us

@@ -28,6 +28,8 @@ def prepared(made: Prepared, out: Path) -> Iterator[str]:
     yield f"{out}: {card['cases']} cases of {card['patients']} patients, {card['positive']} positive ({share:.1f} %)"
     if always := card.get("always_train"):
         yield f"  {always} of them are always trained on, and scored by in no fold"
+    if made.passed_over:
+        yield f"  {made.passed_over}"
     for leak in made.leaks:
         yield f"  {leak}"
     for kind, count in card["problems"].items():

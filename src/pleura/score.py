@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.data.folds import patients_or_own, read_patients
 from pleura.data.foreign import ForeignMask, ForeignMasks, Shape, open_masks, read_pair
+from pleura.data.ids import Names
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.measure.account import Measured, account
@@ -136,7 +137,9 @@ def read_masks(settings: ScoreSettings) -> Read:
     predicted = predicted.matched(set(truth.read))
     truth = truth.matched(set(predicted.read))
     ids, missing, extra = _common(truth, predicted, settings.cases)
-    told = read_patients(settings.patients) if settings.patients else truth.patients
+    told = truth.patients
+    if settings.patients:
+        told = Names((image_id, "") for image_id in ids).resolve(read_patients(settings.patients), settings.patients)
     known = sum(image_id in told for image_id in ids)
     if settings.patients and not known:
         raise InputError(f"{settings.patients}: knows the patient of none of the {len(ids)} images")

@@ -29,11 +29,11 @@ def test_a_csv_is_read_under_any_of_the_usual_headers(tmp_path: Path, header: st
     holds(open_masks(write_csv(tmp_path / "a.csv", MASKS, header)))
 
 
-def test_several_rows_are_united_and_suffixes_and_folders_of_ids_are_dropped(tmp_path: Path) -> None:
+def test_several_rows_are_united_and_suffixes_of_ids_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("x,ImageId,EncodedPixels\n0,images/a.dcm,0 2\n1,images/a.dcm,4 1\n2,b.png,-1\n3,c,\n4,d,nan\n")
     found = open_masks(path, (4, 4))
-    assert np.flatnonzero(found.read["a"](None).mask.T).tolist() == [0, 1, 4]
+    assert np.flatnonzero(found.read["images/a"](None).mask.T).tolist() == [0, 1, 4]
     assert (found.empty, found.blank) == ({"b", "c", "d"}, 2)
 
 

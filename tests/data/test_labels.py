@@ -46,7 +46,7 @@ def test_a_csv_and_a_folder_are_both_sources(tmp_path: Path):
     labels = read_labels([masks, tmp_path / "drawn"])
     assert labels["a"] == LabelSource("siim", runs=("1 2", "5 1"))
     assert labels["b"].runs == ("-1",)
-    assert labels["c"] == LabelSource("drawn", png=str(tmp_path / "drawn/deeper/c.PNG"))
+    assert labels["deeper/c"] == LabelSource("drawn", png=str(tmp_path / "drawn/deeper/c.PNG"))
 
 
 def test_an_id_counts_in_the_first_source_that_has_it(tmp_path: Path):

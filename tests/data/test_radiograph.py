@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zlib
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from pleura.data.radiograph import SquareGeometry, find_radiographs, read_radiograph
+from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.errors import InputError
 
 ROWS, COLUMNS = np.mgrid[:24, :16]
@@ -58,8 +57,7 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize("name", ["a.dcm", "a.png", "1.2.840.5", "a"])
 def test_dicom_is_told_by_its_content(tmp_path, name):
     radiograph = read_radiograph(save_dicom(tmp_path / name, RAMP_8))
-    assert radiograph.image_id == name.removesuffix(".dcm").removesuffix(".png")
-    assert radiograph.sop_instance_uid == "1.2.3"
+    assert (radiograph.image_id, radiograph.sop_instance_uid) == ("1.2.3", "1.2.3")
 
 
 def test_png_and_dicom_of_the_same_eight_bits_agree(tmp_path):
@@ -144,74 +142,6 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_text_is_refused(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     assert "not a DICOM file" in refusal(tmp_path / "a.png")
-
-
-# Finding
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
-    deep = tmp_path / "deep" / "deeper"
-    deep.mkdir(parents=True)
-    (tmp_path / ".hidden").mkdir()
-    dicom = save_dicom(deep / "1.2.840.7", RAMP_8)
-    for name in ("b.dcm", "IM1", "c.DICOM", ".trash.dcm", "DICOMDIR", ".hidden/d.dcm", "e.bak"):
-        shutil.copy(dicom, tmp_path / name)
-    for name in ("f.PNG", "g.jpeg", "notes.txt", "README"):
-        (tmp_path / name).write_text("anything")
-    return tmp_path
-
-
-def names(paths: list[Path], folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in paths]
-
-
-def test_a_folder_is_searched_for_radiographs_to_any_depth(archive):
-    expected = ["IM1", "b.dcm", "c.DICOM", "deep/deeper/1.2.840.7", "f.PNG", "g.jpeg"]
-    assert names(find_radiographs([archive]), archive) == expected
-
-
-def test_a_pattern_is_filtered_like_a_folder(archive):
-    assert names(find_radiographs([str(archive / "*")]), archive) == names(find_radiographs([archive]), archive)
-    assert names(find_radiographs([str(archive / "**" / "*.7")]), archive) == ["deep/deeper/1.2.840.7"]
-
-
-def test_what_is_named_twice_is_found_once(archive):
-    twice = [archive / "b.dcm", archive, archive / "deep" / ".." / "b.dcm"]
-    assert find_radiographs(twice) == find_radiographs([archive])
-
-
-def test_a_file_named_outright_is_taken_as_it_is(archive):
-    assert find_radiographs([archive / "notes.txt"]) == [archive / "notes.txt"]
-
-
-def test_a_name_with_brackets_is_a_file_before_it_is_a_pattern(archive):
-    (archive / "b.dcm").rename(archive / "b[1].dcm")
-    assert names(find_radiographs([archive / "b[1].dcm"]), archive) == ["b[1].dcm"]
-
-
-@pytest.mark.parametrize("name", ["absent.dcm", "*.tif", "empty"])
-def test_an_input_that_names_nothing_is_refused(archive, name):
-    (archive / "empty").mkdir()
-    with pytest.raises(InputError, match="no radiograph found in") as caught:
-        find_radiographs([archive, archive / name])
-    assert str(archive / name) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("density", "orientation", "aspect"),
-    [((100, 200), 1, 0.5), ((200, 100), 1, 2), ((200, 100), 6, 0.5), ((100, 100), 1, 1), ((72, 1), 1, 1)],
-)
-@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_picture_whose_pixels_are_not_square_is_shown_with_square_ones(tmp_path, name, density, orientation, aspect):
-    exif = Image.Exif()
-    exif[274] = orientation
-    radiograph = read_radiograph(save(tmp_path / name, np.tile(RAMP_8, (2, 1)), exif=exif, dpi=density))
-    assert radiograph.pixel_aspect == pytest.approx(aspect, rel=1e-3)
-    rows, columns = radiograph.shape
-    assert (rows > columns) == (orientation == 1)
-    assert radiograph.image.shape == (round(rows * max(1, aspect)), round(columns * max(1, 1 / aspect)))
-    assert len(radiograph.notes) == int(aspect != 1)
 
 
 # The square grid

@@ -221,8 +221,8 @@ def test_evaluate_and_demo_can_be_interrupted_and_run_again(dataset, run, tmp_pa
 
 
 def test_a_symlink_loop_does_not_stop_the_search_for_radiographs(phantoms, tmp_path):
-    from pleura.data.radiograph import find_radiographs
+    from pleura.data.finding import find_radiographs
 
     (tmp_path / "a.dcm").symlink_to(tmp_path / "b.dcm")
     (tmp_path / "b.dcm").symlink_to(tmp_path / "a.dcm")
-    assert len(find_radiographs([tmp_path, phantoms / "dicom"])) > 20
+    assert len(find_radiographs([tmp_path, phantoms / "dicom"]).radiographs) > 20

@@ -35,6 +35,8 @@ def predict(
     typer.echo(f"{out}: {done.predicted} radiographs{earlier}; pneumothorax found on {done.positive} of all")
     if is_default(model_path(model)):
         typer.echo(f"found by {settings.model_name}")
+    for note in done.notes:
+        typer.echo(note)
     typer.echo("research software, not a medical device")
     for file, reason in done.problems:
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from pleura.data import rle
 from pleura.data.dataset import CARD, Dataset
+from pleura.data.finding import walk
+from pleura.data.ids import Names, as_name
 from pleura.data.mask_png import read_mask_png
 from pleura.data.radiograph import SquareGeometry
 from pleura.dicom.seg import Segmentation, read_segmentation, segmentation_pixels
 from pleura.errors import InputError, RLEError, excerpt
+from pleura.files import without_suffix
 
 ID_COLUMNS = ("imageid", "fname", "filename", "imgid", "kaggleid", "image", "id")
 RUN_COLUMNS = ("encodedpixels", "maskrle", "rle", "encodedmask", "rlemask", "runs", "pixels", "mask")
@@ -56,12 +59,20 @@ class ForeignMasks:
     """Cells of a csv without any text: each counts as the empty mask."""
 
     def matched(self, ids: Collection[str]) -> ForeignMasks:
-        """The same masks under the names that the other side uses: the UID where it is known there, else the file."""
+        """The same masks under the names that the other side uses: the UID where it is known there, else the file.
+
+        Raises: InputError where a name can be several of the other side's, or several are the same one.
+        """
         renamed = {
             uid: name for name, uid in self.other_names.items() if name in ids and uid not in ids and uid in self.read
         }
-        if renamed:
-            self.read = {renamed.get(key, key): mask for key, mask in self.read.items()}
+        names = Names((image_id, "") for image_id in ids)
+        others = {key: names.find(key, self.path) for key in self.read if key not in ids and key not in renamed}
+        table = names.resolve({key: key for key in self.read if others.get(key)}, self.path)
+        renamed |= {key: image_id for image_id, key in table.items() if image_id not in self.read}
+        self.read = {renamed.get(key, key): mask for key, mask in self.read.items()}
+        self.empty = {renamed.get(key, key) for key in self.empty}
+        self.patients = {renamed.get(key, key): patient for key, patient in self.patients.items()}
         return self
 
     def is_empty(self, image_id: str) -> bool:
@@ -78,7 +89,7 @@ def open_masks(path: Path, grid: Shape | None = None) -> ForeignMasks:
     if (path / CARD).is_file():
         return _of_dataset(path)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(file for file in walk(path) if file.is_file())
         pngs = [file for file in files if file.suffix.lower() == ".png"]
         segmentations = [file for file in files if file.suffix.lower() in DICOM_SUFFIXES]
         if pngs and segmentations:
@@ -179,7 +190,7 @@ def _read_csv(path: Path) -> tuple[dict[str, list[str]], int]:
                 text = " ".join(row[at_runs].split())
                 if text.lower() in BLANK:
                     blank, text = blank + 1, rle.EMPTY
-                runs = rows.setdefault(rle.strip_suffix(Path(row[at_id].strip()).name), [])
+                runs = rows.setdefault(without_suffix(as_name(row[at_id])), [])
                 if text not in runs:
                     runs.append(text)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -204,9 +215,10 @@ def _column(path: Path, header: Iterable[str], names: Iterable[str], usual: str)
 def _of_pngs(path: Path, files: list[Path]) -> ForeignMasks:
     read: dict[str, Callable[[Shape | None], ForeignMask]] = {}
     for file in files:
-        if file.stem in read:
+        name = without_suffix(as_name(file.relative_to(path).as_posix()))
+        if name in read:
             raise InputError(f"{file}: another PNG in {path} has the same name; keep one")
-        read[file.stem] = _png_reader(file)
+        read[name] = _png_reader(file)
     return ForeignMasks(path, "folder of PNG masks", read, has_grid=True)
 
 

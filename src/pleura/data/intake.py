@@ -35,6 +35,9 @@ class Job:
     row: int
     path: str
     label: LabelSource
+    image_id: str
+    name: str
+    """The path below the folder of images."""
 
 
 def begin(partial: Path, fingerprint: str, count: int, size_px: int) -> dict[int, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data import rle
+from pleura.data.finding import walk
 from pleura.data.mask_png import read_mask_png
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError, RLEError
+from pleura.files import without_suffix
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,13 @@ def read_labels(sources: Sequence[Path]) -> dict[str, LabelSource]:
 
 def _pngs(folder: Path) -> dict[str, LabelSource]:
     found: dict[str, LabelSource] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(walk(folder)):
         if path.suffix.lower() != ".png":
             continue
-        if path.stem in found:
-            raise InputError(f"{path}: {found[path.stem].png} is a mask of the same image too; keep one")
-        found[path.stem] = LabelSource(folder.name, png=str(path))
+        name = without_suffix(unicodedata.normalize("NFC", path.relative_to(folder).as_posix()))
+        if name in found:
+            raise InputError(f"{path}: {found[name].png} is a mask of the same image too; keep one")
+        found[name] = LabelSource(folder.name, png=str(path))
     return found
 
 

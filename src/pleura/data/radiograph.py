@@ -1,11 +1,8 @@
-"""Radiographs on disk: find them, read them whatever their format, and place them on the square grid of a dataset."""
+"""Radiographs on disk: read them whatever their format, and place them on the square grid of a dataset."""
 
 from __future__ import annotations
 
-import glob
 import math
-import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +12,10 @@ from PIL import Image
 
 from pleura.data.picture import is_picture, picture_aspect, picture_pixels, read_picture
 from pleura.dicom.parse import claimed_pixels
-from pleura.dicom.read import RADIOGRAPH_SUFFIXES, Radiograph, image_id_of, read_dicom
+from pleura.dicom.read import Radiograph, read_dicom
 from pleura.dicom.square_pixels import square_pixel_shape, with_square_pixels
 from pleura.errors import InputError
+from pleura.files import name_of
 
 # Half of a pixel's area, less the rounding of a float32 average.
 _HALF = 0.5 - 1e-6
@@ -37,7 +35,7 @@ def read_radiograph(path: Path | str) -> Radiograph:
     note = f"The picture says that its pixels are {aspect:.3g} times as high as wide: they were made square"
     return Radiograph(
         image=with_square_pixels(stored, aspect),
-        image_id=image_id_of(path),
+        image_id=name_of(path),
         notes=() if aspect == 1 else (note,),
         pixel_aspect=aspect,
         stored_shape=(stored.shape[0], stored.shape[1]),
@@ -51,61 +49,6 @@ def pixels_of(path: Path | str) -> int:
     """
     path = Path(path)
     return picture_pixels(path) if is_picture(path) else claimed_pixels(path)
-
-
-def find_radiographs(inputs: Iterable[Path | str]) -> list[Path]:
-    """Return the radiographs that files, folders and glob patterns name: sorted, each once.
-
-    A file named outright is taken as it is. Folders are searched to any depth for .dcm, .dicom, .png, .jpg, .jpeg and
-    for DICOM files without extension (a UID as name counts as none); patterns are filtered in the same way. Hidden
-    files and DICOMDIR are skipped.
-
-    Raises: InputError where an input names nothing.
-    """
-    found: dict[str, Path] = {}
-    for name in inputs:
-        paths = sorted(_matches(name))
-        if not paths:
-            raise InputError(f"no radiograph found in {name}; give DICOM, PNG or JPEG files, folders or patterns")
-        for path in paths:
-            found.setdefault(os.path.realpath(path), path)
-    return sorted(found.values())
-
-
-def _matches(name: Path | str) -> Iterator[Path]:
-    """Yield the radiographs that one input names."""
-    path = Path(name)
-    if path.is_dir():
-        yield from _in_folder(path)
-    elif path.exists():
-        yield path
-    elif glob.has_magic(str(name)):
-        for match in map(Path, glob.iglob(str(name), recursive=True)):
-            if match.is_dir():
-                yield from _in_folder(match)
-            elif _is_candidate(match):
-                yield match
-
-
-def _in_folder(folder: Path) -> Iterator[Path]:
-    """Yield the radiographs below a folder."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (path for path in (Path(parent, name) for name in names) if _is_candidate(path))
-
-
-def _is_candidate(path: Path) -> bool:
-    """Tell whether a file looks like a radiograph: by extension, or by DICOM's magic where it has none."""
-    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
-        return False
-    suffix = path.suffix.lower()
-    if suffix and not suffix[1:].isdigit():
-        return suffix in RADIOGRAPH_SUFFIXES
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from pleura.dicom.decode import decode
 from pleura.dicom.frontal import not_frontal_chest
 from pleura.dicom.grey import render
 from pleura.dicom.header import age_years, pixel_aspect, pixel_spacing_mm, sex, text
-from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image
+from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image, valid_uid
 from pleura.dicom.square_pixels import with_square_pixels
 from pleura.errors import InputError, excerpt
-
-RADIOGRAPH_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
+from pleura.files import name_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +28,8 @@ class Radiograph:
 
     `image` is float32 (rows, columns) in [0, 1], bright = dense (MONOCHROME2), with square pixels. Where those of the
     file are not square, `stored_shape` is its own grid, and `pixel_aspect` how many times as high as wide they are
-    there. `image_id` is the file's name without its extension. `view` is View Position ("PA", "AP", ...), `sex` is "M",
-    "F" or "O". `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient as far as
+    there. `image_id` is the SOP Instance UID, else the file's name without a radiograph's suffix; for the files of a
+    command see `pleura.data.ids`. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O". `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient as far as
     the file tells, else at the detector. `notes` are sentences, each without a full stop: what speaks against the
     result though the file could be read.
     Source: DICOM PS3.3 C.7.1.1, C.7.2.2, C.12.1, 10.7.
@@ -57,15 +56,6 @@ class Radiograph:
         return rows, columns
 
 
-def image_id_of(path: Path | str) -> str:
-    """Return the key of the radiograph in `path`: its name without a radiograph's extension.
-
-    `Path.stem` would cut the last component off a file that is named by its UID alone.
-    """
-    path = Path(path)
-    return path.stem if path.suffix.lower() in RADIOGRAPH_SUFFIXES else path.name
-
-
 def read_dicom(path: Path | str) -> Radiograph:
     """Read the one greyscale radiograph of a DICOM file, shown as its header asks.
 
@@ -87,7 +77,7 @@ def read_dicom(path: Path | str) -> Radiograph:
             aspect, aspect_notes = pixel_aspect(dataset)
             return Radiograph(
                 image=with_square_pixels(stored, aspect),
-                image_id=image_id_of(path),
+                image_id=valid_uid(text(dataset, "SOPInstanceUID")) or name_of(path),
                 patient_id=text(dataset, "PatientID"),
                 view=text(dataset, "ViewPosition"),
                 sex=sex(dataset),

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.data.finding import walk
+from pleura.data.ids import Names, identified
 from pleura.data.mask_png import read_mask_png
-from pleura.data.radiograph import find_radiographs
-from pleura.dicom.read import image_id_of
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError
 from pleura.measure.guards import not_binary
@@ -19,7 +19,7 @@ PNG_ONE = 255
 
 def mask_folder(folder: Path, against: Against) -> Examination:
     """PNG files of masks: grey values, colours, several ways to write a mask. Raises: InputError."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    files = sorted(path for path in walk(folder) if path.suffix.lower() == ".png")
     found = Examination("a folder of mask PNGs", [f"{len(files)} files"])
     refused: dict[str, str] = {}
     soft, ones = [], set()
@@ -46,7 +46,7 @@ def mask_folder(folder: Path, against: Against) -> Examination:
     if not ones and not soft and not refused:
         found.warn("every mask is empty", "is this the right folder?")
     if against.images:
-        _without_mask(files, against.images, found)
+        _without_mask([file.relative_to(folder).as_posix() for file in files], against.images, found)
     return found
 
 
@@ -60,9 +60,10 @@ def _ways_to_write(ones: set[int], found: Examination) -> None:
         found.note(f"mask pixels are {min(ones)}, not {PNG_ONE}", "pleura reads > 0; a division by 255 would not")
 
 
-def _without_mask(files: list[Path], images: Path, found: Examination) -> None:
-    there, named = {image_id_of(file) for file in find_radiographs([images])}, {file.stem for file in files}
-    if without := sorted(there - named):
+def _without_mask(names: list[str], images: Path, found: Examination) -> None:
+    cases = identified(images)
+    there, names_of = {case.image_id for case in cases}, Names((case.image_id, case.relative) for case in cases)
+    if without := sorted(there - {names_of.find(name, images) for name in names}):
         found.warn(
             f"{len(without)} of {len(there)} images have no mask: {some(without)}",
             "a negative has an empty mask of its own; others are left out",

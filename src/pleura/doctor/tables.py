@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from pleura.data import rle
 from pleura.data.dataset import CARD, Dataset
 from pleura.data.folds import Leak, leak_report, patients_or_own, read_column, read_folds, read_patients
+from pleura.data.ids import Names, identified
 from pleura.data.labels import LabelSource
-from pleura.data.radiograph import find_radiographs
-from pleura.dicom.read import image_id_of
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError, RLEError, excerpt
 from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence
@@ -44,8 +43,9 @@ def check_folds(folds_csv: Path, patients_csv: Path, masks_csv: Path | None = No
     either none is counted.
     Raises: InputError for a missing file or column, or if no case has a known patient.
     """
-    folds, patients = read_folds(folds_csv), read_patients(patients_csv)
+    folds = read_folds(folds_csv)
     ids = list(folds)
+    patients = Names((image_id, "") for image_id in ids).resolve(read_patients(patients_csv), patients_csv)
     if not any(image_id in patients for image_id in ids):
         raise InputError(f"{patients_csv}: knows the patient of none of the {len(ids)} cases in {folds_csv}")
     positive = _positives(folds_csv, ids, masks_csv)
@@ -230,15 +230,19 @@ def _where_they_lie(scan: _Scan, found: Examination) -> None:
 
 
 def _unannotated(path: Path, scan: _Scan, images: Path, found: Examination) -> None:
-    there = {image_id_of(file) for file in find_radiographs([images])}
-    if without := sorted(there - scan.ids.keys()):
+    cases = identified(images)
+    there, names = {case.image_id for case in cases}, Names((case.image_id, case.relative) for case in cases)
+    rows = names.resolve(dict.fromkeys(scan.ids), path).keys()
+    if without := sorted(there - rows):
         found.warn(
             f"{len(without)} of {len(there)} images have no row: {some(without)}",
             "they are not negative, nobody has looked: leave them out (pleura prepare does)",
         )
-    if missing := sorted(scan.ids.keys() - there):
-        if len(missing) == len(scan.ids):
-            raise InputError(f"{images}: holds none of the {len(missing)} ids of {path}; ids are file names")
+    if missing := sorted(rows - there):
+        if len(missing) == len(rows):
+            raise InputError(
+                f"{images}: holds none of the {len(missing)} ids of {path}; they are SOP Instance UIDs or file names"
+            )
         found.note(f"{len(missing)} ids have no image: {some(missing)}", "are the images complete?")
 
 

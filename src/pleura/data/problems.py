@@ -1,0 +1,35 @@
+"""What `prepare` has to say of single files, and the table of it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about one file that a person should know."""
+
+    kind: Literal["quarantined", "unlabelled", "same id", "copy", "equal pixels", "no image"]
+    image_id: str
+    file: str
+    reason: str
+
+
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Write problems.csv. Raises: OSError."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("kind", "image_id", "file", "reason"))
+        writer.writerows((problem.kind, problem.image_id, problem.file, problem.reason) for problem in problems)
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Read problems.csv; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [Problem(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]  # the kind was written by us

@@ -1,0 +1,39 @@
+"""A small DICOM radiograph on disk, for tests of which files are found and what they are named."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+
+ROWS, COLUMNS = np.mgrid[:24, :16]
+RAMP_8 = (ROWS * 10 + COLUMNS).astype(np.uint8)
+
+
+def save_dicom(path: Path, stored: np.ndarray = RAMP_8, sop_uid: str | None = "1.2.3", preamble: bool = True) -> Path:
+    """Write an 8-bit radiograph; sop_uid: None for a file without SOP Instance UID."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID = uid.DigitalXRayImageStorageForPresentation
+    dataset.Modality = "DX"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelData = stored.tobytes()
+    dataset["PixelData"].VR = "OB"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some tests need a UID that is none
+        if sop_uid is not None:
+            dataset.SOPInstanceUID = sop_uid
+        else:
+            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+            dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.9"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(path, enforce_file_format=True)
+    if not preamble:
+        path.write_bytes(path.read_bytes()[132:])
+    return path
