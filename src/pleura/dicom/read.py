@@ -29,9 +29,10 @@ class Radiograph:
     `image` is float32 (rows, columns) in [0, 1], bright = dense (MONOCHROME2), with square pixels. Where those of the
     file are not square, `stored_shape` is its own grid, and `pixel_aspect` how many times as high as wide they are
     there. `image_id` is the SOP Instance UID, else the file's name without a radiograph's suffix; for the files of a
-    command see `pleura.data.ids`. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O". `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient as far as
-    the file tells, else at the detector. `notes` are sentences, each without a full stop: what speaks against the
-    result though the file could be read.
+    command see `pleura.data.ids`. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O".
+    `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient as far as the file
+    tells, else at the detector. `notes` are sentences, each without a full stop: what speaks against the result though
+    the file could be read.
     Source: DICOM PS3.3 C.7.1.1, C.7.2.2, C.12.1, 10.7.
     """
 
