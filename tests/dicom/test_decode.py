@@ -119,6 +119,14 @@ def test_damage_of_which_the_jpeg_library_warns_is_refused(write_dicom, phantom,
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_jpeg_2000_that_claims_billions_of_tiles_is_refused_without_counting_them(write_dicom):
+    path = write_dicom(RAMP_8, syntax=uid.JPEG2000Lossless)
+    frame = bytearray(frame_of(path))
+    frame[8:16] = struct.pack(">2L", 2**31, 2**31)  # the size of the image
+    frame[24:32] = struct.pack(">2L", 1, 1)  # and of a tile
+    assert "tiles are missing" in refusal(with_frames(path, bytes(frame)))
+
+
 def test_a_progressive_jpeg_without_its_last_scans_is_refused(write_dicom, phantom):
     path = write_dicom(phantom, syntax=uid.JPEGBaseline8Bit)
     file = io.BytesIO()

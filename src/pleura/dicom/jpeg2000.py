@@ -102,7 +102,7 @@ def _whole(data: bytes, position: int, tiles: int) -> bytes:
         position += length
     if data[position : position + 2] != _END:
         raise CodestreamError("it is cut short: its end is missing")
-    if sorted(found) != list(range(tiles)) or any(found[tile] < expected[tile] for tile in found):
+    if len(found) != tiles or max(found) >= tiles or any(found[tile] < expected[tile] for tile in found):
         raise CodestreamError("it is cut short: some of its tiles are missing")
     refuse_surplus(data[position + 2 :], START)
     return data[: position + 2]
