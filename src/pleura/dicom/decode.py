@@ -88,7 +88,7 @@ def _native(dataset: Dataset, syntax: uid.UID) -> NDArray[np.integer]:
     data = dataset.PixelData
     if _is_encapsulated(dataset):
         raise InputError(
-            f"its pixels are compressed, but its transfer syntax, {syntax.name}, says they are not; fix it"
+            f"its pixels are compressed, but its transfer syntax, {syntax.name}, says they are not; export it again"
         )
     rows, columns, bytes_per_pixel = dataset.Rows, dataset.Columns, dataset.BitsAllocated // 8
     expected = rows * columns * bytes_per_pixel
@@ -124,7 +124,9 @@ def _frame(dataset: Dataset, syntax: uid.UID, start: bytes) -> bytes:
     Raises: InputError, where there are several or none; CodestreamError. Source: DICOM PS3.5 A.4, A.4.2 (RLE).
     """
     if dataset.PixelData[:4] != _ITEM:
-        raise InputError(f"its pixels are not compressed, but its transfer syntax, {syntax.name}, says so; fix it")
+        raise InputError(
+            f"its pixels are not compressed, but its transfer syntax, {syntax.name}, says so; export it again"
+        )
     try:
         content = io.BytesIO(dataset.PixelData)
         offsets = parse_basic_offsets(content)
