@@ -24,7 +24,10 @@ from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.learn.identity import weights_hash
+from pleura.learn.seen import SeenCases
+from pleura.measure.calibration import Calibration
 from pleura.measure.markdown import fill, plain, table
+from pleura.measure.triplet import Triplet
 from pleura.model import build_model
 from pleura.recipes import load_experiment
 
@@ -126,17 +129,17 @@ def test_scores_of_other_weights_or_of_another_rule_are_refused(best, report, tm
     save_checkpoint(tmp_path / "moved.safetensors", replace(checkpoint, weights=moved))
     with pytest.raises(InputError, match=r"other weights.*run pleura evaluate on"):
         attach(tmp_path / "moved.safetensors", report)
-    rule = {**checkpoint.triplet, "min_pixels": checkpoint.triplet["min_pixels"] + 1}
+    rule = replace(checkpoint.triplet, min_pixels=checkpoint.triplet.min_pixels + 1)
     save_checkpoint(tmp_path / "rule.safetensors", replace(checkpoint, triplet=rule))
     with pytest.raises(InputError, match="another decision rule"):
         attach(tmp_path / "rule.safetensors", report)
 
 
 def test_a_card_doubts_scores_that_were_measured_before_the_file_was_tuned(carded, report, tmp_path):
-    rule = {"top_threshold": 0.25, "min_pixels": 7, "bottom_threshold": 0.125}
+    rule = Triplet(0.25, 7, 0.125)
     update_header(carded, {"triplet": rule}, tmp_path / "tuned.safetensors")
     assert "**the evaluation is by another decision rule" in card(tmp_path / "tuned.safetensors")
-    update_header(carded, {"calibration": {"temperature": 2.0}}, tmp_path / "scaled.safetensors")
+    update_header(carded, {"calibration": Calibration(2.0).header()}, tmp_path / "scaled.safetensors")
     with pytest.raises(InputError, match="another calibration"):
         attach(tmp_path / "scaled.safetensors", report)
     assert "**" not in card(carded)
@@ -200,7 +203,7 @@ def test_what_is_no_report_is_refused_in_one_line(best, tmp_path, content, what)
     assert not (tmp_path / "out.safetensors").exists()
 
 
-@pytest.mark.parametrize("evaluation", [{"metrics": {}}, ["a list"], {"command": "two words"}])
+@pytest.mark.parametrize("evaluation", [{"metrics": {}}, {"metrics": ["a list"]}, {"command": "two words"}])
 def test_a_header_whose_scores_are_of_another_version_is_refused_in_one_line(best, tmp_path, evaluation):
     update_header(best, {"card": {"evaluation": evaluation}}, tmp_path / "old.safetensors")
     with pytest.raises(CheckpointError, match="another version"):
@@ -245,7 +248,7 @@ def test_no_folder_of_the_machine_is_on_a_card(best, report, tmp_path):
 
 
 def test_a_model_that_does_not_tell_what_it_has_seen_has_a_card_that_says_so(best, tmp_path):
-    bare = replace(load_checkpoint(best), recipe={}, scores={}, provenance={}, seen={})
+    bare = replace(load_checkpoint(best), recipe={}, scores={}, provenance={}, seen=SeenCases())
     save_checkpoint(tmp_path / "bare.safetensors", bare)
     text = card(tmp_path / "bare.safetensors")
     assert "Which cases it learned from, its header does not say" in text
@@ -269,7 +272,7 @@ def test_masks_are_counted_by_their_source_for_training_and_validation(carded, d
     kept = load_checkpoint(carded).card["evaluation"]["label_sources"]
     counted = {part: sum(row["positives"] + row["negatives"] for row in rows) for part, rows in kept.items()}
     seen = load_checkpoint(carded).seen
-    assert counted == {"train": len(seen["train"]), "val": len(seen["val"]), "scored": len(seen["val"])}
+    assert counted == {"train": len(seen.train), "val": len(seen.val), "scored": len(seen.val)}
     assert "| learned from | masks |" in card(carded)
 
 

@@ -75,9 +75,9 @@ def test_the_file_is_small_and_says_all_that_its_user_has_to_know():
     assert checkpoint.calibration
     assert checkpoint.scores["tuned"]["nested"]
     assert {"title", "intended_use", "known_failures", "licence"} <= checkpoint.card.keys()
-    assert checkpoint.seen["train"]
-    assert checkpoint.seen["val"]
-    assert not set(checkpoint.seen["train"]) & set(checkpoint.seen["val"])
+    assert checkpoint.seen.train
+    assert checkpoint.seen.val
+    assert not set(checkpoint.seen.train) & set(checkpoint.seen.val)
     assert checkpoint.provenance["packed_from"]
 
 
@@ -95,8 +95,8 @@ def test_what_is_told_of_it_by_hand_is_what_it_holds():
     for key in ("dice_on_positives", "auroc"):
         value, low, high = (measured[key][name] for name in ("value", "low", "high"))
         assert f"{value:.4f} ({low:.4f} to {high:.4f})" in told.anchor
-    assert f"{len(checkpoint.seen['val'])} validation cases" in told.anchor
-    assert f"{len(checkpoint.seen['train']):,} training cases" in told.cost
+    assert f"{len(checkpoint.seen.val)} validation cases" in told.anchor
+    assert f"{len(checkpoint.seen.train):,} training cases" in told.cost
     assert f"Measured, {checkpoint.provenance['training_seconds'] / 60:.0f} minutes" in told.cost
     assert f"{FILE.stat().st_size / 1e6:.1f} MB" in (ROOT / "README.md").read_text()
 
@@ -213,7 +213,7 @@ def local(tmp_path_factory):
     from pleura.data.phantom_dicom import write_phantom_dataset
     from pleura.prepare import PrepareSettings, prepare
 
-    folder, size_px = tmp_path_factory.mktemp("local"), load_checkpoint(FILE).preprocessing["prepared_px"]
+    folder, size_px = tmp_path_factory.mktemp("local"), load_checkpoint(FILE).preprocessing.prepared_px
     write_phantom_dataset(folder, n_patients=10, seed=9, size_px=64)
     masks = (folder / "masks.csv",)
     prepare(PrepareSettings(folder / "dicom", masks, folder / "dataset", size_px=size_px, folds=2, workers=1))

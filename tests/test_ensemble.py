@@ -75,7 +75,7 @@ def test_the_given_rule_holds_and_without_one_the_members_are_averaged_by_weight
     assert Predictor.load(out).triplet == Triplet(0.5, 2048, 0.4)
     for name, rule in (("smoke", Triplet(0.8, 400, 0.2)), ("other", Triplet(0.4, 800, 0.4))):
         path = copy / name / "fold-0" / "best.safetensors"
-        save_checkpoint(path, replace(load_checkpoint(path), triplet=vars(rule)))
+        save_checkpoint(path, replace(load_checkpoint(path), triplet=rule))
     made = Predictor.load(described(copy, triplet=None)).triplet
     assert (made.top_threshold, made.min_pixels, made.bottom_threshold) == pytest.approx(
         (0.5, 700, 0.35), abs=1 / LEVELS

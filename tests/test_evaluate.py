@@ -15,6 +15,7 @@ import pytest
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
+from pleura.learn.seen import SeenCases
 from pleura.prepare import PrepareSettings, prepare
 
 
@@ -138,7 +139,7 @@ def test_a_run_of_several_folds_is_not_scored_on_its_own_training_data(run, data
 
     one = load_checkpoint(run / "fold-0" / "best.safetensors")
     save_checkpoint(tmp_path / "fold-0" / "best.safetensors", one)
-    turned = {"train": one.seen["val"], "val": one.seen["train"]}
+    turned = SeenCases(one.seen.val, one.seen.train)
     save_checkpoint(tmp_path / "fold-1" / "best.safetensors", replace(one, seen=turned))
     with pytest.raises(InputError, match="one at a time"):
         evaluate(tmp_path, dataset)

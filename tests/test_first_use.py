@@ -14,7 +14,9 @@ import torch
 from pleura.config import parse_model
 from pleura.data.phantom_dicom import write_phantom_dataset
 from pleura.learn.checkpoint import Checkpoint, save_checkpoint
+from pleura.measure.triplet import Triplet
 from pleura.model import build_model
+from pleura.model.inference import Preprocessing
 
 LARGE = ("timm", "torchvision", "torch._dynamo", "accelerate", "scipy", "sklearn", "matplotlib", "sympy", "hypothesis")
 """What predicting needs none of: each of them takes longer to import than an image takes."""
@@ -36,7 +38,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = parse_model({**settings, "decoder_widths": [8, 8, 8], "presence_head": True})
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "best.safetensors"
-    preprocessing = {"prepared_px": 64, "size_px": 64, "in_channels": 1, "mean": 0.449, "std": 0.226}
+    preprocessing = Preprocessing(64, 64, 1, 0.449, 0.226)
     calibration = {
         "temperature": 1.1,
         "image": [0.5, 0.5, 0.1],
@@ -45,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "prevalence": 0.5,
         "cases": 188,
     }
-    triplet = {"top_threshold": 0.01, "min_pixels": 0, "bottom_threshold": 0.01}  # finds something, to be outlined
+    triplet = Triplet(0.01, 0, 0.01)  # finds something, to be outlined
     weights = build_model(model).state_dict()
     save_checkpoint(path, Checkpoint(model, weights, preprocessing, triplet, calibration=calibration))
     return path

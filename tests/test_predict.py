@@ -20,7 +20,7 @@ def checkpoint(run):
 
 
 def test_probabilities_come_back_where_their_pixels_were(checkpoint):
-    settings = {**checkpoint.preprocessing, "prepared_px": 256, "size_px": 64}
+    settings = replace(checkpoint.preprocessing, prepared_px=256, size_px=64)
     predictor = Predictor([replace(checkpoint, preprocessing=settings)])
     # In place of a net, what it would see: 4 x 4 pixels of the prepared square averaged.
     predictor.probabilities = lambda squares: (squares / 255).reshape(-1, 64, 4, 64, 4).mean((2, 4)).astype(np.float32)
@@ -38,19 +38,14 @@ def test_weights_that_are_not_finite_are_refused_not_called_healthy(checkpoint):
         Predictor([replace(checkpoint, weights=damaged)]).predict(np.zeros((64, 64), dtype=np.uint8))
 
 
-def test_a_header_with_other_fields_is_refused(checkpoint):
-    with pytest.raises(CheckpointError, match="other fields"):
-        Predictor([replace(checkpoint, triplet={"threshold": 0.5})])
-
-
 def test_one_fold_that_finds_nothing_does_not_silence_the_others(checkpoint):
     rules = [Triplet(0.6, 100, 0.4), Triplet(1.0, REFERENCE_AREA_PX + 1, 1.0)]
-    both = [replace(checkpoint, triplet=vars(rule)) for rule in rules]
+    both = [replace(checkpoint, triplet=rule) for rule in rules]
     assert Predictor(both).triplet == rules[0]
 
 
 def test_folds_of_different_preparation_do_not_mix(checkpoint):
-    other = replace(checkpoint, preprocessing={**checkpoint.preprocessing, "prepared_px": 128})
+    other = replace(checkpoint, preprocessing=replace(checkpoint.preprocessing, prepared_px=128))
     with pytest.raises(CheckpointError, match="different --size"):
         Predictor([checkpoint, other])
 

@@ -13,8 +13,9 @@ from places import SMOKE
 from pleura import train as loop
 from pleura.config import load_recipe
 from pleura.data.dataset import Dataset
-from pleura.learn.checkpoint import case_key, load_checkpoint, save_checkpoint, update_header
+from pleura.learn.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.learn.identity import weights_hash
+from pleura.learn.seen import SeenCases, case_key
 from pleura.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8", "training.positive_rate=0.5")
@@ -92,8 +93,8 @@ def test_a_checkpoint_has_not_seen_what_it_did_not_learn_from(guessed, tmp_path)
         {case_key(case.image_id) for case in guessed.cases if case.label_source == source and case.fold != 0}
         for source in ("truth", "guess")
     )
-    assert set(seen["train"]) == truths
-    assert not guesses & {*seen["train"], *seen["val"]}
+    assert set(seen.train) == truths
+    assert not guesses & {*seen.train, *seen.val}
 
 
 @pytest.mark.parametrize("step", [2, 4])
@@ -104,14 +105,14 @@ def test_a_resumed_run_remembers_what_it_learned_from_before_its_weights_changed
     fold = train(without, guessed, tmp_path, resume=True)
     everything = {case_key(case.image_id) for case in guessed.cases if case.fold != 0}
     for name in ("best", "last"):
-        assert set(load_checkpoint(fold / f"{name}.safetensors").seen["train"]) == everything
+        assert set(load_checkpoint(fold / f"{name}.safetensors").seen.train) == everything
     fold = train(without, guessed, tmp_path, stage="high")  # begins again with what the first stage has met
-    assert set(load_checkpoint(fold / "best.safetensors").seen["train"]) == everything
+    assert set(load_checkpoint(fold / "best.safetensors").seen.train) == everything
 
 
 def test_a_teacher_that_tells_nothing_or_has_changed_is_told_of(guessed, run, tmp_path):
     first, path = load_checkpoint(run / "fold-0" / "best.safetensors"), tmp_path / "teacher.safetensors"
-    update_header(run / "fold-0" / "best.safetensors", {"seen": {}}, path)
+    update_header(run / "fold-0" / "best.safetensors", {"seen": SeenCases()}, path)
     settings = (*QUIET, f"stages.high.labels={{teacher: {path}}}")
     fold = train(load_recipe(SMOKE, settings), guessed, tmp_path / "out")
     log = (fold / "log.txt").read_text()

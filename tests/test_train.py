@@ -18,6 +18,7 @@ from pleura.learn.checkpoint import load_checkpoint, load_state, save_checkpoint
 from pleura.learn.identity import weights_hash
 from pleura.learn.losses import total_loss
 from pleura.learn.run import METRICS, STATE
+from pleura.learn.seen import SeenCases
 from pleura.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")
@@ -126,12 +127,12 @@ def test_a_finished_stage_that_is_made_longer_goes_on_from_its_last_epoch(datase
 def test_a_repeated_stage_remembers_what_the_first_weights_had_met(dataset, tmp_path):
     first = train(smoke(), Dataset(dataset), tmp_path / "first") / "best.safetensors"
     checkpoint = load_checkpoint(first)
-    stranger = dataclasses.replace(checkpoint, seen={"train": ["00000000"], "val": []})
+    stranger = dataclasses.replace(checkpoint, seen=SeenCases(train=("00000000",)))
     save_checkpoint(tmp_path / "stranger.safetensors", stranger)
     out = tmp_path / "second"
     train(smoke(), Dataset(dataset), out, weights=tmp_path / "stranger.safetensors")
     fold = train(smoke(), Dataset(dataset), out, stage="high")
-    assert "00000000" in load_checkpoint(fold / "best.safetensors").seen["train"]
+    assert "00000000" in load_checkpoint(fold / "best.safetensors").seen.train
 
 
 def test_a_stage_that_runs_again_leaves_nothing_old_to_start_from(dataset, tmp_path, monkeypatch):
@@ -190,7 +191,7 @@ def test_a_run_can_start_from_the_weights_of_another_and_remembers_its_cases(dat
     started = train(smoke("training.lr=1e-30"), Dataset(dataset), tmp_path / "second", weights=checkpoint)
     before, after = weights_of(first, "best"), weights_of(started, "best")
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before if key.endswith("weight"))
-    seen = [set(load_checkpoint(path).seen["train"]) for path in (checkpoint, started / "best.safetensors")]
+    seen = [set(load_checkpoint(path).seen.train) for path in (checkpoint, started / "best.safetensors")]
     assert seen[0] <= seen[1]
     begun = load_checkpoint(started / "best.safetensors").provenance["started_from"]
     assert begun == [weights_hash(before)]

@@ -14,7 +14,8 @@ from pleura.calibrate import measure
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
-from pleura.learn.checkpoint import case_key, load_checkpoint, save_checkpoint
+from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+from pleura.learn.seen import SeenCases, case_key
 from pleura.measure.calibration import Calibration, Rule
 from pleura.measure.objectives import Objective
 from pleura.measure.triplet import NOTHING, Triplet
@@ -58,7 +59,7 @@ def two_folds(own: Path, data: Path) -> list[Path]:
     one = load_checkpoint(own / "fold-0" / "best.safetensors")
     files = [own / f"fold-{fold}" / "best.safetensors" for fold in (0, 1)]
     for fold, file in enumerate(files):
-        save_checkpoint(file, replace(one, seen={"train": keys[1 - fold :: 2], "val": keys[fold::2]}))
+        save_checkpoint(file, replace(one, seen=SeenCases(tuple(keys[1 - fold :: 2]), tuple(keys[fold::2]))))
     return files
 
 
@@ -67,7 +68,7 @@ def test_the_triplet_and_the_calibration_are_in_the_file_and_the_tensors_are_unt
     before = load_checkpoint(file), tensors(file)
     done = tune(file, site, NEW)
     after = load_checkpoint(file)
-    assert Triplet(**after.triplet) == done.new
+    assert after.triplet == done.new
     assert after.calibration == done.calibration
     assert tensors(file) == before[1]
     assert (after.recipe, after.provenance, after.model) == (
@@ -135,7 +136,7 @@ def test_a_run_of_several_folds_is_tuned_out_of_fold_and_written_to_each(own, si
     files = two_folds(own, site)
     done = tune(own, site, FEW)
     assert done.written == [*files, own / "tune.json", own / "tune.png"]
-    assert [Triplet(**load_checkpoint(file).triplet) for file in files] == [done.new] * 2
+    assert [load_checkpoint(file).triplet for file in files] == [done.new] * 2
     assert done.cases == len(Dataset(site))
     found = Predictor.load(own)
     assert found.triplet == done.new
@@ -145,8 +146,8 @@ def test_a_run_of_several_folds_is_tuned_out_of_fold_and_written_to_each(own, si
 def test_folds_that_share_validation_cases_are_refused(own, site):
     files = two_folds(own, site)
     first = load_checkpoint(files[0])
-    both = sorted({*first.seen["val"], load_checkpoint(files[1]).seen["val"][0]})
-    save_checkpoint(files[0], replace(first, seen={"train": [], "val": both}))
+    both = sorted({*first.seen.val, load_checkpoint(files[1]).seen.val[0]})
+    save_checkpoint(files[0], replace(first, seen=SeenCases(val=tuple(both))))
     with pytest.raises(InputError, match="share validation cases"):
         tune(own, site, FEW)
 
@@ -203,7 +204,7 @@ def test_the_command_tells_the_triplets_what_to_expect_and_the_files(own, site, 
 
 def test_the_triplet_finds_the_same_with_a_calibration_and_without(own, site):
     file = own / "fold-0" / "best.safetensors"
-    plain = replace(load_checkpoint(file), triplet=asdict(Triplet(0.3, 0, 0.3)))
+    plain = replace(load_checkpoint(file), triplet=Triplet(0.3, 0, 0.3))
     header = Calibration(3.0, (0.5, 0.5, -1.0), "platt", Rule(0.9999, 0.05, 0.95, 60)).header()
     image = Dataset(site).images[0]
     before, after = (Predictor([one]).predict(image) for one in (plain, replace(plain, calibration=header)))
@@ -257,7 +258,7 @@ def test_the_site_kit_writes_a_copy_and_says_what_to_expect(own, site, tmp_path)
     assert file.read_bytes() == before
     assert tensors(out) == tensors(file)
     made = load_checkpoint(out)
-    assert Triplet(**made.triplet) == done.new
+    assert made.triplet == done.new
     assert done.new in (done.shipped, shrink_triplet(done.local, done.shipped, done.weight))
     assert made.scores["recalibrated"]["gain"] == [done.gain.value, done.gain.low, done.gain.high]
     assert done.gain.low <= done.gain.value <= done.gain.high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from pleura.data.dataset import Dataset
 from pleura.data.folds import assign_folds
 from pleura.errors import InputError
 from pleura.evaluate import measure_cases, patient_numbers
-from pleura.learn.checkpoint import Checkpoint, case_key
+from pleura.learn.seen import case_key
 from pleura.measure.calibration import (
     BINS,
     IMAGE_BINS,
@@ -143,8 +143,3 @@ def quality(
             "held_out": both(truth, predicted, weights),
         },
     }
-
-
-def tuned_seen(checkpoint: Checkpoint, keys: Sequence[str]) -> dict[str, list[str]]:
-    """What a model has seen, now that it was tuned on these cases too."""
-    return {**checkpoint.seen, "val": sorted({*checkpoint.seen.get("val", []), *keys})}

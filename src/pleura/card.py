@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pleura.learn.identity import weights_hash
 from pleura.measure.card_scores import kept
 from pleura.measure.markdown import plain
 from pleura.measure.model_card import CardFacts, render
+from pleura.measure.triplet import Triplet
 from pleura.predict import find_checkpoint
 from pleura.recipes import load_experiment, recipe_names
 from pleura.settings import Recipe
@@ -24,6 +25,8 @@ from pleura.shipped import DEFAULT, is_default, keep_default
 REPORT = "report.json"
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 """What a net counts along the way, and does not learn."""
+OTHERS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What a report or a card of another version, or a damaged one, ends in."""
 EVALUATION = "evaluation"
 """The key of the header's `card` that holds it, beside the texts."""
 
@@ -38,6 +41,7 @@ def card(model: Path | str = DEFAULT) -> str:
     texts = dict(checkpoint.card or {})
     evaluation = texts.pop(EVALUATION, None)
     header = {each.name: getattr(checkpoint, each.name) for each in fields(Checkpoint) if each.name != "weights"}
+    header |= {"preprocessing": asdict(checkpoint.preprocessing), "triplet": asdict(checkpoint.triplet)}
     net = checkpoint.model.model_dump(
         mode="json", exclude_defaults=True, exclude={"architecture", "encoder", "pretrained"}
     )
@@ -49,14 +53,15 @@ def card(model: Path | str = DEFAULT) -> str:
         number_types=sorted({str(each.dtype).removeprefix("torch.") for each in _learned(checkpoint).values()}),
         net=", ".join(f"{key} {plain(value)}" for key, value in net.items()),
         header=header | {"model": checkpoint.model.model_dump(mode="json")},
-        seen={part: len(checkpoint.seen.get(part, ())) for part in ("train", "val")},
+        seen={"train": len(checkpoint.seen.train), "val": len(checkpoint.seen.val)},
+        unlisted=checkpoint.seen.unknown,
         rebuild=_rebuild(path, checkpoint),
         prose=texts,
         evaluation=evaluation,
     )
     try:
         return render(replace(facts, doubts=_doubts(checkpoint, evaluation) if evaluation else ()))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (*OTHERS, InputError) as error:
         raise CheckpointError(
             f"{path}: its header holds a card or scores of another version ({type(error).__name__} {error}); "
             "evaluate it again and write the evaluation anew with pleura card --evaluation"
@@ -80,7 +85,7 @@ def attach(model: Path, evaluation: Path, out: Path | None = None) -> Path:
         found = kept(json.loads(report.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{report}: cannot be read ({error.strerror}); pleura evaluate writes it") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except OTHERS as error:
         raise InputError(
             f"{report}: is no report of this version of pleura evaluate ({type(error).__name__} {error}); "
             "evaluate again"
@@ -104,11 +109,19 @@ def _doubts(checkpoint: Checkpoint, evaluation: dict[str, Any]) -> list[str]:
     found: list[str] = []
     if evaluation.get("weights_sha256") != [weights_hash(checkpoint.weights)]:
         found.append("the evaluation is of other weights than this file's: its scores are not this model's")
-    if evaluation.get("triplet") != checkpoint.triplet:
+    if not _is_rule(evaluation.get("triplet"), checkpoint.triplet):
         found.append("the evaluation is by another decision rule than this file's: scores that depend on it differ")
     if evaluation.get("calibrations") != [checkpoint.calibration]:
         found.append("the evaluation is by another calibration than this file's: its calibrated numbers are not these")
     return found
+
+
+def _is_rule(document: object, triplet: Triplet) -> bool:
+    """Whether a report's triplet decides as this one: as rules, not as the numbers that were written."""
+    try:
+        return Triplet.of(document) == triplet
+    except InputError:
+        return False
 
 
 def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,6 @@ from pleura.measure.compare import Difference, adjusted, compare_scores, mask_me
 from pleura.measure.compare import compare as compare_metrics
 from pleura.measure.metrics import Outcomes
 from pleura.score import ScoreSettings, read_masks
-
-if TYPE_CHECKING:
-    from pleura.learn.checkpoint import Checkpoint
 
 FILE = "compare.json"
 
@@ -42,13 +38,13 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     Raises: CheckpointError, InputError if there is no such case, OutputError.
     """
     from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
-    from pleura.learn.checkpoint import case_key
+    from pleura.learn.known import Known
     from pleura.predict import Predictor
 
     dataset, models = Dataset(data), [Predictor.load(path) for path in (first, second)]
-    keys = [case_key(case.image_id) for case in dataset.cases]
-    met = [_met(model.checkpoints, keys) for model in models]
-    positions = np.flatnonzero(dataset.scored & ~(met[0]["train"] | met[1]["train"]))
+    ids = [case.image_id for case in dataset.cases]
+    seen = [Known.of([checkpoint.seen for checkpoint in model.checkpoints], ids) for model in models]
+    positions = np.flatnonzero(dataset.scored & ~(seen[0].train | seen[1].train))
     if not len(positions):
         raise InputError(
             f"{data}: every case is training data of {first} or {second}, or always is; compare them on other cases"
@@ -59,12 +55,15 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     for model in models:
         histograms, scores = measure_cases(model, dataset, positions)
         outcomes.append(outcomes_by(histograms, scores, model.triplet))
-    chosen = [int(each["val"][positions].sum()) for each in met]
-    words = f"{len(positions)} cases that neither has learned from"
+    chosen = [int(each.val[positions].sum()) for each in seen]
+    doubts = [f"the {which}: {each.doubt}" for which, each in zip(("first", "second"), seen, strict=True) if each.doubt]
+    words = (
+        f"{len(positions)} cases that {'no header lists as training data' if doubts else 'neither has learned from'}"
+    )
     if any(chosen):
         words += f"; the first was chosen on {chosen[0]} of them, the second on {chosen[1]}"
-    if not all(any(checkpoint.seen.values()) for model in models for checkpoint in model.checkpoints):
-        words += "; not every model tells which cases it has met before"
+    if doubts:
+        words += f"; whether they are new to both is not known ({'; '.join(doubts)})"
     return _compared(outcomes, patient_numbers(dataset, positions), words, resamples, True, (first, second), out)
 
 
@@ -107,15 +106,6 @@ def in_words(differences: list[Difference]) -> str:
 def _same(each: Difference) -> bool:
     ends = (each.difference.value, each.difference.low, each.difference.high)
     return all(end == 0 or not np.isfinite(end) for end in ends)
-
-
-def _met(checkpoints: Sequence[Checkpoint], keys: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    """For `train` and `val`: which cases a model has learned from, and was chosen on."""
-    found = {}
-    for part in ("train", "val"):
-        known = {key for checkpoint in checkpoints for key in checkpoint.seen.get(part, [])}
-        found[part] = np.array([key in known for key in keys], dtype=bool)
-    return found
 
 
 def _compared(

@@ -65,7 +65,7 @@ class Entrant:
     def of(cls, name: str, model: Path, results: str, learned_from: str) -> Entrant:
         """A model by its checkpoint, or the folder of one. Raises: CheckpointError."""
         found = load_checkpoint(find_model(model).checkpoints[0])
-        net = f"{found.model.encoder}, at {found.preprocessing['size_px']} px"
+        net = f"{found.model.encoder}, at {found.preprocessing.size_px} px"
         return cls(name, model, results, learned_from, net)
 
 

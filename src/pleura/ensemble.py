@@ -70,8 +70,8 @@ def _refuse_another(path: Path, described: bytes) -> None:
     if not path.is_file():
         return
     try:
-        before = [member["folder"] for member in json.loads(path.read_bytes())["members"]]
-    except (ValueError, KeyError, TypeError):
+        before = [str(member["folder"]) for member in json.loads(path.read_bytes())["members"]]
+    except (ValueError, LookupError, TypeError, RecursionError):
         return  # damaged: it is about to be written anew
     if before != [member["folder"] for member in json.loads(described)["members"]]:
         raise OutputError(f"{path}: is of other members ({', '.join(before)}); choose another --out")

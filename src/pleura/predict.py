@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from pleura.data.radiograph import SquareGeometry, geometry_of, read_radiograph
 from pleura.dicom.read import Radiograph
-from pleura.errors import CheckpointError, InputError
-from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.errors import CheckpointError, InputError, PleuraError
+from pleura.learn.checkpoint import Checkpoint, load_checkpoint, net_of
+from pleura.learn.seen import SeenCases
 from pleura.measure.calibration import Calibration
 from pleura.measure.side import side_of
 from pleura.measure.triplet import SCORED_SHARE, Triplet
-from pleura.model import build_model
 from pleura.model.device import pick_device
-from pleura.model.inference import Preprocessing, infer
+from pleura.model.inference import infer
 from pleura.shipped import DEFAULT, model_path
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
@@ -112,12 +112,15 @@ def _find_ensemble(folder: Path) -> ModelFiles:
         if document["format"] != ENSEMBLE_FORMAT:
             raise ValueError("it is of another version")
         members = [(folder / str(member["folder"]), float(member["weight"])) for member in document["members"]]
-        triplet = None if document["triplet"] is None else Triplet(**document["triplet"])
-        calibration, tuned_on = document.get("calibration"), tuple(map(str, document.get("tuned_on", ())))
-        if not members or not all(0 < weight < np.inf for _, weight in members):
+        triplet = None if document["triplet"] is None else Triplet.of(document["triplet"])
+        calibration, tuned_on = document.get("calibration"), SeenCases.of({"val": document.get("tuned_on", [])}).val
+        if calibration is not None:
+            Calibration.of(calibration)
+        total = sum(weight for _, weight in members)
+        if not all(0 < weight / total <= 1 for _, weight in members) or not 0 < total < np.inf:
             raise ValueError("it has members, and weights above 0")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: is no description of an ensemble ({error}); train it again") from error
+    except (PleuraError, OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+        raise CheckpointError(f"{file}: is no description of an ensemble ({error!s:.200}); train it again") from error
     checkpoints, weights, folds = [], [], {}
     for member, weight in members:
         if not member.is_dir():
@@ -125,7 +128,7 @@ def _find_ensemble(folder: Path) -> ModelFiles:
         found = _find(member).checkpoints
         folds[member.name] = {checkpoint.parent.name for checkpoint in found}
         checkpoints += found
-        weights += [weight / sum(weight for _, weight in members) / len(found)] * len(found)
+        weights += [weight / total / len(found)] * len(found)
     if len({frozenset(names) for names in folds.values()}) > 1:
         told = "; ".join(f"{name}: {', '.join(sorted(names))}" for name, names in folds.items())
         raise CheckpointError(f"{folder}: its members have different folds ({told}); train what is missing")
@@ -159,21 +162,15 @@ class Predictor:
         self.weights = np.asarray(weights or [1.0] * len(self.checkpoints), dtype=np.float64)
         self.weights /= self.weights.sum()
         self.device = pick_device(device)
-        try:
-            self.preprocessings = [Preprocessing(**checkpoint.preprocessing) for checkpoint in checkpoints]
-            triplets = [Triplet(**checkpoint.triplet) for checkpoint in checkpoints]
-        except TypeError as error:
-            raise CheckpointError(f"the checkpoint's header has other fields than this version's ({error})") from error
+        self.preprocessings = [checkpoint.preprocessing for checkpoint in checkpoints]
         if len({preprocessing.prepared_px for preprocessing in self.preprocessings}) != 1:
             raise CheckpointError("the checkpoints were trained on datasets of different --size; use one at a time")
         self.prepared_px = self.preprocessings[0].prepared_px
-        self.triplet = triplet or _mean_triplet(triplets, self.weights)
+        self.triplet = triplet or _mean_triplet([checkpoint.triplet for checkpoint in checkpoints], self.weights)
         self.calibration = _calibration(calibration, self.checkpoints)
         self.models = []
         for checkpoint in checkpoints:
-            model = build_model(checkpoint.model)
-            load_weights(model, checkpoint.weights, "checkpoint")
-            self.models.append(model.eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+            self.models.append(net_of(checkpoint).eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT, tta: str | None = None, device: str | None = None) -> Predictor:
@@ -185,10 +182,7 @@ class Predictor:
         files = find_model(path)
         checkpoints = [load_checkpoint(file) for file in files.checkpoints]
         if files.tuned_on:  # what the rule of all was tuned on, each of them has been chosen on
-            checkpoints = [
-                replace(one, seen={**one.seen, "val": sorted({*one.seen.get("val", []), *files.tuned_on})})
-                for one in checkpoints
-            ]
+            checkpoints = [replace(one, seen=one.seen.and_chosen_on(files.tuned_on)) for one in checkpoints]
         made = cls(checkpoints, tta, device, files.weights, files.triplet, files.calibration)
         made.triplet_is_given = files.triplet is not None and not files.tuned_on
         return made

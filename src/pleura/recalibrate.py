@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura import __version__
-from pleura.calibrate import Sample, fit_part, measure, quality, sample_of, tuned_seen
+from pleura.calibrate import Sample, fit_part, measure, quality, sample_of
 from pleura.data.dataset import Dataset, hash_files
 from pleura.errors import CheckpointError, InputError, OutputError
-from pleura.learn.checkpoint import case_key, load_checkpoint, update_header
+from pleura.learn.checkpoint import load_checkpoint, update_header
+from pleura.learn.seen import refused
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.calibration import Calibration, Method, conformal
 from pleura.measure.nested import nested
@@ -66,6 +67,8 @@ class Recalibrated:
     calibration: dict[str, Any]
     cases: int
     positives: int
+    doubt: str
+    """Why these cases may not be new to the model; empty where its header lists all that it has seen."""
     out: Path
 
 
@@ -111,10 +114,10 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     if out.exists():
         raise OutputError(f"{out}: is there already; choose another --out")
     model, dataset = load_checkpoint(checkpoint), Dataset(data)
-    keys = [case_key(case.image_id) for case in dataset.cases]
-    learned = len(set(keys) & set(model.seen.get("train", [])))
-    if learned:
-        raise InputError(f"{data}: the model has learned from {learned} of its cases, which tell nothing of the site")
+    if learned := refused(model.seen, [case.image_id for case in dataset.cases]):
+        raise InputError(
+            f"{data}: the model has learned from {learned}, which tell nothing of the site; leave them out"
+        )
     predictor, positions = Predictor([model]), np.flatnonzero(dataset.scored)
     sample = sample_of(dataset, positions, *measure(predictor, dataset, positions))
     shipped, old = predictor.triplet, predictor.calibration or Calibration()
@@ -146,6 +149,7 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
         header,
         len(sample.scores),
         int(sample.positive.sum()),
+        model.seen.doubt(),
         out,
     )
     _write(done, checkpoint, sample)
@@ -203,9 +207,9 @@ def _write(done: Recalibrated, checkpoint: Path, sample: Sample) -> None:
         "pleura": __version__,
     }
     changes = {
-        "triplet": asdict(done.new),
+        "triplet": done.new,
         "calibration": done.calibration,
         "scores": {**model.scores, "recalibrated": kept},
-        "seen": tuned_seen(model, sample.keys),
+        "seen": model.seen.and_chosen_on(sample.keys),
     }
     update_header(checkpoint, changes, done.out)

@@ -130,6 +130,8 @@ def tuned(done: Tuned) -> Iterator[str]:
         yield f"  90 % of {len(done.spread.finding)} resamples choose {', '.join(told)}"
     if nothing:
         yield f"  on {nothing} of {len(done.spread.triplets)} resamples the best rule is to find nothing"
+    if done.doubt:
+        yield f"  whether these cases are new to the model is not known: {done.doubt}"
     yield from _calibration(done.calibration)
     for file in done.written:
         yield f"wrote {file}"
@@ -155,6 +157,8 @@ def recalibrated(done: Recalibrated) -> Iterator[str]:
         doubt = "; that is a loss, and the shipped one stays"
     yield f"  gain by moving   {done.gain}, on patients it was not fitted on{doubt}"
     yield f"  image probabilities: Brier score lower by {done.brier_gain}, on the same"
+    if done.doubt:
+        yield f"  whether these cases are new to the model is not known: {done.doubt}"
     yield from _calibration(done.calibration)
     yield f"wrote {done.out}"
 

@@ -5,7 +5,9 @@ A model of several folds is tuned out of fold: each case by the checkpoints that
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura import __version__
-from pleura.calibrate import Sample, calibrate, measure, sample_of, tuned_seen
+from pleura.calibrate import Sample, calibrate, measure, sample_of
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError
 from pleura.files import write_atomically
-from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, update_header
+from pleura.learn.checkpoint import Checkpoint, load_checkpoint, update_header
+from pleura.learn.seen import listed, refused
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.calibration import Method
 from pleura.measure.landscape import landscape_png
@@ -70,6 +73,8 @@ class Tuned:
     calibration: dict[str, Any]
     cases: int
     positives: int
+    doubt: str
+    """Why these cases, or patients, may not be new to the model; empty where its header lists all that it has seen."""
     written: list[Path]
 
     @property
@@ -112,6 +117,7 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Pat
         calibration=calibrate(sample, wanted.method, wanted.alpha, wanted.confidence),
         cases=len(histograms),
         positives=int(sample.positive.sum()),
+        doubt=next((one.seen.doubt() for one in checkpoints if one.seen.doubt()), ""),
         written=[*([out] if out else files.described_by or files.checkpoints), beside, beside.with_suffix(".png")],
     )
     _write(tuned, files, checkpoints, sample, wanted, out)
@@ -169,28 +175,27 @@ def _groups(
     files: ModelFiles, checkpoints: Sequence[Checkpoint], dataset: Dataset, split: Part
 ) -> list[tuple[list[int], NDArray[np.int64]]]:
     """Which checkpoints answer for which cases. Raises: InputError where that would be for cases they learned from."""
-    keys = np.array([case_key(case.image_id) for case in dataset.cases])
-    learned = [np.isin(keys, checkpoint.seen.get("train", [])) for checkpoint in checkpoints]
+    ids = [case.image_id for case in dataset.cases]
     if split == "all":
-        met = np.any(learned, axis=0)
-        if met.any():
+        everything = functools.reduce(operator.or_, [checkpoint.seen for checkpoint in checkpoints])
+        if learned := refused(everything, ids):
             raise InputError(
-                f"{dataset.folder}: the model has learned from {int(met.sum())} of its cases; a rule tuned on them "
-                "would be for cases it knows by heart; use --split val"
+                f"{dataset.folder}: the model has learned from {learned}; a rule tuned on them would be for cases it "
+                "knows by heart; leave them out, or use --split val"
             )
         return [(list(range(len(checkpoints))), np.flatnonzero(dataset.scored))]
     together: dict[frozenset[str], list[int]] = {}
     for number, checkpoint in enumerate(checkpoints):
-        together.setdefault(frozenset(checkpoint.seen.get("val", [])), []).append(number)
+        together.setdefault(frozenset(checkpoint.seen.val), []).append(number)
     groups = []
     for seen, members in together.items():
-        there = np.isin(keys, sorted(seen)) & dataset.scored
+        there = listed(seen, ids) & dataset.scored
         if not there.any():
             raise InputError(
                 f"{dataset.folder}: holds none of the cases that {files.checkpoints[members[0]]} was chosen on; "
                 "tune on all of it with --split all"
             )
-        if any((there & learned[number]).any() for number in members):
+        if any((there & listed(checkpoints[number].seen.train, ids)).any() for number in members):
             raise InputError(f"{dataset.folder}: the model learned from some of the cases that it was chosen on")
         groups.append((members, np.flatnonzero(there)))
     taken = np.concatenate([positions for _, positions in groups])
@@ -236,10 +241,10 @@ def _write(
         update_header(
             path,
             {
-                "triplet": asdict(tuned.new),
+                "triplet": tuned.new,
                 "calibration": tuned.calibration,
                 "scores": {**checkpoint.scores, "tuned": kept},
-                "seen": tuned_seen(checkpoint, sample.keys) if settings.split == "all" else checkpoint.seen,
+                "seen": checkpoint.seen.and_chosen_on(sample.keys) if settings.split == "all" else checkpoint.seen,
             },
             out,
         )

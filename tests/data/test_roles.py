@@ -18,7 +18,8 @@ from pleura.data.dataset import ALWAYS_TRAIN, Dataset
 from pleura.doctor.datasets import dataset_folder
 from pleura.errors import InputError
 from pleura.evaluate import evaluate
-from pleura.learn.checkpoint import case_key, load_checkpoint
+from pleura.learn.checkpoint import load_checkpoint
+from pleura.learn.seen import case_key
 from pleura.prepare import PrepareSettings, prepare
 
 Row = dict[str, str]
@@ -144,9 +145,9 @@ def test_all_folds_together_score_what_is_truth_and_nothing_else(mixed: Dataset,
     best = tmp_path / "run" / "fold-0" / "best.safetensors"
     seen, always = load_checkpoint(best).seen, {case_key(case.image_id) for case in mixed.cases if case.role}
     learned = {case_key(mixed.cases[row].image_id) for row in mixed.positions("train", 0)}
-    assert set(seen["train"]) == learned
+    assert set(seen.train) == learned
     assert len(always & learned) > len(always) / 2  # without those of patients that fold 0 validates
-    assert not always & set(seen["val"])
+    assert not always & set(seen.val)
     found = evaluate(best, mixed.folder, "all", resamples=2, out=tmp_path / "report")
     assert found.positives + found.negatives == len(truth)
     assert f"; {len(always)} that are always trained on are no truth, and left out" in found.split

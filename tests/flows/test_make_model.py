@@ -16,6 +16,7 @@ from places import ROOT, SMOKE
 
 from pleura.config import Card
 from pleura.learn.checkpoint import load_checkpoint
+from pleura.measure.triplet import Triplet
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
@@ -98,4 +99,4 @@ def test_a_dataset_becomes_a_packed_tuned_and_scored_model(data, tmp_path):
     )
     report = json.loads((out / "evaluation" / "report.json").read_text())
     assert report["split"].endswith("(val)")
-    assert report["triplet"] == made.triplet
+    assert Triplet.of(report["triplet"]) == made.triplet

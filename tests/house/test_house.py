@@ -49,7 +49,8 @@ ORDER = (
     ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-NOUN_TO_NOUN = {("data", "dicom")}
+NOUN_TO_NOUN = {("data", "dicom"), ("learn", "measure"), ("learn", "model")}
+"""A checkpoint carries the decision rule and the preprocessing, as what they are."""
 
 # Heavy dependencies, and the only files that may import them.
 HOMES = {
@@ -59,8 +60,10 @@ HOMES = {
     "pydantic": {
         "config/faults.py",
         "config/parse.py",
+        "learn/header.py",
         "settings/augment.py",
         "settings/experiment.py",
+        "settings/header.py",
         "settings/labels.py",
         "settings/net.py",
         "settings/strict.py",

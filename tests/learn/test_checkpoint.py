@@ -29,18 +29,23 @@ from pleura.learn.checkpoint import (
     save_state,
     update_header,
 )
+from pleura.learn.seen import SeenCases
+from pleura.measure.calibration import Calibration
+from pleura.measure.triplet import Triplet
+from pleura.model.inference import Preprocessing
 from pleura.settings import ModelConfig
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(7), "half": torch.ones(3).bfloat16()}
 CHECKPOINT = Checkpoint(
     model=ModelConfig(encoder="resnet34", pretrained=False, classes=2),
     weights=WEIGHTS,
-    preprocessing={"prepared_px": 1024, "size_px": 512, "in_channels": 1, "mean": 0.449, "std": 0.226},
-    triplet={"top_threshold": 0.75, "min_pixels": 2000, "bottom_threshold": 0.3},
+    preprocessing=Preprocessing(1024, 512, 1, 0.449, 0.226, "area"),
+    triplet=Triplet(0.75, 2000, 0.3),
     recipe={"name": "é ☃", "stages": [{"name": "low", "lr": 1e-4}]},
     scores={"split": "val, fold 0", "siim_dice": 0.8451},
     provenance={"data_sha256": "abc", "seed": 42, "fold": 0},
-    calibration={"temperature": 1.5},
+    calibration=Calibration(1.5).header() | {"cases": 12},
+    seen=SeenCases(("0" * 32, "89abcdef"), ("f" * 32,), ("its teacher",)),
 )
 
 
@@ -104,7 +109,7 @@ def test_channels_last_weights_and_parameters_are_saved(tmp_path: Path):
 
 def test_every_value_of_the_header_is_json(saved: Path):
     values = {key: json.loads(value) for key, value in header_of(saved)["__metadata__"].items()}
-    assert values["format"] == 1
+    assert values["format"] == 2
     documented = {
         "format",
         "model",
@@ -217,7 +222,7 @@ def test_a_full_disk_costs_neither_the_old_file_nor_leaves_a_part(
     with monkeypatch.context() as patch:
         patch.setattr(*where, full_disk)
         with pytest.raises(OutputError, match=r"best\.safetensors: the disk is full; free some space") as caught:
-            save_checkpoint(saved, replace(CHECKPOINT, triplet={}))
+            save_checkpoint(saved, replace(CHECKPOINT, triplet=Triplet()))
     assert "\n" not in str(caught.value)
     assert load_checkpoint(saved).triplet == CHECKPOINT.triplet
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
@@ -304,16 +309,16 @@ def test_a_header_is_written_anew_and_the_tensors_stay_byte_for_byte(saved: Path
         return content[8 + int.from_bytes(content[:8], "little") :]
 
     before = saved.read_bytes()
-    update_header(saved, {"triplet": {"top_threshold": 0.5}, "calibration": None})
+    update_header(saved, {"triplet": Triplet(0.25), "calibration": None})
     loaded = load_checkpoint(saved)
-    assert (loaded.triplet, loaded.calibration) == ({"top_threshold": 0.5}, None)
+    assert (loaded.triplet, loaded.calibration) == (Triplet(0.25), None)
     assert (loaded.recipe, loaded.scores, loaded.model) == (CHECKPOINT.recipe, CHECKPOINT.scores, CHECKPOINT.model)
     assert tensors(saved.read_bytes()) == tensors(before)
 
 
 def test_the_same_values_give_the_same_bytes_as_saving_them(saved: Path, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "other", replace(CHECKPOINT, triplet={"top_threshold": 0.5}))
-    update_header(saved, {"triplet": {"top_threshold": 0.5}})
+    save_checkpoint(tmp_path / "other", replace(CHECKPOINT, triplet=Triplet(0.25)))
+    update_header(saved, {"triplet": Triplet(0.25)})
     assert saved.read_bytes() == (tmp_path / "other").read_bytes()
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from pleura.errors import InputError
-from pleura.learn.checkpoint import case_key
 from pleura.learn.known import Known, by_source
+from pleura.learn.seen import SeenCases, case_key
 
 IDS = ["a", "b", "c", "d"]
 
 
 def known(train: str, val: str) -> Known:
-    return Known.of([{"train": [case_key(each) for each in train], "val": [case_key(each) for each in val]}], IDS)
+    return Known.of([SeenCases(tuple(map(case_key, train)), tuple(map(case_key, val)))], IDS)
 
 
 def test_cases_are_known_by_their_ids_and_val_is_the_default_where_there_is_any():
@@ -35,15 +35,53 @@ def test_a_dataset_of_strangers_is_taken_whole_and_asking_for_val_is_refused():
 
 def test_cases_that_were_learned_from_are_named_first():
     assert "2 of which the model has learned from" in known("ab", "c").in_words("all", np.arange(4))
-    assert known("", "c").in_words("val", np.array([2, 3])).endswith("chosen on (val), 1 of them new to it")
+    assert known("x", "c").in_words("val", np.array([2, 3])).endswith("chosen on (val), 1 of them new to it")
 
 
-def test_a_model_that_tells_nothing_is_not_believed_to_have_met_nothing():
-    assert "does not tell" in Known.of([{}], IDS).in_words("all", np.arange(4))
+@pytest.mark.parametrize(
+    "seen",
+    [
+        SeenCases(),
+        SeenCases(val=(case_key("a"),)),  # as imported weights that were tuned on the cases of a site
+        SeenCases(train=(case_key("x"),), unknown=("its teacher",)),
+        SeenCases(train=(case_key("x"),), val=(case_key("a"),), unknown=("its teacher",)),
+    ],
+)
+def test_cases_are_new_only_to_a_model_that_lists_all_that_it_has_seen(seen: SeenCases):
+    words = Known.of([SeenCases(train=(case_key("y"),)), seen], IDS).in_words("all", np.arange(4))
+    assert "not known" in words
+    assert "are new to the model:" in words or "new to" not in words
+
+
+def test_keys_of_128_bits_do_not_take_strangers_for_training_cases():
+    ids = [f"1.2.3.{number}" for number in range(200_000)]  # of so many, two at least share their first 8 digits
+    keys = [case_key(each) for each in ids]
+    assert len({key[:8] for key in keys}) < len(set(keys)) == len(ids)
+    assert len(keys[0]) == 32
+    beginnings: dict[str, str] = {}
+    one, other = next(
+        (beginnings[key[:8]], each)
+        for key, each in zip(keys, ids, strict=True)
+        if beginnings.setdefault(key[:8], each) != each
+    )
+    assert not Known.of([SeenCases(train=(case_key(one),))], [other]).train.any()
+    assert Known.of([SeenCases(train=(case_key(one)[:8],))], [one, other]).train.all()
+
+
+def test_keys_of_an_older_header_still_match_and_it_is_said_where_chance_alone_would():
+    old = SeenCases(train=tuple(case_key(each)[:8] for each in "ab"), val=(case_key("c"),))
+    found = Known.of([old], IDS)
+    assert (found.train.tolist(), found.val.tolist()) == ([True, True, False, False], [False, False, True, False])
+    assert "chance" not in found.in_words("all", np.arange(4))
+    many = SeenCases(train=tuple(f"{number:08x}" for number in range(12_000)))
+    assert "0.028 of so many cases share with another by chance" in many.by_chance("train", 10_000)
+    assert "23 of so many" in many.by_chance("train", 8_232_000)
+    assert SeenCases(train=tuple(f"{number:032x}" for number in range(12_000))).by_chance("train", 10**9) == ""
 
 
 def test_several_folds_together_are_refused():
-    turned = [{"train": [case_key("a")], "val": [case_key("b")]}, {"train": [case_key("b")], "val": [case_key("a")]}]
+    a, b = (case_key("a"),), (case_key("b"),)
+    turned = [SeenCases(a, b), SeenCases(b, a)]
     with pytest.raises(InputError, match="one at a time"):
         Known.of(turned, IDS).choose(None, Path())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pleura.errors import CheckpointError, ConfigError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pleura.measure.triplet import Triplet
 from pleura.model import Outputs, build_model
 from pleura.model.decoder import PresenceHead
 from pleura.model.inference import Preprocessing, infer, normalise
@@ -102,9 +102,9 @@ def test_a_reduction_that_is_not_there_is_refused():
 def test_a_checkpoint_carries_numbers_for_each_channel(tmp_path: Path, mean: float | list[float]):
     preprocessing = Preprocessing(16, 32, 3, mean=mean, std=[0.229, 0.224, 0.225])
     settings = {"encoder": "test_resnet", "pretrained": False, "in_channels": 3}
-    checkpoint = Checkpoint(ModelConfig(**settings), {}, asdict(preprocessing), {})
+    checkpoint = Checkpoint(ModelConfig(**settings), {}, preprocessing, Triplet())
     save_checkpoint(tmp_path / "c.safetensors", checkpoint)
-    assert Preprocessing(**load_checkpoint(tmp_path / "c.safetensors").preprocessing) == preprocessing
+    assert load_checkpoint(tmp_path / "c.safetensors").preprocessing == preprocessing
 
 
 def test_the_probabilities_are_the_sigmoid_of_the_logits_once():

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError, PleuraError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.learn.seen import SeenCases
 from pleura.measure.triplet import Triplet
 from pleura.migrate.weights import WeightSettings, import_weights
 from pleura.model import build_model
-from pleura.model.inference import Preprocessing, infer
+from pleura.model.inference import infer
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 PARAMETERS = {
@@ -122,10 +123,10 @@ def test_the_settings_of_a_net_are_read_from_its_file(published: Published) -> N
         "densenet_unet-densenet121": ("densenet121", "plain", [256, 256, 128, 64], 64, IMAGENET_MEAN),
         "scse_unet-seresnext50": ("legacy_seresnext50_32x4d", "scse", [384, 256, 128, 64], 32, 0.0),
     }[published.name]
-    found = (model.encoder, model.bottleneck, model.decoder_widths, model.last_width, preprocessing["mean"])
+    found = (model.encoder, model.bottleneck, model.decoder_widths, model.last_width, preprocessing.mean)
     assert found == expected
-    assert (model.in_channels, model.classes, model.pretrained, preprocessing["size_px"]) == (3, 1, False, 1024)
-    assert model.input_scaling == ("none" if preprocessing["mean"] == 0 else "encoder")
+    assert (model.in_channels, model.classes, model.pretrained, preprocessing.size_px) == (3, 1, False, 1024)
+    assert model.input_scaling == ("none" if preprocessing.mean == 0 else "encoder")
 
 
 def test_the_comparison_of_logits_sees_a_single_tensor_that_is_not_theirs(
@@ -149,13 +150,14 @@ def test_a_checkpoint_says_where_its_weights_and_its_triplet_come_from(small: di
     assert made.provenance["imported"] == "theirs.pth"
     assert made.provenance["sha256"] == hashlib.sha256(content).hexdigest()
     assert "winner" in made.provenance["triplet"]
-    assert made.triplet == vars(Triplet(0.75, 2000, 0.3))
-    assert (made.seen, made.scores, made.recipe) == ({}, {}, {})
+    assert made.triplet == Triplet(0.75, 2000, 0.3)
+    assert (made.scores, made.recipe) == ({}, {})
+    assert made.seen == SeenCases(unknown=("the imported weights",))
 
 
 def test_a_triplet_a_size_and_a_scaling_can_be_given(small: dict[str, Tensor], folder: Path) -> None:
     made = imported(small, folder, triplet="0.6/800/0.25", size_px=512, input_scaling="none")
-    assert made.triplet == vars(Triplet(0.6, 800, 0.25))
+    assert made.triplet == Triplet(0.6, 800, 0.25)
     assert made.provenance["triplet"] == "given"
     scaled = {"in_channels": 3, "mean": 0.0, "std": 1.0}
     assert made.preprocessing == {"prepared_px": 512, "size_px": 512, "reduction": "area", **scaled}
@@ -185,7 +187,7 @@ def test_probabilities_of_a_radiograph_are_those_of_the_published_pipeline(
     with torch.no_grad():
         expected = small_net((grey.expand(-1, 3, -1, -1) / 255 - mean) / std).sigmoid()[:, 0]
     assert expected.std() > 1e-3
-    found = infer(built(made), grey, Preprocessing(**made.preprocessing))
+    found = infer(built(made), grey, made.preprocessing)
     assert torch.allclose(found, expected, rtol=0, atol=1e-5)
 
 

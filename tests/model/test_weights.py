@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pleura.errors import InputError
-from pleura.model.weights import fold_to_one_channel, read_weights
+from pleura.model.weights import fold_to_one_channel, not_finite, read_weights
 
 REAL = Path(__file__).parents[2].parent / "shared/data/weights"
 STATE = {"stem.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "stem.bias": torch.tensor([1.5, -2.0])}
@@ -142,3 +142,19 @@ def test_real_weights_are_read(name: str):
     weights = read_weights(path)
     assert weights["conv_stem.weight"].shape == (32, 3, 3, 3)
     assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e4m3fn])
+def test_what_is_not_finite_is_found_whatever_its_type(value: float, kind: torch.dtype) -> None:
+    sound = {"a": torch.ones(5, 3), "large": torch.full((9,), 3e38), "half": torch.full((9,), 6e4).half()}
+    assert not_finite(sound | {"count": torch.tensor(7)}) == []
+    damaged = torch.ones(5, 3)
+    damaged[-1, -1] = value
+    if torch.isfinite(damaged.to(kind).float()).all():
+        return  # float8 has no infinity
+    assert not_finite(sound | {"b": damaged.to(kind)}) == ["b"]
+
+
+def test_a_number_beyond_float32_is_not_finite() -> None:
+    assert not_finite({"a": torch.tensor([1e300], dtype=torch.float64)}) == ["a"]

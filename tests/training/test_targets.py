@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 from places import SMOKE
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pleura.config import load_recipe
 from pleura.data.augment import augment
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
-from pleura.learn.checkpoint import case_key, load_checkpoint, update_header
+from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.learn.identity import weights_hash
+from pleura.learn.seen import SeenCases, case_key
 from pleura.measure.triplet import Triplet
 from pleura.predict import Predictor
 from pleura.settings import StageConfig
@@ -258,7 +260,7 @@ def test_cases_of_weight_zero_are_in_no_epoch_and_in_no_share_of_positives(two_s
 def test_what_a_teacher_has_met_the_net_has_met_from_that_stage_on(two_sources: Dataset, run: Path, tmp_path: Path):
     path = tmp_path / "teacher.safetensors"
     before = load_checkpoint(run / "fold-0" / "best.safetensors")
-    seen = {"train": [*before.seen["train"], "0123abcd"], "val": [*before.seen["val"], "89abcdef"]}
+    seen = SeenCases((*before.seen.train, "0123abcd"), (*before.seen.val, "89abcdef"))
     update_header(run / "fold-0" / "best.safetensors", {"seen": seen}, path)
     learner = learner_of(two_sources, 0, f"stages.high.labels={{teacher: {path}}}", "training.labels.weights.guess=0")
     low, high = learner.recipe.stages
@@ -266,16 +268,16 @@ def test_what_a_teacher_has_met_the_net_has_met_from_that_stage_on(two_sources: 
         learner.meet(stage_)
         learner.meet(stage_)  # as after --resume
         met = learner._seen()
-        assert ("0123abcd" in met["train"], "89abcdef" in met["val"]) == (expected, expected)
+        assert ("0123abcd" in met.train, "89abcdef" in met.val) == (expected, expected)
         guesses = {case_key(case.image_id) for case in two_sources.cases if case.label_source == "guess" and case.fold}
-        assert bool(guesses & set(met["train"])) == expected  # the teacher has learned from them
-        assert len(met["train"]) == len(set(met["train"]))
+        assert bool(guesses & set(met.train)) == expected  # the teacher has learned from them
+        assert len(met.train) == len(set(met.train))
 
 
 def test_a_teacher_of_unknown_past_and_its_pupils_are_known_as_such(two_sources: Dataset, run: Path, tmp_path: Path):
     best, path, pupil = run / "fold-0" / "best.safetensors", tmp_path / "teacher.safetensors", tmp_path / "pupil"
     checkpoint = load_checkpoint(best)
-    update_header(best, {"seen": {"val": checkpoint.seen["val"]}}, path)  # as imported weights that were tuned
+    update_header(best, {"seen": SeenCases(val=checkpoint.seen.val)}, path)  # as imported weights that were tuned
     assert Teacher(str(run), CPU).tells
     assert not Teacher(str(path), CPU).tells
     learner = learner_of(two_sources, 0, f"stages.low.labels={{teacher: {run}}}", f"stages.high.labels.teacher={path}")
@@ -284,11 +286,43 @@ def test_a_teacher_of_unknown_past_and_its_pupils_are_known_as_such(two_sources:
         learner.meet(stage_)
         sha256 = weights_hash(checkpoint.weights)
         assert learner.taught == {"weights_sha256": [sha256], "tells_what_it_has_seen": tells}
+        assert (learner._seen().doubt() == "") == tells
+        assert learner._seen().unknown == (() if tells else ("its teacher",))
     update_header(best, {"provenance": {**checkpoint.provenance, "teacher": learner.taught}}, pupil)
     assert not Teacher(str(pupil), CPU).tells
     again = learner_of(two_sources, 0)
     again.take_up(load_checkpoint(pupil), pupil)
     assert again.taught == learner.taught
+
+
+def test_a_run_that_starts_from_weights_without_a_list_of_cases_has_none_either(
+    two_sources: Dataset, run: Path, tmp_path: Path
+):
+    best, path = run / "fold-0" / "best.safetensors", tmp_path / "start.safetensors"
+    first = load_checkpoint(best)
+    for seen, unknown in (
+        (first.seen, ()),
+        (SeenCases(), ("the weights that it started from",)),
+        (SeenCases(val=first.seen.val), ("the weights that it started from",)),
+        (SeenCases(first.seen.train, unknown=("its teacher",)), ("its teacher", "the weights that it started from")),
+    ):
+        update_header(best, {"seen": seen}, path)
+        learner = learner_of(two_sources, 0)
+        learner.start_from(path)
+        learner.meet(learner.recipe.stages[0])
+        assert learner._seen().unknown == unknown
+        resumed = learner_of(two_sources, 0)
+        resumed.go_on(learner.state(), 1, "state")
+        assert resumed._seen() == learner._seen()
+
+
+def test_an_encoder_from_a_file_comes_without_a_list_of_cases(two_sources: Dataset, tmp_path: Path):
+    learner = learner_of(two_sources, 0)
+    assert learner._seen().unknown == ()
+    encoder = {key: tensor.contiguous() for key, tensor in learner.net.encoder.net.state_dict().items()}
+    save_file(encoder, tmp_path / "chest.safetensors")
+    begun = learner_of(two_sources, 0, f"model.pretrained={tmp_path / 'chest.safetensors'}")
+    assert begun._seen().unknown == ("the encoder weights of chest.safetensors",)
 
 
 def test_a_stride_that_cannot_be_frozen_is_refused_before_the_first_stage(two_sources: Dataset):
@@ -301,9 +335,9 @@ def test_a_state_of_a_version_that_kept_no_learned_cases_goes_on_with_those_of_i
     train = [case_key(two_sources.cases[position].image_id) for position in learner.train_positions]
     old = {"model": learner.net.state_dict(), "met": {"train": ["0123abcd"], "val": []}}
     learner.go_on(old, 1, "state")
-    assert sorted(learner._seen()["train"]) == sorted([*train, "0123abcd"])
+    assert sorted(learner._seen().train) == sorted([*train, "0123abcd"])
     first.go_on(old | {"teachers": {}}, 1, "state")
-    assert first._seen()["train"] == ["0123abcd"]
+    assert first._seen().train == ("0123abcd",)
     assert first.changed_teachers(old) == []
 
 

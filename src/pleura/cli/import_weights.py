@@ -40,6 +40,5 @@ def import_weights(
 
     scaling = input_scaling.value if input_scaling else None
     made = run(WeightSettings(file, architecture.value, out, encoder, size, scaling, triplet))
-    rule = "/".join(f"{made.triplet[key]}" for key in ("top_threshold", "min_pixels", "bottom_threshold"))
     typer.echo(f"{out}: {made.model.architecture} with {made.model.encoder}, {len(made.weights)} tensors")
-    typer.echo(f"  input scaling {made.model.input_scaling}; triplet {rule}, {made.provenance['triplet']}")
+    typer.echo(f"  input scaling {made.model.input_scaling}; triplet {made.triplet}, {made.provenance['triplet']}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -18,13 +17,14 @@ from pleura.data.likeness import near_duplicates, thumbnails
 from pleura.data.radiograph import SquareGeometry
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
-from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint
+from pleura.learn.checkpoint import Checkpoint, load_checkpoint, net_of
+from pleura.learn.known import Known
+from pleura.learn.seen import among
 from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.measure.metrics import Outcomes
-from pleura.measure.triplet import REFERENCE_AREA_PX, Histograms, Triplet
-from pleura.model import build_model
+from pleura.measure.triplet import REFERENCE_AREA_PX, Histograms
 from pleura.model.published import published_config, without_module
-from pleura.model.weights import read_weights
+from pleura.model.weights import not_finite, read_weights
 from pleura.predict import Predictor, find_model, image_score
 
 TRIED_CASES, BATCH = 32, 4
@@ -106,7 +106,7 @@ def _weights(weights: dict[str, Tensor], found: Examination) -> None:
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})
     found.told.append(f"{len(weights)} tensors, {count:,} numbers ({', '.join(kinds)})")
     real = {key: tensor for key, tensor in weights.items() if tensor.is_floating_point()}
-    if broken := [key for key, tensor in real.items() if not torch.isfinite(tensor).all()]:
+    if broken := not_finite(weights):
         found.error(
             f"{len(broken)} tensors hold NaN or infinity: {some(broken)}",
             "take an earlier checkpoint; train with a lower rate or gradient_clip",
@@ -117,20 +117,22 @@ def _weights(weights: dict[str, Tensor], found: Examination) -> None:
 
 
 def _ours(path: Path, against: Against) -> Examination:
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, damaged=True)
     found = Examination("a checkpoint of pleura")
     found.told.append(f"{checkpoint.model.architecture} with {checkpoint.model.encoder}")
     _weights(checkpoint.weights, found)
     _rule(checkpoint, found)
     _scaling(checkpoint, found)
-    seen = {part: set(checkpoint.seen.get(part, [])) for part in ("train", "val")}
-    if both := seen["train"] & seen["val"]:
+    seen = checkpoint.seen
+    if both := int(among(seen.train, seen.val).sum()):
         found.error(
-            f"{len(both)} of {len(seen['val'])} validation cases were training cases too",
+            f"{both} of {len(seen.val)} validation cases were training cases too",
             "its scores are too high; train again on folds of pleura prepare",
         )
-    if not any(seen.values()):
-        found.note("it does not tell the cases that it has met", "no evaluation can say whether it is honest")
+    if doubt := seen.doubt():
+        found.note(
+            f"which cases it has learned from is not known: {doubt}", "no evaluation can say whether it is honest"
+        )
     gain = checkpoint.scores.get("gain_over_empty")
     if isinstance(gain, int | float) and gain <= 0:
         found.warn(
@@ -145,10 +147,7 @@ def _ours(path: Path, against: Against) -> Examination:
 
 
 def _rule(checkpoint: Checkpoint, found: Examination) -> None:
-    try:
-        triplet = Triplet(**checkpoint.triplet)
-    except TypeError as error:
-        raise CheckpointError(f"the checkpoint's triplet is not one ({error}); train it again") from error
+    triplet = checkpoint.triplet
     way_out = "nothing beat the empty answer when it was tuned: train longer, and tune it anew"
     share = triplet.min_pixels / REFERENCE_AREA_PX
     if triplet.finds_nothing:
@@ -164,10 +163,7 @@ def _rule(checkpoint: Checkpoint, found: Examination) -> None:
 def _scaling(checkpoint: Checkpoint, found: Examination) -> None:
     """What serving does to an image (`preprocessing`) against what training did (`model.input_scaling`)."""
     given = checkpoint.preprocessing
-    mean, std = (np.atleast_1d(np.asarray(given.get(key, np.nan), dtype=np.float64)) for key in ("mean", "std"))
-    if not np.isfinite([*mean, *std]).all() or (std <= 0).any():
-        found.error("its preprocessing has no mean and std that are numbers", "train or import it again")
-        return
+    mean, std = (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) for numbers in (given.mean, given.std))
     if (std < 0.02).any():
         found.error(
             f"preprocessing.std is {std.min():g} for images in [0, 1]: it was divided by 255, and the images are too",
@@ -185,7 +181,7 @@ def _scaling(checkpoint: Checkpoint, found: Examination) -> None:
             "set preprocessing to mean 0 and std 1, as it was trained",
         )
     elif checkpoint.model.input_scaling == "encoder":
-        encoder = build_model(checkpoint.model).encoder
+        encoder = net_of(checkpoint).encoder
         wanted = (float(encoder.mean), float(encoder.std))  # type: ignore[arg-type]
         if abs(mean.mean() - wanted[0]) > 0.01 or abs(std.mean() - wanted[1]) > 0.01:
             found.error(
@@ -193,28 +189,26 @@ def _scaling(checkpoint: Checkpoint, found: Examination) -> None:
                 f"served with {mean.mean():.3f} and {std.mean():.3f}",
                 "use one preprocessing for both: train or import it again",
             )
-    if given.get("in_channels") != checkpoint.model.in_channels:
-        found.error(
-            f"preprocessing makes {given.get('in_channels')} channels, the net takes {checkpoint.model.in_channels}",
-            "train or import it again",
-        )
 
 
 def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examination) -> None:
-    prepared = checkpoint.preprocessing.get("prepared_px")
+    prepared = checkpoint.preprocessing.prepared_px
     if prepared != dataset.size_px:
         found.warn(
             f"it was trained on images prepared at {prepared} px, this dataset has {dataset.size_px} px: another "
             "resampling in serving than in training, which evaluate, tune and compare refuse",
             f"prepare the data with --size {prepared}",
         )
-    keys = [case_key(case.image_id) for case in dataset.cases]
-    train, val = (np.isin(keys, checkpoint.seen.get(part, [])) for part in ("train", "val"))
-    new = ~(train | val)
-    found.told.append(f"of the dataset's {len(keys)} cases it learned from {train.sum()}, was chosen on {val.sum()}")
+    seen = Known.of([checkpoint.seen], [case.image_id for case in dataset.cases])
+    train, val, new = seen.train, seen.val, ~(seen.train | seen.val)
+    rest = f"; whether the rest is new to it is not known: {seen.doubt}" if seen.doubt else ""
+    found.told.append(
+        f"of the dataset's {len(train)} cases it learned from {train.sum()}{seen.by_chance}, was chosen on "
+        f"{val.sum()}{rest}"
+    )
     who = [case.patient for case in dataset.cases]
     learned = [who[row] for row in np.flatnonzero(train)]
-    for rows, name in ((val, "those it was chosen on"), (new, "those it has not met")):
+    for rows, name in ((val, "those it was chosen on"), (new, "those that it does not list")):
         held_out = np.flatnonzero(rows)
         if not (train.any() and held_out.size):
             continue
@@ -223,7 +217,7 @@ def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examin
         _copies(dataset, np.flatnonzero(train), held_out, name, found)
         if other := other_prevalence(dataset.positive[held_out], float(dataset.positive[train].mean())):
             found.warn(f"{name}: {other.what}", other.way_out)
-    if not any("NaN" in finding.what for finding in found.findings):
+    if not not_finite(checkpoint.weights):
         _try(path, dataset, np.flatnonzero(val) if val.any() else np.arange(len(dataset)), found)
 
 

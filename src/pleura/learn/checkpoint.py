@@ -2,12 +2,11 @@
 
 Nothing is unpickled on load. The header's values are JSON: `format`, `model`, `recipe`, `preprocessing`, `triplet`,
 `calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version), `seen`, and
-`card`, which models have that are handed to others.
+`card`, which models have that are handed to others. `learn/header.py` checks them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import struct
@@ -22,69 +21,59 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pleura.config import parse_model
-from pleura.errors import CheckpointError, ConfigError
+from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.files import write_atomically
+from pleura.learn.header import KEYS, dump, parse
+from pleura.learn.seen import SeenCases
+from pleura.measure.triplet import Triplet
+from pleura.model import build_model
+from pleura.model.inference import Preprocessing
+from pleura.model.weights import not_finite
 from pleura.settings import ModelConfig
 from pleura.shipped import keep_default
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds. `preprocessing` and `triplet` are the fields of the classes of those names."""
+    """What a checkpoint file holds."""
 
     model: ModelConfig
     weights: dict[str, Tensor]
-    preprocessing: dict[str, Any]
-    triplet: dict[str, Any]
+    preprocessing: Preprocessing
+    triplet: Triplet
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
-    seen: dict[str, list[str]] = field(default_factory=dict)
-    """`train` and `val`: `case_key` of every case it learned from, and of those it was chosen and tuned on."""
+    seen: SeenCases = field(default_factory=SeenCases)
     card: dict[str, Any] | None = None
     """What whoever is handed the model has to know of it, the fields of `config.Card`; None for most."""
 
 
-KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen", "card")
-LATER_KEYS: dict[str, Any] = {"card": None}
-"""What checkpoints of earlier versions do not have, and what stands for it."""
-
-
-def case_key(image_id: str) -> str:
-    """Eight hexadecimal digits for an image id: enough to know a case again, and no list of patients' studies."""
-    return hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, atomically. Raises: OutputError."""
-    header = {
-        "format": FORMAT,
-        # The encoder's weights are in the file: whoever loads it must not look for ImageNet's.
-        "model": checkpoint.model.model_copy(update={"pretrained": False}).model_dump(mode="json"),
-        **{key: getattr(checkpoint, key) for key in KEYS},
-    }
+    header = dump({key: getattr(checkpoint, key) for key in ("model", *KEYS)})
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.weights.items()}
-    write_atomically(path, _sorted_header(save(tensors, {key: json.dumps(value) for key, value in header.items()})))
+    write_atomically(path, _sorted_header(save(tensors, header)))
 
 
 def update_header(path: Path, changes: Mapping[str, Any], out: Path | None = None) -> None:
     """Write some keys of a checkpoint's header anew, atomically; the tensors' bytes stay as they are.
 
-    changes: keys of the header but `format` and `model`, with values that JSON has. out: another file to write to.
-    Raises: CheckpointError if it is no checkpoint, OutputError; the model that comes with pleura stays as it is.
+    changes: keys of the header but `format` and `model`, with values as a `Checkpoint` has them. out: another file to
+    write to.
+    Raises: CheckpointError if it is no checkpoint or would be none then, OutputError; the model that comes with pleura
+    stays as it is.
     """
     keep_default(out or path, "write to another file")
-    load_checkpoint(path)  # nothing is written into what could not be read
+    before = load_checkpoint(path)  # nothing is written into what could not be read
     unknown = changes.keys() - set(KEYS)
     if unknown:
         raise CheckpointError(f"{path}: its header has no {', '.join(sorted(unknown))}")
-    content = path.read_bytes()
-    metadata = {key: json.dumps(value) for key, value in changes.items()}
-    write_atomically(out or path, _sorted_header(content, metadata))
+    # What a header of an earlier format leaves unsaid of its cases is said from now on.
+    metadata = dump({key: getattr(before, key) for key in ("model", *KEYS)} | dict(changes))
+    parse(metadata, out or path)
+    write_atomically(out or path, _sorted_header(path.read_bytes(), metadata))
 
 
 def _sorted_header(content: bytes, changes: Mapping[str, str] | None = None) -> bytes:
@@ -101,8 +90,11 @@ def _sorted_header(content: bytes, changes: Mapping[str, str] | None = None) -> 
     return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises: CheckpointError if it is missing, damaged, or not one of pleura's."""
+def load_checkpoint(path: Path, *, damaged: bool = False) -> Checkpoint:
+    """Read a checkpoint. damaged: also one whose weights are not finite, to look at it.
+
+    Raises: CheckpointError if it is missing, damaged, or not one of pleura's.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
     try:
@@ -114,18 +106,33 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: is damaged or no safetensors file ({reason}); copy it again or use last.safetensors of its run"
         ) from error
-    if metadata.get("format") != json.dumps(FORMAT):
-        raise CheckpointError(f"{path}: is no checkpoint of this version of pleura (its header has no such format)")
-    try:
-        header = LATER_KEYS | {key: json.loads(value) for key, value in metadata.items()}
-        model = parse_model(header["model"])
-        return Checkpoint(
-            model=model,
-            weights=weights,
-            **{key: header[key] for key in KEYS},
+    made = Checkpoint(weights=weights, **parse(metadata, path))
+    if not damaged and (wrong := not_finite(weights)):
+        raise CheckpointError(
+            f"{path}: {len(wrong)} of its {len(weights)} tensors hold NaN or infinity, {wrong[0]} first; copy it again "
+            "or take an earlier checkpoint of its run"
         )
-    except (KeyError, ValueError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{path}: the header is incomplete or of another version ({error})") from error
+    return made
+
+
+def net_of(checkpoint: Checkpoint) -> nn.Module:
+    """The net of a checkpoint with its weights, on the CPU.
+
+    Raises: CheckpointError if its settings make no net, or one that has other weights.
+    """
+    config = checkpoint.model
+    largest = max((side for tensor in checkpoint.weights.values() for side in tensor.shape), default=1)
+    if widest := [width for width in (*config.decoder_widths, config.last_width, config.classes) if width > largest]:
+        raise CheckpointError(  # before a net is built that no memory holds
+            f"the net in the header is {widest[0]} channels wide, the widest of the weights {largest}: "
+            "they belong to another architecture"
+        )
+    try:
+        net = build_model(config)
+    except (ConfigError, InputError) as error:
+        raise CheckpointError(f"the net in the header cannot be built: {error}") from error
+    load_weights(net, checkpoint.weights, "checkpoint")
+    return net
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], origin: Path | str) -> None:

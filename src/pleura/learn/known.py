@@ -1,8 +1,10 @@
-"""Which cases of a dataset a model has met."""
+"""Which cases of a dataset a model has seen."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,27 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.errors import InputError
-from pleura.learn.checkpoint import case_key
+from pleura.learn.seen import SeenCases, listed
 
 Split = Literal["train", "val", "all"]
 
 
 @dataclass(frozen=True)
 class Known:
-    """Which of N cases a model has met: told by the cases themselves, so also after preparing them anew."""
+    """Which of N cases a model has seen, by the cases themselves, so also after preparing them anew."""
 
     train: NDArray[np.bool_]
     val: NDArray[np.bool_]
-    told: bool
-    """Whether the model says what it has met: imported weights do not."""
+    doubt: str
+    """Why the others may not be new to it; empty where they are."""
+    by_chance: str = ""
+    """How many of them are taken for training cases by chance, in words; empty where that is none."""
 
     @classmethod
-    def of(cls, seen: Sequence[Mapping[str, Sequence[str]]], image_ids: Sequence[str]) -> Known:
-        """seen: of each checkpoint of the model, as its header has it; image_ids: of the dataset's cases."""
-        keys = [case_key(image_id) for image_id in image_ids]
-        met = {part: {key for one in seen for key in one.get(part, [])} for part in ("train", "val")}
-        train, val = (np.array([key in met[part] for key in keys], dtype=bool) for part in ("train", "val"))
-        return cls(train, val, all(any(one.values()) for one in seen))
+    def of(cls, seen: Sequence[SeenCases], image_ids: Sequence[str]) -> Known:
+        """seen: of each checkpoint of the model; image_ids: of the dataset's cases."""
+        together = functools.reduce(operator.or_, seen)
+        train, val = listed(together.train, image_ids), listed(together.val, image_ids)
+        doubt = next((one.doubt() for one in seen if one.doubt()), "")
+        return cls(train, val, doubt, together.by_chance("train", len(image_ids)))
 
     def choose(
         self, split: Split | None, folder: Path, scored: NDArray[np.bool_] | None = None
@@ -58,15 +62,19 @@ class Known:
         return split, np.flatnonzero(chosen)
 
     def in_words(self, split: Split, positions: NDArray[np.int64]) -> str:
-        """What is evaluated, in words that give away what the model has met before."""
-        if not self.told:
-            return f"{len(positions)} cases, of which the model does not tell those that it has met before"
+        """What is evaluated, in words that give away what the model has seen before."""
         count, learned, tuned = len(positions), int(self.train[positions].sum()), int(self.val[positions].sum())
         if learned:
-            return f"{count} cases, {learned} of which the model has learned from: this estimates nothing"
+            return (
+                f"{count} cases, {learned} of which the model has learned from{self.by_chance}: this estimates nothing"
+            )
         if tuned:
-            rest = "" if tuned == count else f", {count - tuned} of them new to it"
-            return f"{count} cases that the model was chosen on ({split}){rest}"
+            words = f"{count} cases that the model was chosen on ({split})"
+            if self.doubt:
+                return f"{words}; whether it has learned from any of them is not known: {self.doubt}"
+            return words if tuned == count else f"{words}, {count - tuned} of them new to it"
+        if self.doubt:
+            return f"{count} cases, of which it is not known whether they are new to the model: {self.doubt}"
         return f"{count} cases that are new to the model"
 
 

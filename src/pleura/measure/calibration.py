@@ -7,7 +7,7 @@ images and of pixels, so that ROC curves do not change.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +19,8 @@ Method: TypeAlias = Literal["platt", "beta"]
 BINS, IMAGE_BINS = 15, 10
 """Of pixels, which are many, and of images, which are few: with more bins chance alone would fill the ECE of these."""
 LOGIT_LEVELS, LOGIT_LIMIT = 128, 12.0
+WIDEST, LIMIT = 100.0, 1e6
+"""No temperature is further from 1, and no number of an image's calibration from 0, unless it is damaged."""
 TINY = 1e-7
 """Probabilities are kept this far from 0 and 1, where logits would be infinite; float32 tells no more."""
 
@@ -194,6 +196,23 @@ class Rule:
     """Positive patients that it was found on."""
 
 
+def _rule_of(header: object) -> Rule:
+    names = [each.name for each in fields(Rule)]
+    if not isinstance(header, Mapping) or set(header) != set(names):
+        raise ValueError(f"a calibration's rule for ruling out has just {', '.join(names)}, not {header!r:.60}")
+    patients = header["patients"]
+    if not isinstance(patients, int) or isinstance(patients, bool) or patients < 1:
+        raise ValueError(f"conformal.patients is a whole number above 0, not {patients!r:.40}")
+    threshold, alpha, confidence = (_within(f"conformal.{name}", header[name], 0, 1) for name in names[:3])
+    return Rule(threshold, alpha, confidence, patients)
+
+
+def _within(name: str, number: object, least: float, most: float) -> float:
+    if not isinstance(number, int | float) or isinstance(number, bool) or not least <= number <= most:
+        raise ValueError(f"the calibration's {name} is a number within {least:g} and {most:g}, not {number!r:.40}")
+    return float(number)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What a checkpoint knows of its probabilities; the triplet is about probabilities before it."""
@@ -206,15 +225,18 @@ class Calibration:
     @classmethod
     def of(cls, header: Mapping[str, Any]) -> Calibration:
         """From the JSON of a checkpoint; keys of what was measured are left alone. Raises: ValueError."""
-        try:
-            a, b, c = map(float, header["image"])
-            rule = header.get("conformal")
-            made = cls(float(header["temperature"]), (a, b, c), str(header["method"]), Rule(**rule) if rule else None)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the calibration lacks {error}") from error
-        if not made.temperature > 0 or not np.isfinite([made.temperature, *made.image]).all():
-            raise ValueError("the calibration's numbers are not finite, or its temperature is not above 0")
-        return made
+        if not isinstance(header, Mapping):
+            raise ValueError(f"a calibration is a mapping, not {header!r:.60}")
+        image, rule, method = header.get("image"), header.get("conformal"), header.get("method")
+        if not isinstance(image, list | tuple) or len(image) != 3 or not isinstance(method, str):
+            raise ValueError(
+                f"a calibration has a method and three numbers for images, not {method!r:.40}, {image!r:.60}"
+            )
+        a, b, c = (_within(f"image.{at}", each, -LIMIT if at == 2 else 0, LIMIT) for at, each in enumerate(image))
+        degree = _within("temperature", header.get("temperature"), 1 / WIDEST, WIDEST)
+        if "prevalence" in header:
+            _within("prevalence", header["prevalence"], 0, 1)
+        return cls(degree, (a, b, c), method, None if rule is None else _rule_of(rule))
 
     def header(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -35,6 +35,8 @@ class CardFacts:
     """`model`, `preprocessing`, `triplet`, `recipe`, `scores`, `provenance`, `calibration` of the checkpoint."""
     seen: Mapping[str, int]
     """How many cases it learned from (`train`) and was chosen on (`val`)."""
+    unlisted: Sequence[str]
+    """Where it has learned from more cases, of which no list exists."""
     rebuild: str | None
     """The command that makes such a model anew, where there is one."""
     prose: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +113,11 @@ def _data(facts: CardFacts) -> Iterator[str]:
         yield "Which cases it learned from, its header does not say: an evaluation cannot leave them out."
     else:
         yield fill(f"By its header it learned from {seen['train']:,} cases and was chosen on {seen['val']:,} others.")
+    if facts.unlisted:
+        yield fill(
+            f"What else it has seen is not known: no list exists of the cases of {', '.join(facts.unlisted)}. A case "
+            "that is not listed may not be new to it."
+        )
     if "data_sha256" in provenance:
         yield fill(f"The dataset folder that it was trained on has the sha256 `{provenance['data_sha256']}`.")
     counts = (facts.evaluation or {}).get("label_sources", {})

@@ -5,13 +5,14 @@ Source: https://github.com/sneddy/pneumothorax-segmentation.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pleura import __version__
 from pleura.data.dataset import hash_files
-from pleura.errors import ConfigError, InputError, OutputError
+from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_weights, save_checkpoint
+from pleura.learn.seen import IMPORTED, SeenCases
 from pleura.measure.triplet import Triplet
 from pleura.migrate.nets import ENCODERS
 from pleura.migrate.transforms import IMAGENET
@@ -19,7 +20,7 @@ from pleura.model import build_model
 from pleura.model.inference import Preprocessing
 from pleura.model.published import published_config, published_weights, without_module
 from pleura.model.resize import REDUCTION
-from pleura.model.weights import read_weights
+from pleura.model.weights import not_finite, read_weights
 
 WINNERS_TRIPLET = Triplet(0.75, 2000, 0.3)
 """The winner's best on validation, among the eight that he tried."""
@@ -57,6 +58,10 @@ def import_weights(settings: WeightSettings) -> Checkpoint:
     state = without_module(read_weights(settings.file))
     origin = str(settings.file)
     encoder = ENCODERS[settings.encoder][0] if settings.encoder in ENCODERS else settings.encoder
+    if wrong := not_finite(state):
+        raise CheckpointError(
+            f"{origin}: {len(wrong)} tensors hold NaN or infinity, {wrong[0]} first; copy the file again"
+        )
     config = published_config(state, settings.architecture, encoder, origin)
     scaling = settings.input_scaling or _published_scaling(config.architecture, config.encoder)
     config = config.model_copy(update={"input_scaling": scaling})
@@ -66,8 +71,9 @@ def import_weights(settings: WeightSettings) -> Checkpoint:
     checkpoint = Checkpoint(
         model=config,
         weights=weights,
-        preprocessing=asdict(_preprocessing(settings.size_px, config.in_channels, scaling)),
-        triplet=asdict(triplet),
+        preprocessing=_preprocessing(settings.size_px, config.in_channels, scaling),
+        triplet=triplet,
+        seen=SeenCases(unknown=(IMPORTED,)),
         provenance={
             "imported": settings.file.name,
             "sha256": hash_files(settings.file),

@@ -20,7 +20,7 @@ from torch.nn import functional
 from pleura.errors import ConfigError, InputError
 from pleura.model.download import offline_unless_reachable, why_not_downloaded
 from pleura.model.mobilenet import MobileNetV2
-from pleura.model.weights import fold_to_one_channel, read_weights
+from pleura.model.weights import fold_to_one_channel, not_finite, read_weights
 
 OWN = {"mobilenetv2_100": MobileNetV2}
 """timm's name -> our own net with its keys and arithmetic. Only timm downloads weights."""
@@ -146,8 +146,11 @@ def load_encoder(net: nn.Module, path: Path, name: str) -> None:
 
     Raises: InputError if the file cannot be read or does not hold all of this net's tensors in their shapes.
     """
+    weights = read_weights(path)
+    if wrong := not_finite(weights):
+        raise InputError(f"{path}: {len(wrong)} tensors hold NaN or infinity, {wrong[0]} first; copy the file again")
     # Feature nets flatten some module names (features.norm0 -> features_norm0); with one separator they agree.
-    found = {key.replace(".", "_"): tensor for key, tensor in read_weights(path).items()}
+    found = {key.replace(".", "_"): tensor for key, tensor in weights.items()}
     wanted = net.state_dict()
     for key, old in wanted.items():
         new = found.get(key.replace(".", "_"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from pleura.errors import CheckpointError
 from pleura.model.decoder import Outputs, PresenceHead
 from pleura.model.resize import REDUCTIONS, resize_images
+
+MOST_PX, MOST_CHANNELS = 16384, 1024
+LEAST_STD, MOST_NUMBER = 1e-6, 1e6
+"""Beyond these a preprocessing is damaged: float32 would end in infinity, or a batch in all of the memory."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +34,40 @@ class Preprocessing:
     """How it is reduced to `size_px`, a name in `REDUCTIONS`; the default is that of headers without the field."""
 
     def __post_init__(self) -> None:
-        """Raises: CheckpointError if there is neither one number nor one for each channel, or no such reduction."""
-        if self.reduction not in REDUCTIONS:
+        """Raises: CheckpointError for a size, or a number, that none can be, or no number for each channel."""
+        for name, most in (("prepared_px", MOST_PX), ("size_px", MOST_PX), ("in_channels", MOST_CHANNELS)):
+            size = getattr(self, name)
+            if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
+                raise CheckpointError(f"preprocessing.{name} is a whole number within 1 and {most}, not {size!r:.60}")
+        if not isinstance(self.reduction, str) or self.reduction not in REDUCTIONS:
             raise CheckpointError(
                 f"preprocessing.reduction is {self.reduction!r}; this version of pleura has {', '.join(REDUCTIONS)}"
             )
-        for name, numbers in (("mean", self.mean), ("std", self.std)):
-            if not isinstance(numbers, int | float) and len(numbers) != self.in_channels:
+        for name, numbers, least in (("mean", self.mean, -MOST_NUMBER), ("std", self.std, LEAST_STD)):
+            every = numbers if isinstance(numbers, list) else [numbers]
+            if wrong := [number for number in every if not _is_within(number, least, MOST_NUMBER)]:
+                raise CheckpointError(
+                    f"preprocessing.{name} is a number within {least:g} and {MOST_NUMBER:g}, or one for each channel, "
+                    f"not {wrong[0]!r:.60}"
+                )
+            if isinstance(numbers, list) and len(numbers) != self.in_channels:
                 raise CheckpointError(
                     f"preprocessing.{name} has {len(numbers)} numbers for {self.in_channels} channels; "
                     "give one for all, or one for each"
                 )
+
+    @classmethod
+    def of(cls, document: object) -> Preprocessing:
+        """From the JSON of a header. Raises: CheckpointError for fields that are missing, of others, or damaged."""
+        names = [each.name for each in fields(cls)]
+        needed = {each.name for each in fields(cls) if each.default is MISSING}
+        if not isinstance(document, Mapping) or not needed <= document.keys() <= set(names):
+            raise CheckpointError(f"a preprocessing has {', '.join(names)}, and no other fields, not {document!r:.60}")
+        return cls(**document)
+
+
+def _is_within(number: object, least: float, most: float) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and least <= number <= most
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -45,6 +46,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise InputError(f"{path}: holds no state dict of tensors")
     return {str(key): tensor for key, tensor in state.items()}
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that hold NaN or infinity as the float32 that nets take, in the order of their names."""
+    real = {key: tensor for key, tensor in weights.items() if tensor.is_floating_point() or tensor.is_complex()}
+    return sorted(key for key, tensor in real.items() if tensor.is_complex() or not _is_finite(tensor))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # A sum is one pass without a copy, and infinite or NaN where one number is; it can also overflow, so that a second
+    # look decides. What torch cannot look at, or holds more than float32 does, is looked at as float32.
+    seen = tensor if tensor.dtype in (torch.float32, torch.float16, torch.bfloat16) else tensor.float()
+    return bool(torch.isfinite(seen.sum(dtype=torch.float32))) or bool(torch.isfinite(seen).all())
 
 
 def fold_to_one_channel(weight: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from torch import Tensor
 
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
-from pleura.learn.checkpoint import Checkpoint, case_key
 from pleura.learn.identity import weights_hash
+from pleura.learn.seen import TAUGHT, SeenCases, listed
 from pleura.model.inference import infer
 from pleura.predict import Predictor
 from pleura.settings import StageConfig
@@ -40,12 +42,11 @@ class Teacher:
     def __init__(self, path: str, device: torch.device) -> None:
         """Raises: CheckpointError, InputError: as `Predictor.load`."""
         self.path, self.predictor = path, Predictor.load(path, "none", str(device))
-        self.seen: dict[str, list[str]] = {
-            part: list(dict.fromkeys(key for one in self.predictor.checkpoints for key in one.seen.get(part, [])))
-            for part in ("train", "val")
-        }
-        self.tells = all(_tells(one) for one in self.predictor.checkpoints)
+        every = [one.seen for one in self.predictor.checkpoints]
+        self.tells = all(seen.is_complete for seen in every)
         """Whether it says what it has learned from: imported weights do not, nor does what they have taught."""
+        together = functools.reduce(operator.or_, every)
+        self.seen = together if self.tells else replace(together, unknown=tuple({*together.unknown, TAUGHT}))
         self.weights_sha256 = [weights_hash(one.weights) for one in self.predictor.checkpoints]
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -73,20 +74,13 @@ class Teacher:
         return torch.where(sizes > 0, 2 * (shares * both).sum(1) / sizes.clamp(min=1e-6), 1)
 
 
-def _tells(checkpoint: Checkpoint) -> bool:
-    taught = checkpoint.provenance.get("teacher") or {}
-    return bool(checkpoint.seen.get("train")) and bool(taught.get("tells_what_it_has_seen", True))
-
-
-def refuse_leaks(
-    path: Path | str, seen: Mapping[str, Sequence[str]], dataset: Dataset, fold: int, way_out: str
-) -> None:
+def refuse_leaks(path: Path | str, seen: SeenCases, dataset: Dataset, fold: int, way_out: str) -> None:
     """Raises: InputError if a model has learned from cases that a fold validates on."""
-    cases = {case_key(dataset.cases[position].image_id) for position in dataset.positions("val", fold)}
-    if leaked := cases & set(seen.get("train", [])):
+    ids = [dataset.cases[position].image_id for position in dataset.positions("val", fold)]
+    if leaked := int(listed(seen.train, ids).sum()):
         raise InputError(
-            f"{path}: has learned from {len(leaked)} of the validation cases of fold {fold}; train the fold that it "
-            f"left out, or {way_out}"
+            f"{path}: has learned from {leaked} of the validation cases of fold {fold}"
+            f"{seen.by_chance('train', len(ids))}; train the fold that it left out, or {way_out}"
         )
 
 

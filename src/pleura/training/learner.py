@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +20,13 @@ from pleura.data.batches import Batch, batches
 from pleura.data.dataset import Dataset
 from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
 from pleura.errors import ConfigError
-from pleura.learn.checkpoint import Checkpoint, case_key, load_checkpoint, load_weights
+from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.learn.header import unlisted
 from pleura.learn.identity import weights_hash
 from pleura.learn.optimizers import Freezer
 from pleura.learn.processes import machine, synchronise_batchnorm
 from pleura.learn.run import Progress
+from pleura.learn.seen import STARTED, SeenCases, among, case_key
 from pleura.model import build_model
 from pleura.model.encoders import Encoder
 from pleura.model.inference import Preprocessing, normalise
@@ -61,7 +63,8 @@ class Learner:
         for stage in recipe.stages:
             if stage.freeze_encoder_stride:
                 encoder.until_stride(stage.freeze_encoder_stride)  # refused now, not hours later
-        self.met: dict[str, list[str]] = {"train": [], "val": []}
+        self.seen = SeenCases(unknown=tuple(unlisted({"model": {"pretrained": begins_with.pretrained}}, {})))
+        """What the weights have learned from and were chosen on so far, this fold's validation cases apart."""
         self.started_from: list[str] = []
         """Hashes of the weights that `start_from` has taken up, and of those that they had started from."""
         self.taught: dict[str, Any] = {}
@@ -101,6 +104,8 @@ class Learner:
         if channels != self.recipe.model.in_channels:
             raise ConfigError(f"{path}: its net takes {channels} channels; set model.in_channels={channels} for it")
         self.take_up(checkpoint, path)
+        if not checkpoint.seen.is_complete:
+            self.seen |= SeenCases(unknown=(STARTED,))
         self.started_from = [*self.started_from, weights_hash(checkpoint.weights)]
 
     def _teacher(self, path: str) -> Teacher:
@@ -112,17 +117,19 @@ class Learner:
         return self._teachers[path]
 
     def take_up(self, checkpoint: Checkpoint, origin: Path | str) -> None:
-        """Take the weights of a checkpoint, and remember which cases it has met. Raises: CheckpointError."""
+        """Take the weights of a checkpoint, and remember which cases it has seen. Raises: CheckpointError."""
         self.load(checkpoint.weights, origin)
-        self.met = {part: checkpoint.seen.get(part, []) for part in ("train", "val")}
+        self.seen = checkpoint.seen
         self.taught = dict(checkpoint.provenance.get("teacher") or {})
         self.started_from = list(checkpoint.provenance.get("started_from", []))
 
     def go_on(self, state: Mapping[str, Any], stages: int, origin: Path | str) -> None:
         """Go on from a state in which so many stages have begun. Raises: CheckpointError."""
         self.load(state["model"], origin)
-        self.met, self.taught = state["met"], state.get("taught", {})
-        self.started_from = state.get("started_from", [])
+        self.taught, self.started_from = state.get("taught", {}), state.get("started_from", [])
+        earlier = {"teacher": self.taught, "started_from": self.started_from}  # of a state that says no more
+        unsaid = () if "unknown" in state["met"] else unlisted(state.get("recipe", {}), earlier)
+        self.seen = SeenCases.of(state["met"], unsaid)
         if self.accelerator.scaler and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if "teachers" not in state:  # of a version whose states did not name the cases that the run had learned from
@@ -132,9 +139,10 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """What `go_on` takes up, and by which weights of which teachers."""
         teachers = {path: teacher.weights_sha256 for path, teacher in self._teachers.items()}
-        known = {"met": self.met, "taught": self.taught, "started_from": self.started_from, "teachers": teachers}
+        origin = {"taught": self.taught, "started_from": self.started_from, "teachers": teachers}
         scaler = self.accelerator.scaler
-        return {"model": self.net.state_dict(), "scaler": scaler.state_dict() if scaler else None, **known}
+        part = {"model": self.net.state_dict(), "scaler": scaler.state_dict() if scaler else None}
+        return {**part, "met": self.seen.header(), **origin}
 
     def changed_teachers(self, state: Mapping[str, Any]) -> list[str]:
         """The teachers that are others than when a run was stopped, under the same path; one sentence each."""
@@ -275,8 +283,8 @@ class Learner:
         return Checkpoint(
             model=self.recipe.model,
             weights={key: tensor.detach().clone() for key, tensor in self.net.state_dict().items()},
-            preprocessing=asdict(self.preprocessing(stage)),
-            triplet=asdict(validation.triplet),
+            preprocessing=self.preprocessing(stage),
+            triplet=validation.triplet,
             recipe=self.recipe.model_dump(mode="json"),
             scores={"split": tuned, **scores},
             seen=self._seen(),
@@ -295,24 +303,23 @@ class Learner:
         )
 
     def meet(self, stage: StageConfig) -> None:
-        """Remember the cases that a stage is about to learn from, and those that its teacher has met.
+        """Remember the cases that a stage is about to learn from, and those that its teacher has seen.
 
         What it knows of them, the net is about to learn. Kept, because a resumed run may have other settings.
         """
         labels = self.labels[stage.name]
-        met = {"train": self._keys(labels.positions), "val": []}
+        self.seen |= SeenCases(train=tuple(self._keys(labels.positions)))
         if teacher := labels.teacher:
-            met = {part: [*keys, *teacher.seen[part]] for part, keys in met.items()}
+            self.seen |= teacher.seen
             hashes = dict.fromkeys([*self.taught.get("weights_sha256", []), *teacher.weights_sha256])
             tells = teacher.tells and self.taught.get("tells_what_it_has_seen", True)
             self.taught = {"weights_sha256": list(hashes), "tells_what_it_has_seen": tells}
-        self.met = {part: list(dict.fromkeys([*self.met[part], *keys])) for part, keys in met.items()}
 
-    def _seen(self) -> dict[str, list[str]]:
-        """What the weights have met now or before; a case they learn from is no case they are merely chosen on."""
-        learned = dict.fromkeys(self.met["train"])
-        chosen = dict.fromkeys([*self._keys(self.val_positions), *self.met["val"]])
-        return {"train": list(learned), "val": [key for key in chosen if key not in learned]}
+    def _seen(self) -> SeenCases:
+        """What the weights have seen now or before; a case they learn from is no case they are merely chosen on."""
+        chosen = list(dict.fromkeys([*self._keys(self.val_positions), *self.seen.val]))
+        learned = among(self.seen.train, chosen)
+        return replace(self.seen, val=tuple(key for row, key in enumerate(chosen) if not learned[row]))
 
     def _rows(self, size: int) -> tuple[int, int]:
         return rank_bounds(size, self.accelerator.process_index, self.accelerator.num_processes)

@@ -1,0 +1,141 @@
+"""The header of a checkpoint: JSON in, typed values out, and each fault by its key, with the value and the way out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pleura.config import parse_model
+from pleura.errors import CheckpointError, PleuraError
+from pleura.learn.seen import ENCODER, IMPORTED, STARTED, TAUGHT, SeenCases
+from pleura.measure.calibration import Calibration
+from pleura.measure.triplet import Triplet
+from pleura.model.inference import Preprocessing
+from pleura.settings import ModelConfig
+from pleura.settings.header import PastPart
+
+FORMAT = 2
+"""1 had keys of 8 digits in `seen`, and did not say where a list of cases is missing. An earlier pleura would take the
+longer keys for strangers', so that it has to refuse them."""
+READABLE = (1, 2)
+KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen", "card")
+LATER_KEYS: dict[str, Any] = {"card": None}
+"""What checkpoints of earlier versions do not have, and what stands for it."""
+WAY_OUT = "take an unchanged copy of the file, or train or import it again"
+DEEPEST = 50
+"""Levels of lists and mappings in a header; none of pleura's has ten."""
+
+
+def dump(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values of a checkpoint, by its names or by some of them, as the texts of a header, `format` included."""
+    return {"format": json.dumps(FORMAT), **{key: json.dumps(_plain(value)) for key, value in values.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SeenCases):
+        return value.header()
+    if isinstance(value, ModelConfig):
+        # The encoder's weights are in the file: whoever loads it must not look for ImageNet's.
+        return value.model_copy(update={"pretrained": False}).model_dump(mode="json")
+    return asdict(value) if isinstance(value, Triplet | Preprocessing) else value
+
+
+def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
+    """The header of a safetensors file as the values of a `Checkpoint`, all but its weights.
+
+    Raises: CheckpointError that names the key and the value.
+    """
+    if metadata.get("format") not in {json.dumps(number) for number in READABLE}:
+        raise CheckpointError(f"{origin}: is no checkpoint of this version of pleura (its header has no such format)")
+    given = {key: _json(metadata, key, origin) for key in ("model", *KEYS)}
+    past = {key: given[key] for key in PastPart.model_fields}
+    try:
+        PastPart.model_validate(past)
+    except ValidationError as error:
+        raise CheckpointError(f"{origin}: header {_faults(error)}; {WAY_OUT}") from error
+    values = past | {
+        "model": _typed(_model, given["model"], "model", origin),
+        "preprocessing": _typed(Preprocessing.of, given["preprocessing"], "preprocessing", origin),
+        "triplet": _typed(Triplet.of, given["triplet"], "triplet", origin),
+        "seen": _typed(lambda seen: SeenCases.of(seen, _not_told(metadata, past)), given["seen"], "seen", origin),
+        "calibration": given["calibration"],
+    }
+    if given["calibration"] is not None:
+        _typed(Calibration.of, given["calibration"], "calibration", origin)
+    made, taken = values["preprocessing"].in_channels, values["model"].in_channels
+    if made != taken:
+        raise CheckpointError(
+            f"{origin}: header preprocessing.in_channels is {made}, and the net takes {taken}; {WAY_OUT}"
+        )
+    return values
+
+
+def _json(metadata: Mapping[str, str], key: str, origin: Path | str) -> Any:
+    if key not in metadata:
+        if key in LATER_KEYS:
+            return LATER_KEYS[key]
+        raise CheckpointError(f"{origin}: the header is incomplete or of another version, it has no {key}; {WAY_OUT}")
+    try:
+        value = json.loads(metadata[key])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{origin}: header {key} is no JSON: {metadata[key]!r:.60}; {WAY_OUT}") from error
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return value
+    raise CheckpointError(f"{origin}: header {key} has more than {DEEPEST} levels; {WAY_OUT}")
+
+
+def _typed(read: Callable[[Any], Any], value: Any, key: str, origin: Path | str) -> Any:
+    try:
+        return read(value)
+    except (PleuraError, ValueError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{origin}: header {key}: {words}; {WAY_OUT}") from error
+
+
+def _model(document: Any) -> ModelConfig:
+    if not isinstance(document, dict):
+        raise CheckpointError(f"the settings of a net are a mapping, not {document!r:.60}")
+    return parse_model(document)
+
+
+def _faults(error: ValidationError) -> str:
+    """The first faults, each with its place and what stands there."""
+    told = {".".join(str(part) for part in item["loc"] if _is_place(part)): item for item in reversed(error.errors())}
+    parts = [f"{place} is {item['input']!r:.60}: {item['msg'][:80]}" for place, item in reversed(told.items())]
+    return "; ".join(parts[:3])
+
+
+def _is_place(part: int | str) -> bool:
+    """Whether a part of pydantic's path is one of the document's, not one of the types that a value may have."""
+    return isinstance(part, int) or part not in ("str", "bool", "list[str]")
+
+
+def _not_told(metadata: Mapping[str, str], past: Mapping[str, Any]) -> list[str]:
+    """Where the lists of `seen` are not whole: a header of format 1 does not say it there."""
+    if metadata["format"] == json.dumps(1):
+        return unlisted(past["recipe"], past["provenance"])
+    return unlisted({}, {key: value for key, value in past["provenance"].items() if key != "started_from"})
+
+
+def unlisted(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+    """What a model goes back to that may have seen more than is listed, by a header that does not say so itself."""
+    teacher, start = provenance.get("teacher") or {}, recipe.get("model", {}).get("pretrained")
+    return [
+        *([IMPORTED] if provenance.get("imported") else []),
+        *([STARTED] if provenance.get("started_from") else []),
+        *([TAUGHT] if not teacher.get("tells_what_it_has_seen", True) else []),
+        *([ENCODER.format(Path(start).name)] if isinstance(start, str) else []),
+    ]
