@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test check format bench model asked clean
+.PHONY: install demo test abuse check format bench model asked clean
 
 # Of `make model`: a dataset of pleura prepare; the folder to work in; processes; what is trained, with which
 # settings changed (as in pleura train), and what the card says, if anything: recipes/cards/default.yaml is about the
@@ -30,6 +30,9 @@ demo: install        ## the whole flow on phantom radiographs; writes demo/index
 
 test: install        ## every test
 	$(BIN)/python -m pytest
+
+abuse: install       ## 10,000 damaged files, with limits of memory and time; the suite tries 300
+	PLEURA_MUTANTS=10000 $(BIN)/python -m pytest tests/abuse
 
 check: install       ## format, lint, types, house rules
 	$(BIN)/ruff format --check .

@@ -174,9 +174,7 @@ def test_all_stages_of_a_recipe_follow_on_one_another(name, dataset, tmp_path):
     assert load_checkpoint(run / "best.safetensors").provenance["stage"] == recipe.stages[-1].name
     with (run / "averages.csv").open(newline="") as file:
         handed_on = [(row["stage"], row["kind"]) for row in csv.DictReader(file) if row["handed_on"] == "1"]
-    # Two steps may do harm; then a stage hands on what it started from.
-    wanted = [(stage.name, stage.averaging.hand_on) for stage in recipe.stages]
-    assert all(kind in (found, (found[0], "incoming")) for found, kind in zip(wanted, handed_on, strict=True))
+    assert handed_on == [(stage.name, stage.averaging.hand_on) for stage in recipe.stages]
 
 
 def test_the_list_names_every_recipe_with_its_score_cost_and_source_in_100_columns():
