@@ -8,7 +8,7 @@ import pytest
 
 from pleura import files
 from pleura.errors import OutputError
-from pleura.files import as_json, refuse_unwritable, write_atomically
+from pleura.files import as_json, held, refuse_unwritable, reserve, write_atomically
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path: Path):
@@ -37,3 +37,47 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_name_and_one_that_can
 def test_what_has_no_number_is_null():
     document = {"a": [float("nan"), {"b": float("inf")}], "c": 1.5, "d": (1, None)}
     assert json.loads(as_json(document)) == {"a": [None, {"b": None}], "c": 1.5, "d": [1, None]}
+
+
+@pytest.mark.parametrize("without", [(), ("_fcntl",), ("_fcntl", "_msvcrt")])
+def test_a_folder_has_one_writer_with_the_locks_of_any_system(tmp_path: Path, monkeypatch, without):
+    for name in without:
+        monkeypatch.setattr(files, name, None)
+    if without == ("_fcntl",):
+        monkeypatch.setattr(files, "_msvcrt", WindowsLocks)
+    again = pytest.raises(OutputError, match="another process writes there")
+    with held(tmp_path / "new", "writes there"), again, held(tmp_path / "new", "writes there"):
+        pass
+    with held(tmp_path / "new", "writes there"):
+        pass
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+class WindowsLocks:
+    """Stands for Windows' module of locks, by those of Unix."""
+
+    LK_NBLCK = 2
+
+    @staticmethod
+    def locking(number: int, mode: int, count: int) -> None:
+        fcntl = pytest.importorskip("fcntl")
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PermissionError(13, "Permission denied") from error
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_space_is_taken_with_zeros_also_where_the_system_cannot_be_asked(tmp_path: Path, monkeypatch, asked: bool):
+    if not asked:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with (tmp_path / "x").open("w+b") as file:
+        file.write(b"head")
+        reserve(file, 4, 3 << 20)
+    assert (tmp_path / "x").read_bytes() == b"head" + bytes(3 << 20)
+
+
+def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path: Path):
+    write_atomically(tmp_path / ("x" * 255), b"content")
+    with pytest.raises(OutputError, match="longer than the file system allows"):
+        write_atomically(tmp_path / ("x" * 256), b"content")

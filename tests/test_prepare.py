@@ -10,7 +10,8 @@ from dicom_files import RAMP_8, save_dicom
 from PIL import Image
 
 from pleura.data.dataset import Dataset
-from pleura.errors import InputError
+from pleura.errors import InputError, OutputError
+from pleura.files import held
 from pleura.prepare import PrepareSettings, prepare
 
 
@@ -162,3 +163,32 @@ def test_masks_keep_their_place_and_aspect(folder):
     # 50 columns become 64; 40 rows become 51, between 6 rows of black and 7.
     assert (columns.min(), columns.max()) == (6, 18)
     assert (rows.min(), rows.max()) == (6 + 13, 6 + 24)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"garbage\n", b"\0" * 50, b"\xff\n", b'{"row": "0"}\n', b'{"row": 99, "problem": "x"}\n']
+)
+def test_a_damaged_journal_of_an_unfinished_run_is_refused_with_the_way_out(folder, damage, monkeypatch):
+    import pleura.prepare as module
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings(folder))
+    journal = folder / "out/.partial/journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + damage)
+    with pytest.raises(OutputError, match=r"journal\.jsonl: .*; remove the folder .*\.partial"):
+        prepare(settings(folder))
+    journal.write_bytes(whole[:-30])  # what a killed run leaves
+    assert len(prepare(settings(folder)).dataset) == 8
+
+
+def test_a_second_process_on_the_same_folder_is_refused(folder):
+    with held(folder / "out", "prepares"), pytest.raises(OutputError, match="another process prepares a dataset in it"):
+        prepare(settings(folder))
+
+
+def test_a_dataset_is_made_where_the_system_cannot_reserve_space(folder, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    assert len(prepare(settings(folder)).dataset) == 8

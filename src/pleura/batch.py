@@ -1,52 +1,42 @@
 """`pleura predict`: many radiographs to masks, overlays and tables; streamed, resumable, and no bad file stops it.
 
 Each finished radiograph is one line of OUT/journal.jsonl; the tables are written from it at the end, also after
-Ctrl-C. The same command goes on where a killed one ended.
+Ctrl-C. The same command goes on where a killed one ended, and predicts anew what has changed since.
 """
 
 from __future__ import annotations
 
-import csv
+import errno
 import hashlib
-import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from typing import Any, TypeAlias
 
 from pleura import __version__
-from pleura.data import rle
 from pleura.data.dataset import hash_files
-from pleura.data.finding import OWN_SOFTWARE, Found, find_radiographs
+from pleura.data.finding import Found, find_radiographs
 from pleura.data.ids import Identified, identify
-from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.data.radiograph import pixels_of, read_radiograph
 from pleura.dicom.read import Radiograph
-from pleura.errors import OutputError, PleuraError, writing
-from pleura.files import write_atomically
-from pleura.measure.overlay import overlay
-from pleura.predict import Prediction, Predictor, find_model
+from pleura.errors import InputError, OutputError, PleuraError, writing
+from pleura.files import held, read_journal, write_journal
+from pleura.predict import Predictor, find_model
 from pleura.progress import track
 from pleura.shipped import is_default
+from pleura.writers import COLUMNS, NEEDED, TYPES, entry_of, remove_files, table_rows, write_csv, write_files
 
 JOURNAL, TABLE, RUNS, PROBLEMS = "journal.jsonl", "predictions.csv", "masks.csv", "problems.csv"
 WRITES = ("mask", "rle", "overlay")
-COLUMNS = (
-    "image_id",
-    "is_positive",
-    "score",
-    "probability",
-    "area_px",
-    "area_mm2",
-    "side",
-    "rows",
-    "columns",
-    "source",
-)
+PIXELS_IN_FLIGHT = 30_000_000
+"""Of one batch, unless a single radiograph has more; while it is predicted the next one is read."""
+STAMP = ("file", "size", "mtime_ns")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What ends a batch: no other file could be written either."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +49,8 @@ class BatchSettings:
     """Tells one model's results from another's in OUT."""
     write: tuple[str, ...] = WRITES
     batch_size: int = 4
+    prevalence: float | None = None
+    """The share of positives that reported probabilities are for; that of the calibration by default."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +65,10 @@ class BatchResult:
     """(file, reason)."""
     notes: list[str]
     """What else is to know: files that are no radiographs, and copies, in one line each."""
+    rows: list[dict[str, Any]]
+    """Of predictions.csv."""
+    prevalence: float | None
+    """The share of positives that the probabilities are for; None without a calibration, or where it is not known."""
 
 
 def model_name(model: Path) -> str:
@@ -85,90 +81,168 @@ def model_name(model: Path) -> str:
     return f"the default model of pleura {__version__} (sha256 {name[:12]})" if is_default(files[0]) else name
 
 
+@dataclass
+class _Work:
+    """What a batch has done so far."""
+
+    done: dict[str, dict[str, Any]]
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     """Run a model over files, folders and patterns, and write the results to OUT.
 
     masks/ID.png and overlays/ID.png on the original grid, masks.csv (SIIM run-length), predictions.csv, problems.csv.
-    Raises: InputError if an input names no radiograph, OutputError if OUT cannot be written or holds results of
-    another model or other settings.
+    Raises: InputError if an input names no radiograph, or for a prevalence that cannot be; OutputError if OUT cannot be
+    written, another process writes to it, or it holds results of another model or other settings, or a damaged journal.
     """
+    _check_prevalence(predictor, settings.prevalence)
     # OUT may lie inside an input folder, or be one.
     found = find_radiographs(settings.inputs, [settings.out / name for name in (JOURNAL, TABLE, RUNS, PROBLEMS)])
-    done = _begin(settings, predictor)
-    problems: list[tuple[str, str]] = []
-    notes: list[str] = []
-    earlier = len(done)
-    with writing(settings.out), (settings.out / JOURNAL).open("a", encoding="utf-8") as journal:
-        try:
-            new = _new(found, {str(entry["image_id"]): Path(str(entry["source"])) for entry in done}, problems, notes)
-            batches = _read_ahead(new, settings.batch_size, problems)
-            for radiographs in track(batches, "predict", total=-(-len(new) // settings.batch_size)):
-                sources = [str(case.path) for case, _ in radiographs]
-                predictions = predictor.predict_radiographs([radiograph for _, radiograph in radiographs])
-                for source, prediction in zip(sources, predictions, strict=True):
-                    entry = _write_one(settings, source, prediction)
-                    done.append(entry)
+    with held(settings.out, "writes its predictions there"):
+        work = _Work(_begin(settings, predictor))
+        new = _new(found, settings, work)
+        earlier = len(work.done)
+        with writing(settings.out), (settings.out / JOURNAL).open("a", encoding="utf-8") as journal:
+            try:
+                for entry in track(_predicted(predictor, settings, new, work), "predict", total=len(new)):
+                    work.done[entry["image_id"]] = entry
                     journal.write(json.dumps(entry) + "\n")
                     journal.flush()
-        finally:
-            _write_tables(settings, done, problems)
-    positive = sum(bool(entry["is_positive"]) for entry in done)
-    return BatchResult(len(done) - earlier, positive, earlier, problems, notes)
+            finally:
+                rows = _write_tables(settings, predictor, work)
+    positive = sum(bool(row["is_positive"]) for row in rows)
+    prevalence = None if predictor.calibration is None else settings.prevalence or predictor.prevalence
+    return BatchResult(len(rows) - earlier, positive, earlier, work.problems, work.notes, rows, prevalence)
 
 
-def _begin(settings: BatchSettings, predictor: Predictor) -> list[dict[str, Any]]:
-    """Open OUT; returns the entries of an earlier, interrupted run of the same command."""
+def _check_prevalence(predictor: Predictor, wanted: float | None) -> None:
+    if wanted is None:
+        return
+    if not 0 < wanted < 1:
+        raise InputError(f"--prevalence is a share of positives between 0 and 1, as 0.05, not {wanted:g}")
+    if predictor.prevalence is None:
+        raise InputError(
+            "--prevalence: the model has no calibration, or it does not say on what share of positives it was fitted; "
+            "write it anew with pleura tune"
+        )
+
+
+def _begin(settings: BatchSettings, predictor: Predictor) -> dict[str, dict[str, Any]]:
+    """Open OUT; returns the entries of an earlier run of the same command, by id."""
     asked = {
         "model": settings.model_name,
         "tta": predictor.tta,
         "write": sorted(settings.write),
     }
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    journal = settings.out / JOURNAL
-    if not journal.exists():
-        write_atomically(journal, (json.dumps({"key": key, **asked}) + "\n").encode())
-        return []
-    lines = journal.read_text(encoding="utf-8").split("\n")
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # the line that was being written when the run was killed
-    if not entries or entries[0].get("key") != key:
-        raise OutputError(
-            f"{settings.out}: holds results of another model or other settings; remove it or choose another --out"
-        )
-    # Written anew, so that a half line of a killed run does not swallow the next one.
-    write_atomically(journal, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
-    return entries[1:]
+    path, way_out = settings.out / JOURNAL, f"remove {settings.out} or choose another --out"
+    if not path.exists():
+        write_journal(path, [{"key": key, **asked}])
+        return {}
+    header, *entries = read_journal(path, way_out) or [{}]
+    if header.get("key") != key:
+        raise OutputError(f"{settings.out}: holds results of another model or other settings; {way_out}")
+    done: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        if any(type(entry.get(name)) not in kinds for name, kinds in TYPES.items() if name in entry or name in NEEDED):
+            raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
+        for other in [one for one in done.values() if one.get("file") == entry.get("file")]:
+            del done[other["image_id"]]
+        done[entry["image_id"]] = entry
+    write_journal(path, [header, *done.values()])
+    return done
 
 
-def _new(found: Found, earlier: dict[str, Path], problems: list[tuple[str, str]], notes: list[str]) -> list[Identified]:
-    """The radiographs that are not done yet, each with an id of its own; adds what is to know of the others."""
-    who = identify(found.radiographs, earlier)
-    problems += [(str(folder), reason) for folder, reason in found.unreadable]
-    problems += [
+def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]:
+    """The radiographs that are not done yet or have changed; forgets what was found on those, and their files."""
+    who = identify(
+        found.radiographs, {key: Path(entry.get("file") or entry["source"]) for key, entry in work.done.items()}
+    )
+    work.problems += [(str(folder), reason) for folder, reason in found.unreadable]
+    work.problems += [
         (str(path), f"goes by its path: {other} has its SOP Instance UID too, and is another image")
         for path, other in who.clashes
     ]
     if who.copies:
         path, other = who.copies[0]
         more = " ..." if len(who.copies) > 1 else ""
-        notes.append(f"{len(who.copies)} left out as copies: {path} is {other} again{more}")
+        work.notes.append(f"{len(who.copies)} left out as copies: {path} is {other} again{more}")
     if found.passed_over:
-        notes.append(found.in_words())
-    return [case for case in who.cases if case.image_id not in earlier]
+        work.notes.append(found.in_words())
+    new = []
+    for case in who.cases:
+        stamp = _stamp(case.path)
+        same = [
+            entry
+            for entry in work.done.values()
+            if entry["image_id"] == case.image_id or entry.get("file") == stamp["file"]
+        ]
+        for entry in same:
+            gone = not os.path.exists(entry.get("file", ""))
+            if entry["image_id"] == case.image_id and _unchanged(entry, stamp, gone):
+                break
+            del work.done[entry["image_id"]]
+            remove_files(settings.out, entry["image_id"])
+        else:
+            new.append(case)
+    return new
 
 
-def _read_ahead(
-    paths: Sequence[Identified], batch_size: int, problems: list[tuple[str, str]]
-) -> Iterator[list[tuple[Identified, Radiograph]]]:
+def _unchanged(entry: dict[str, Any], stamp: dict[str, Any], moved: bool) -> bool:
+    return all(entry.get(name) == stamp[name] for name in (STAMP[1:] if moved else STAMP))
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """What tells that a file is as it was."""
+    try:
+        status = path.stat()
+    except OSError:
+        return {"file": os.path.realpath(path), "size": -1, "mtime_ns": -1}  # reading it will say why
+    return {"file": os.path.realpath(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _predicted(
+    predictor: Predictor, settings: BatchSettings, new: Sequence[Identified], work: _Work
+) -> Iterator[dict[str, Any]]:
+    """Predict, write the files of each, and yield its entry; what fails for one file alone is its problem."""
+    for read in _read_ahead(_parts(new, settings.batch_size), work.problems):
+        predictions = predictor.predict_radiographs([radiograph for _, _, radiograph in read])
+        for (case, stamp, _), prediction in zip(read, predictions, strict=True):
+            try:
+                write_files(settings.out, settings.write, prediction)
+            except OutputError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+                    raise
+                work.problems.append((str(case.path), str(error)))
+            else:
+                yield {**entry_of(prediction, case.path, settings.write), **stamp}
+
+
+def _parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identified]]:
+    """Batches of at most `batch_size` radiographs and of no more pixels than may be in flight, by their headers."""
+    part: list[Identified] = []
+    pixels = 0
+    for case in cases:
+        more = pixels_of(case.path)
+        if part and (len(part) == batch_size or pixels + more > PIXELS_IN_FLIGHT):
+            yield part
+            part, pixels = [], 0
+        part.append(case)
+        pixels += more
+    if part:
+        yield part
+
+
+_Read: TypeAlias = tuple[Identified, dict[str, Any], Radiograph]
+
+
+def _read_ahead(parts: Iterator[list[Identified]], problems: list[tuple[str, str]]) -> Iterator[list[_Read]]:
     """Yield what can be read, in batches; one batch is read while the one before is predicted, and no more."""
-    parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
     with ThreadPoolExecutor(1) as reader:
         ahead = None
-        for part in [*parts, None]:
+        for part in chain(parts, [None]):
             ready = ahead
             ahead = None if part is None else reader.submit(_read, part)
             if ready is not None:
@@ -178,76 +252,22 @@ def _read_ahead(
                     yield radiographs
 
 
-def _read(cases: Sequence[Identified]) -> tuple[list[tuple[Identified, Radiograph]], list[tuple[str, str]]]:
+def _read(cases: Sequence[Identified]) -> tuple[list[_Read], list[tuple[str, str]]]:
     radiographs, failed = [], []
     for case in cases:
+        stamp = _stamp(case.path)  # before it is read: what changes meanwhile is noticed the next time
         try:
-            radiographs.append((case, replace(read_radiograph(case.path), image_id=case.image_id)))
+            radiographs.append((case, stamp, replace(read_radiograph(case.path), image_id=case.image_id)))
         except PleuraError as error:
             failed.append((str(case.path), str(error)))
     return radiographs, failed
 
 
-def _write_one(settings: BatchSettings, source: str, prediction: Prediction) -> dict[str, Any]:
-    """Write the files of one prediction; returns its line of the journal."""
-    name, mask = prediction.image_id, prediction.predicted_mask
-    if "mask" in settings.write:
-        _write_png(settings.out / "masks" / f"{name}.png", Image.fromarray(mask * 255))
-    if "overlay" in settings.write:
-        picture = overlay(prediction.radiograph.image, mask, caption=_caption(prediction))
-        _write_png(settings.out / "overlays" / f"{name}.png", picture)
-    rows, columns = mask.shape
-    return {
-        "image_id": name,
-        "is_positive": int(prediction.is_positive),
-        "score": round(prediction.score, 6),
-        "probability": None if prediction.probability is None else round(prediction.probability, 6),
-        "area_px": prediction.area_px,
-        "area_mm2": None if prediction.area_mm2 is None else round(prediction.area_mm2, 2),
-        "side": prediction.side,
-        "rows": rows,
-        "columns": columns,
-        "source": source,
-        "runs": rle.encode(on_siim_grid(prediction)) if "rle" in settings.write else "",
-    }
-
-
-def on_siim_grid(prediction: Prediction) -> Any:
-    """The mask as SIIM's csv wants it: on 1024 x 1024 for a square image, on the image's own grid for any other."""
-    rows, columns = prediction.predicted_mask.shape
-    if rows != columns or rows == rle.SIIM_SIDE_PX:
-        return prediction.predicted_mask
-    return SquareGeometry(rows, columns, rle.SIIM_SIDE_PX).mask_to_square(prediction.predicted_mask)
-
-
-def _caption(prediction: Prediction) -> str:
-    if not prediction.is_positive:
-        return f"no pneumothorax found, score {prediction.score:.2f}"
-    side = {"R": "right", "L": "left", "B": "both sides"}[str(prediction.side)]
-    area = f"{prediction.area_px} px" if prediction.area_mm2 is None else f"{prediction.area_mm2 / 100:.1f} sq cm"
-    return f"pneumothorax, {side}, {area}, score {prediction.score:.2f}"
-
-
-def _write_png(path: Path, picture: Image.Image) -> None:
-    buffer = io.BytesIO()
-    # An overlay takes a tenth of a second of a core so, and a quarter by Pillow's default, which saves one byte in 20.
-    written_by = PngInfo()
-    written_by.add_text("Software", OWN_SOFTWARE)  # so that it is never taken for a radiograph
-    picture.save(buffer, "PNG", compress_level=3, pnginfo=written_by)
-    write_atomically(path, buffer.getvalue())
-
-
-def _write_tables(settings: BatchSettings, done: Sequence[dict[str, Any]], problems: list[tuple[str, str]]) -> None:
-    ordered = sorted(done, key=lambda entry: str(entry["image_id"]))
-    table = [COLUMNS, *([entry.get(column) for column in COLUMNS] for entry in ordered)]
-    write_atomically(settings.out / TABLE, _csv(table))
+def _write_tables(settings: BatchSettings, predictor: Predictor, work: _Work) -> list[dict[str, Any]]:
+    rows = table_rows(list(work.done.values()), predictor.prevalence, settings.prevalence)
+    write_csv(settings.out / TABLE, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
     if "rle" in settings.write:
-        runs = [("ImageId", "EncodedPixels"), *((entry["image_id"], entry["runs"]) for entry in ordered)]
-        write_atomically(settings.out / RUNS, _csv(runs))
-    write_atomically(settings.out / PROBLEMS, _csv([("file", "reason"), *problems]))
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")  # a file name need not be UTF-8
+        runs = [(key, work.done[key]["runs"]) for key in (row["image_id"] for row in rows)]
+        write_csv(settings.out / RUNS, [("ImageId", "EncodedPixels"), *runs])
+    write_csv(settings.out / PROBLEMS, [("file", "reason"), *work.problems])
+    return rows

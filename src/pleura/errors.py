@@ -59,6 +59,7 @@ _WAYS_OUT = {
     errno.EPERM: "permission denied; choose another --out or change its permissions",
     errno.EROFS: "the file system is read-only; choose another --out",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another --out",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows; rename the file",
     errno.EEXIST: "a file of that name is in the way; choose another --out",
 }
 

@@ -1,16 +1,19 @@
-"""Files that a killed run or a full disk leaves whole, and JSON that every reader takes."""
+"""Files that a killed run or a full disk leaves whole, folders with one writer, and JSON that every reader takes."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import math
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
-from pleura.errors import writing
+from pleura.errors import OutputError, writing
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -33,7 +36,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises: OutputError; the old file is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    # The name itself may be as long as a file system allows: what is added to it is not.
+    digest = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()
+    temporary = path.with_name(f".{digest[:16]}.part")
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +50,130 @@ def write_atomically(path: Path, content: bytes) -> None:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+# Locks of Unix, and of Windows; each is None on the other.
+_fcntl, _msvcrt = _module("fcntl"), _module("msvcrt")
+LOCK = ".lock"
+
+
+@contextmanager
+def held(folder: Path, what: str, name: str = LOCK) -> Iterator[None]:
+    """Keep other processes from writing to a folder meanwhile; makes the folder. The lock of a killed process is void.
+
+    what: what a process does there, as in "another process {what}". Where the file system has no locks, none is held.
+    Raises: OutputError if another process holds it.
+    """
+    path = folder / name
+
+    def refuse(cause: OSError | None) -> NoReturn:
+        raise OutputError(f"{folder}: another process {what}; wait for it or stop it") from cause
+
+    with writing(folder):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _fcntl is None and _msvcrt is None:
+            try:
+                file = path.open("xb")
+            except FileExistsError:
+                raise OutputError(
+                    f"{folder}: another process {what}; wait for it, or if there is none remove {path}"
+                ) from None
+        else:
+            file = path.open("ab")
+    with file:
+        try:
+            _lock(file)
+        except BlockingIOError as error:
+            refuse(error)
+        if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+            refuse(None)  # the other one has ended between opening its file and taking the lock
+        try:
+            yield
+        finally:
+            if os.name == "nt":
+                file.close()
+            with suppress(OSError):
+                path.unlink()
+
+
+def _lock(file: BinaryIO) -> None:
+    """Take the lock on an open file, or none where there is none to take. Raises: BlockingIOError if it is taken."""
+    try:
+        if _fcntl is not None:
+            _fcntl.flock(file, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        elif _msvcrt is not None:
+            file.seek(0)
+            _msvcrt.locking(file.fileno(), _msvcrt.LK_NBLCK, 1)
+    except BlockingIOError:
+        raise
+    except PermissionError as error:
+        raise BlockingIOError from error  # what Windows says of a lock that is taken
+    except OSError:
+        return
+
+
+def reserve(file: BinaryIO, first: int, count: int) -> None:
+    """Take the space of `count` bytes from `first` on on the disk, with zeros. Raises: OSError if it is full.
+
+    A memory-mapped file with holes kills the process when the disk fills up. Not every system can be asked for space
+    (macOS and Windows cannot): there it is written.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), first, count)
+        return
+    file.seek(first)
+    block = bytes(1 << 20)
+    for start in range(0, count, len(block)):
+        file.write(block[: count - start])
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def read_journal(path: Path, way_out: str) -> list[dict[str, Any]]:
+    """The entries of a file of one JSON object a line; a last line that was cut off while it was written is dropped.
+
+    way_out: what to do about a damaged one. Raises: OutputError.
+    """
+
+    def damaged(number: int) -> OutputError:
+        return OutputError(f"{path}: is damaged in line {number}; {way_out}")
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from error
+    lines = content.split(b"\n")
+    whole, rest = lines[:-1], lines[-1]
+    entries = []
+    for number, line in enumerate(whole, start=1):
+        if not line:
+            continue
+        try:
+            entry = json.loads(line.decode("utf-8"), parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise damaged(number) from error
+        if not isinstance(entry, dict):
+            raise damaged(number)
+        entries.append(entry)
+    if rest and not rest.startswith(b"{"):
+        raise damaged(len(lines))
+    return entries
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def write_journal(path: Path, entries: list[dict[str, Any]]) -> None:
+    """Write a journal anew, so that a cut line does not swallow the next one. Raises: OutputError."""
+    write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
 
 def refuse_unwritable(folder: Path) -> None:

@@ -168,6 +168,7 @@ class Predictor:
         self.prepared_px = self.preprocessings[0].prepared_px
         self.triplet = triplet or _mean_triplet([checkpoint.triplet for checkpoint in checkpoints], self.weights)
         self.calibration = _calibration(calibration, self.checkpoints)
+        self.prevalence = _prevalence(calibration or self.checkpoints[0].calibration) if self.calibration else None
         self.models = []
         for checkpoint in checkpoints:
             self.models.append(net_of(checkpoint).eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -286,6 +287,12 @@ def _calibration(given: Mapping[str, Any] | None, checkpoints: Sequence[Checkpoi
         return Calibration.of(headers[0] or {})
     except ValueError as error:
         raise CheckpointError(f"{error}; write it anew with pleura tune") from error
+
+
+def _prevalence(header: Mapping[str, Any] | None) -> float | None:
+    """The share of positives among the cases that a calibration was fitted on; None where it does not say."""
+    share = (header or {}).get("prevalence")
+    return float(share) if isinstance(share, float) and 0 < share < 1 else None
 
 
 def _mean_triplet(triplets: Sequence[Triplet], weights: NDArray[np.float64]) -> Triplet:

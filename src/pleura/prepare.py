@@ -37,7 +37,7 @@ from pleura.data.intake import Job, begin, finished_images, read_all
 from pleura.data.labels import LabelSource, read_labels
 from pleura.data.problems import Problem, read_problems, write_problems
 from pleura.errors import InputError, OutputError, writing
-from pleura.files import name_of
+from pleura.files import held, name_of
 
 PARTIAL, PROBLEMS = ".partial", "problems.csv"
 
@@ -103,9 +103,10 @@ def prepare(settings: PrepareSettings) -> Prepared:
         problems = read_problems(settings.out / PROBLEMS)
         return Prepared(dataset, problems, _leaks(dataset.cases), plan.found.in_words())
     partial = settings.out / PARTIAL
-    done = begin(partial, pixels, len(plan.jobs), settings.size_px)
-    read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid, settings.workers)
-    return _finish(settings, plan, tables, done, fingerprint)
+    with held(settings.out, "prepares a dataset in it"):
+        done = begin(partial, pixels, len(plan.jobs), settings.size_px)
+        read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid, settings.workers)
+        return _finish(settings, plan, tables, done, fingerprint)
 
 
 def _plan(settings: PrepareSettings) -> _Plan:

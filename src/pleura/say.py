@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pleura.shipped import as_typed
 
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
+    from pleura.batch import BatchResult, BatchSettings
     from pleura.compare import Comparison
     from pleura.crossval import FoldsSummary
     from pleura.doctor import Examination
@@ -76,6 +77,43 @@ def _short(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     return f"{value:g}" if isinstance(value, float) else f"{value}"
+
+
+DISCLAIMER = "research software, not a medical device"
+
+
+def predicted(done: BatchResult, settings: BatchSettings, is_default: bool) -> Iterator[str]:
+    """How many radiographs, on how many something was found, and what to know of the others."""
+    count = f"{done.predicted} radiograph{'' if done.predicted == 1 else 's'}"
+    was = "was" if done.earlier == 1 else "were"
+    earlier = f", {done.earlier} {was} done by an earlier run" if done.earlier else ""
+    yield f"{settings.out}: {count}{earlier}; pneumothorax found on {done.positive} of {len(done.rows)}"
+    if is_default:
+        yield f"found by {settings.model_name}"
+    if done.prevalence is not None:
+        mixture = "as asked for" if settings.prevalence else "as the cases of the calibration; --prevalence for others"
+        yield f"probabilities hold where {100 * done.prevalence:.3g} % are positive, {mixture}"
+    yield from done.notes
+    if noted := [row for row in done.rows if row["notes"]]:
+        more = " ..." if len(noted) > 1 else ""
+        yield f"{len(noted)} with a note in predictions.csv: {noted[0]['image_id']} ({noted[0]['notes']}){more}"
+    yield DISCLAIMER
+
+
+def predicted_document(done: BatchResult, settings: BatchSettings) -> dict[str, Any]:
+    """The same for scripts."""
+    return {
+        "out": str(settings.out),
+        "model": settings.model_name,
+        "predicted": done.predicted,
+        "earlier": done.earlier,
+        "positive": done.positive,
+        "prevalence": done.prevalence,
+        "predictions": done.rows,
+        "problems": [{"file": file, "reason": reason} for file, reason in done.problems],
+        "notes": done.notes,
+        "disclaimer": DISCLAIMER,
+    }
 
 
 def trained(model: Path, run: Path, data: Path) -> Iterator[str]:

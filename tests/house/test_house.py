@@ -40,7 +40,7 @@ ORDER = (
     NOUNS,
     ("predict",),
     ("training",),
-    ("prepare", "train", "migrate"),
+    ("prepare", "train", "migrate", "writers"),
     ("batch", "evaluate", "ensemble", "doctor", "score", "pack", "card"),
     ("crossval", "calibrate", "compare"),
     ("tune", "recalibrate"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pleura import say
 from pleura.cli.options import Tta
 from pleura.shipped import DEFAULT, is_default, model_path, named
 
@@ -20,6 +24,10 @@ def predict(
     tta: Annotated[Tta | None, typer.Option(help="flip: mean with the mirrored image; by default as trained.")] = None,
     write: Annotated[str, typer.Option(help="What to write: mask, rle, overlay.")] = "mask,rle,overlay",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Share of positives where it is used, for the reported probabilities.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")] = False,
 ) -> None:
     """Find pneumothorax on radiographs: masks, overlays and tables."""
     from pleura.batch import WRITES, BatchSettings, model_name, predict_batch
@@ -29,15 +37,16 @@ def predict(
     unknown = [word for word in wanted if word not in WRITES]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WRITES)}", param_hint="--write")
-    settings = BatchSettings(tuple(inputs), out, model_name(model), wanted, batch_size)
+    settings = BatchSettings(tuple(inputs), out, model_name(model), wanted, batch_size, prevalence)
+    if as_json:
+        for handler in logging.getLogger("pleura").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)
     done = predict_batch(Predictor.load(model, tta.value if tta else None), settings)
-    earlier = f", {done.earlier} were done by an earlier run" if done.earlier else ""
-    typer.echo(f"{out}: {done.predicted} radiographs{earlier}; pneumothorax found on {done.positive} of all")
-    if is_default(model_path(model)):
-        typer.echo(f"found by {settings.model_name}")
-    for note in done.notes:
-        typer.echo(note)
-    typer.echo("research software, not a medical device")
+    if as_json:
+        typer.echo(json.dumps(say.predicted_document(done, settings), indent=1))
+    else:
+        typer.echo("\n".join(say.predicted(done, settings, is_default(model_path(model)))))
     for file, reason in done.problems:
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)
     if done.problems:

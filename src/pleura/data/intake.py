@@ -21,6 +21,7 @@ from pleura.data.dataset import IMAGES
 from pleura.data.labels import LabelSource
 from pleura.data.radiograph import geometry_of, read_radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
+from pleura.files import read_journal, reserve, write_journal
 from pleura.progress import track
 
 MARKER, JOURNAL = "fingerprint", "journal.jsonl"
@@ -47,9 +48,9 @@ def begin(partial: Path, fingerprint: str, count: int, size_px: int) -> dict[int
     """
     marker = partial / MARKER
     if marker.exists():
-        if marker.read_text(encoding="utf-8") != fingerprint:
+        if marker.read_bytes() != fingerprint.encode():
             raise OutputError(f"{partial}: an unfinished run with other inputs or settings; remove this folder first")
-        return _read_journal(partial / JOURNAL)
+        return _read_journal(partial / JOURNAL, count)
     with writing(partial):
         partial.mkdir(parents=True, exist_ok=True)
         _reserve(partial / IMAGES, (count, size_px, size_px))
@@ -64,20 +65,36 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.u
     """
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), images.offset, images.nbytes)
+        reserve(file, images.offset, images.nbytes)
     return images
 
 
-def _read_journal(path: Path) -> dict[int, dict[str, Any]]:
-    done = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that was being written when the run was killed
-            done[int(entry["row"])] = entry
+WORDS, NUMBERS = ("pixels", "mask_rle"), ("area", "rows", "columns")
+
+
+def _read_journal(path: Path, count: int) -> dict[int, dict[str, Any]]:
+    """The entries of earlier runs, by row. Raises: OutputError if the journal is damaged."""
+    way_out = f"remove the folder {path.parent}, and it is prepared from the beginning"
+    done: dict[int, dict[str, Any]] = {}
+    if not path.exists():
+        return done
+    for entry in read_journal(path, way_out):
+        row = entry.get("row")
+        read = all(type(entry.get(key)) is str for key in WORDS) and all(type(entry.get(key)) is int for key in NUMBERS)
+        aspect, age = type(entry.get("pixel_aspect")), type(entry.get("age"))
+        spacing, texts = entry.get("pixel_spacing_mm"), [entry.get(key) for key in ("patient", "view", "sex")]
+        pair = spacing is None or (isinstance(spacing, list) and [type(each) for each in spacing] in NUMBER_PAIRS)
+        others = aspect in (int, float) and age in (int, float, type(None))
+        told = pair and others and all(text is None or type(text) is str for text in texts)
+        fits = type(entry.get("problem")) is str or (read and told)
+        if type(row) is not int or not 0 <= row < count or not fits:
+            raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
+        done[row] = entry
+    write_journal(path, list(done.values()))
     return done
+
+
+NUMBER_PAIRS = [[first, second] for first in (int, float) for second in (int, float)]
 
 
 def read_all(
@@ -89,8 +106,6 @@ def read_all(
     """
     left = [job for job in jobs if job.row not in done]
     with writing(partial), (partial / JOURNAL).open("a", encoding="utf-8") as journal:
-        if done:
-            journal.write("\n")  # ends a line that a killed run left half
         entries = _entries(left, str(partial / IMAGES), size_px, rle_grid, workers or os.cpu_count() or 1)
         for entry in track(entries, "prepare", total=len(left)):
             done[entry["row"]] = entry

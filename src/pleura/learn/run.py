@@ -15,16 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 import yaml
 from torch import Tensor
 
 from pleura.errors import CheckpointError, ConfigError, OutputError, writing
-from pleura.files import write_atomically
+from pleura.files import held, write_atomically
 from pleura.learn.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -116,15 +111,7 @@ class Run:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes from training in the same folder meanwhile. Raises: OutputError if one does."""
-        with writing(self.folder):
-            (self.folder / "state").mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / "state" / "lock").open("w")
-        with lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise OutputError(f"{self.folder}: another process trains in it; wait for it or stop it") from error
+        with held(self.folder, "trains in it", "state/lock"):
             yield
 
     @contextmanager

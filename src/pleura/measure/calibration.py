@@ -100,6 +100,15 @@ def expit(logits: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
+def at_prevalence(probability: float, fitted: float, wanted: float) -> float:
+    """A probability that holds where a share `fitted` is positive, where a share `wanted` is: Bayes' rule on the odds.
+
+    All in [0, 1], the shares within it. Source: Saerens, Latinne & Decaestecker 2002, equation 2.4.
+    """
+    odds = wanted * (1 - fitted), (1 - wanted) * fitted
+    return probability * odds[0] / (probability * odds[0] + (1 - probability) * odds[1])
+
+
 def level_logits() -> Numbers:
     """(128,) the logit in the middle of each level of `pixel_counts`."""
     return np.asarray((np.arange(LOGIT_LEVELS) + 0.5) * (2 * LOGIT_LIMIT / LOGIT_LEVELS) - LOGIT_LIMIT)

@@ -58,14 +58,27 @@ def _eroded(inside: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
 def _captioned(picture: Image.Image, caption: str) -> Image.Image:
     size = max(10, picture.width // 45)
     font = ImageFont.load_default(size)
-    lines = [line for line in (caption, DISCLAIMER) if line]
+    room = picture.width - size
+    lines = [line for text in (caption, DISCLAIMER) for line in _wrapped(text, font, room)]
     framed = Image.new("RGB", (picture.width, picture.height + round(len(lines) * size * 1.4) + size // 2))
     framed.paste(picture)
     draw = ImageDraw.Draw(framed)
     for number, line in enumerate(lines):
         at = (size // 2, picture.height + size // 4 + round(number * size * 1.4))
-        draw.text(at, line, font=font, fill=(235, 235, 235) if number < len(lines) - 1 else (150, 150, 150))
+        is_caption = number < len(lines) - len(_wrapped(DISCLAIMER, font, room))
+        draw.text(at, line, font=font, fill=(235, 235, 235) if is_caption else (150, 150, 150))
     return framed
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int = 4) -> Image.Image:

@@ -1,0 +1,277 @@
+"""Many radiographs into one folder: what changed is predicted anew, one bad file is its own problem, one writer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import RAMP_8, save_dicom
+from PIL import Image
+
+from pleura import batch, files
+from pleura.batch import BatchResult, BatchSettings, predict_batch
+from pleura.errors import InputError, OutputError
+from pleura.measure.calibration import at_prevalence
+from pleura.predict import Prediction
+from pleura.writers import file_of
+
+
+class Brightness:
+    """Stands for a model: the score of an image is its mean, and what is above a half is mask."""
+
+    tta, calibration, prevalence = "none", object(), 0.5
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def predict_radiographs(self, radiographs):
+        self.batches.append(len(radiographs))
+        return [self.one(radiograph) for radiograph in radiographs]
+
+    def one(self, radiograph) -> Prediction:
+        mean, mask = float(radiograph.image.mean()), np.zeros(radiograph.image.shape, np.uint8)
+        return Prediction(
+            image_id=radiograph.image_id,
+            radiograph=radiograph,
+            probabilities=radiograph.image,
+            predicted_mask=mask,
+            is_positive=False,
+            score=mean,
+            probability=0.5,
+            ruled_out=mean < 0.5,
+            area_px=0,
+            area_mm2=None,
+            side=None,
+        )
+
+
+def save_png(path: Path, level: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((RAMP_8 % 50 + level).astype(np.uint8)).save(path)
+    return path
+
+
+def run(out: Path, *inputs: Path, predictor: Brightness | None = None, **more) -> BatchResult:
+    settings = BatchSettings(tuple(map(str, inputs)), out, "a model", **more)
+    return predict_batch(predictor or Brightness(), settings)  # type: ignore[arg-type]
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "predictions.csv").open(newline="") as file:
+        return {row["image_id"]: row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize(("inputs", "out"), [(".", "."), (".", "sub"), ("sub", "."), ("sub", "sub")])
+def test_out_may_be_the_input_or_lie_above_or_below_it_and_a_second_run_changes_nothing(tmp_path, inputs, out):
+    for number in range(3):
+        save_png(tmp_path / "sub" / f"{number}.png")
+    for run_number in range(3):
+        done = run(tmp_path / out, tmp_path / inputs)
+        assert (len(table(tmp_path / out)), done.problems) == (3, [])
+        assert (done.predicted, done.earlier) == ((3, 0) if run_number == 0 else (0, 3))
+
+
+def test_files_of_one_name_in_two_folders_are_both_predicted(tmp_path):
+    for name in ("a/x.png", "b/x.png", "b/x.jpg"):
+        save_png(tmp_path / name)
+    run(tmp_path / "o", tmp_path / "a", tmp_path / "b")
+    assert set(table(tmp_path / "o")) == {"a/x", "b/x.jpg", "b/x.png"}
+    assert (tmp_path / "o/masks/a/x.png").exists()
+    assert (tmp_path / "o/overlays/b/x.jpg.png").exists()
+
+
+@pytest.mark.parametrize("change", ["pixels", "time", "both in the same second"])
+def test_a_file_that_changed_is_predicted_anew(tmp_path, change):
+    path = save_png(tmp_path / "s" / "p.png")
+    run(tmp_path / "o", tmp_path / "s")
+    before, status = table(tmp_path / "o")["p"]["score"], path.stat()
+    if change == "time":
+        os.utime(path, (1, 1))
+    else:
+        save_png(path, 200)
+    if change == "both in the same second":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    done = run(tmp_path / "o", tmp_path / "s")
+    assert (done.predicted, done.earlier, len(table(tmp_path / "o"))) == (1, 0, 1)
+    assert (table(tmp_path / "o")["p"]["score"] == before) == (change == "time")
+
+
+def test_a_file_that_became_unreadable_keeps_no_old_result(tmp_path):
+    save_png(tmp_path / "s" / "p.png")
+    save_png(tmp_path / "s" / "q.png")
+    run(tmp_path / "o", tmp_path / "s")
+    (tmp_path / "s" / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    done = run(tmp_path / "o", tmp_path / "s")
+    assert set(table(tmp_path / "o")) == {"q"}
+    assert len(done.problems) == 1
+    assert not (tmp_path / "o/masks/p.png").exists()
+
+
+def test_a_folder_that_was_moved_is_not_predicted_again(tmp_path):
+    save_png(tmp_path / "s" / "p.png")
+    run(tmp_path / "o", tmp_path / "s")
+    (tmp_path / "s").rename(tmp_path / "t")
+    assert run(tmp_path / "o", tmp_path / "t").earlier == 1
+
+
+def test_a_second_file_of_a_name_that_is_taken_gets_an_id_of_its_own(tmp_path):
+    for name in "ab":
+        save_png(tmp_path / name / "x.png", 100 if name == "a" else 150)
+        run(tmp_path / "o", tmp_path / name)
+    assert set(table(tmp_path / "o")) == {"x", "b/x"}
+
+
+def test_a_long_name_is_written_and_what_cannot_be_written_is_its_own_problem(tmp_path):
+    for name in ("a", "m" * 247, "z"):
+        save_png(tmp_path / "s" / f"{name}.png")
+    (tmp_path / "o" / "masks" / "z.png").mkdir(parents=True)
+    done = run(tmp_path / "o", tmp_path / "s")
+    assert set(table(tmp_path / "o")) == {"a", "m" * 247}
+    assert [Path(file).name for file, _ in done.problems] == ["z.png"]
+
+
+def test_a_full_disk_ends_the_batch_and_keeps_what_is_done(tmp_path, monkeypatch):
+    for name in "abc":
+        save_png(tmp_path / "s" / f"{name}.png")
+
+    def full(out, write, prediction):
+        if prediction.image_id == "b":
+            raise OutputError("full") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(batch, "write_files", full)
+    with pytest.raises(OutputError, match="full"):
+        run(tmp_path / "o", tmp_path / "s")
+    assert set(table(tmp_path / "o")) == {"a"}
+    monkeypatch.undo()
+    assert run(tmp_path / "o", tmp_path / "s").earlier == 1
+
+
+def test_a_second_process_on_the_same_folder_is_refused(tmp_path):
+    save_png(tmp_path / "s" / "p.png")
+    with (
+        files.held(tmp_path / "o", "writes its predictions there"),
+        pytest.raises(OutputError, match="another process writes its predictions there"),
+    ):
+        run(tmp_path / "o", tmp_path / "s")
+    assert run(tmp_path / "o", tmp_path / "s").predicted == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"garbage\n", b"\0" * 99, b"\xff\xfe\n", b"[1]\n", b'{"image_id": 3}\n', b'{"image_id": "p"}\n', b"NaN\n", b"x"],
+)
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_damaged_journal_is_refused_with_the_way_out(tmp_path, damage, where):
+    save_png(tmp_path / "s" / "p.png")
+    run(tmp_path / "o", tmp_path / "s")
+    journal = tmp_path / "o" / "journal.jsonl"
+    content = journal.read_bytes()
+    journal.write_bytes(damage + content if where == "first" else content + damage)
+    with pytest.raises(OutputError, match="choose another --out"):
+        run(tmp_path / "o", tmp_path / "s")
+
+
+@pytest.mark.parametrize("key", ["is_positive", "score", "rows", "runs", "size", "file", "notes"])
+@pytest.mark.parametrize("value", [[], "NaN-like", None, {"a": 1}])
+def test_an_entry_of_wrong_types_is_refused(tmp_path, key, value):
+    save_png(tmp_path / "s" / "p.png")
+    run(tmp_path / "o", tmp_path / "s")
+    journal = tmp_path / "o" / "journal.jsonl"
+    head, entry = journal.read_text().splitlines()
+    journal.write_text(f"{head}\n{json.dumps({**json.loads(entry), key: value})}\n")
+    if isinstance(value, str) and key in ("runs", "file", "notes"):
+        return
+    with pytest.raises(OutputError, match="choose another --out"):
+        run(tmp_path / "o", tmp_path / "s")
+
+
+def test_a_last_line_that_was_cut_is_predicted_again(tmp_path):
+    for name in "pq":
+        save_png(tmp_path / "s" / f"{name}.png")
+    run(tmp_path / "o", tmp_path / "s")
+    journal = tmp_path / "o" / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    done = run(tmp_path / "o", tmp_path / "s")
+    assert (done.predicted, done.earlier) == (1, 1)
+
+
+def test_large_radiographs_go_in_smaller_batches(tmp_path, monkeypatch):
+    for number in range(5):
+        save_png(tmp_path / "s" / f"{number}.png")
+    monkeypatch.setattr(batch, "PIXELS_IN_FLIGHT", 2 * RAMP_8.size)
+    predictor = Brightness()
+    run(tmp_path / "o", tmp_path / "s", predictor=predictor)
+    assert predictor.batches == [2, 2, 1]
+
+
+def test_the_table_has_uids_the_rule_of_few_misses_and_notes(tmp_path):
+    save_dicom(tmp_path / "s" / "IM1", sop_uid="1.2.3")
+    run(tmp_path / "o", tmp_path / "s")
+    row = table(tmp_path / "o")["1.2.3"]
+    assert (row["sop_instance_uid"], row["series_instance_uid"], row["ruled_out"]) == ("1.2.3", "", "1")
+    assert row["prevalence"] == "0.5"
+
+
+def test_a_prevalence_moves_the_probability_by_bayes_rule(tmp_path):
+    save_png(tmp_path / "s" / "p.png")
+    run(tmp_path / "o", tmp_path / "s", prevalence=0.1)
+    row = table(tmp_path / "o")["p"]
+    assert (row["probability"], row["prevalence"]) == ("0.1", "0.1")
+    run(tmp_path / "o", tmp_path / "s")
+    assert table(tmp_path / "o")["p"]["probability"] == "0.5"
+
+
+def test_the_odds_at_another_prevalence():
+    assert at_prevalence(0.8, 0.5, 0.2) == pytest.approx(0.5)  # odds 4, times (.2 / .8) / (.5 / .5)
+    assert at_prevalence(0.3, 0.4, 0.4) == pytest.approx(0.3)
+    assert (at_prevalence(0.0, 0.4, 0.1), at_prevalence(1.0, 0.4, 0.1)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("prevalence", [0.0, 1.0, -1.0, 5.0, float("nan")])
+def test_a_prevalence_that_cannot_be_is_refused(tmp_path, prevalence):
+    save_png(tmp_path / "s" / "p.png")
+    with pytest.raises(InputError, match="between 0 and 1"):
+        run(tmp_path / "o", tmp_path / "s", prevalence=prevalence)
+
+
+def test_a_prevalence_is_refused_where_that_of_the_calibration_is_not_known(tmp_path):
+    save_png(tmp_path / "s" / "p.png")
+    predictor = Brightness()
+    predictor.prevalence = None  # type: ignore[assignment]
+    with pytest.raises(InputError, match="no calibration"):
+        run(tmp_path / "o", tmp_path / "s", predictor=predictor, prevalence=0.1)
+
+
+@pytest.mark.parametrize(
+    ("image_id", "name"),
+    [
+        ("a/x", "a/x.png"),
+        ("a:b", "a%3Ab.png"),
+        ("../x", "%2E%2E/x.png"),
+        ("/x", "x.png"),
+        ("con", "%63on.png"),
+        ("NUL.1/x", "%4EUL.1/x.png"),
+        ("a /x.", "a%20/x%2E.png"),
+        ("50%", "50%.png"),
+        ("%3A", "%253A.png"),
+    ],
+)
+def test_files_of_results_have_names_that_every_system_takes(image_id, name):
+    assert file_of(Path("masks"), image_id) == Path("masks", *name.split("/"))
+
+
+def test_scripts_get_one_document_and_nothing_else(pleura, tmp_path):
+    save_dicom(tmp_path / "s" / "a.dcm", sop_uid="1.2.3")
+    (tmp_path / "s" / "b.dcm").write_text("no radiograph")
+    done = pleura("predict", tmp_path / "s", "--out", tmp_path / "o", "--json", "--prevalence", "0.05")
+    document = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert (document["predicted"], document["prevalence"], len(document["problems"])) == (1, 0.05, 1)
+    assert document["predictions"][0]["sop_instance_uid"] == "1.2.3"
+    said = pleura("predict", tmp_path / "s" / "a.dcm", "--out", tmp_path / "p").stdout
+    assert "1 radiograph; pneumothorax found on 0 of 1" in said
+    assert "64.4 % are positive" in said
