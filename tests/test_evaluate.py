@@ -7,14 +7,16 @@ import json
 import math
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from pleura.compare import compare_models
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
+from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.learn.seen import SeenCases
 from pleura.prepare import PrepareSettings, prepare
 
@@ -110,12 +112,30 @@ def test_cases_that_the_model_learned_from_are_never_scored_without_saying_so(ru
 
 def test_the_training_data_is_known_again_when_it_was_prepared_anew(run, phantoms, tmp_path):
     settings = PrepareSettings(
-        phantoms / "dicom", (phantoms / "masks.csv",), tmp_path / "d", size_px=96, folds=4, seed=1
+        phantoms / "dicom", (phantoms / "masks.csv",), tmp_path / "d", size_px=64, folds=4, seed=1
     )
     prepare(settings)
     done = evaluate(run, tmp_path / "d", "all", resamples=10, out=tmp_path)
     assert "learned from" in done.split
     assert "was chosen on" in evaluate(run, tmp_path / "d", resamples=10, out=tmp_path).split
+
+
+def test_a_dataset_of_another_prepared_size_is_refused_and_nothing_is_written(run, phantoms, tmp_path):
+    prepare(PrepareSettings(phantoms / "dicom", (phantoms / "masks.csv",), tmp_path / "d", size_px=96, folds=4))
+    message = r"was prepared at 96 px, the model at 64 px; .* prepare it with --size 64$"
+    with pytest.raises(InputError, match=message):
+        evaluate(run, tmp_path / "d", "all", out=tmp_path / "report")
+    assert not (tmp_path / "report" / "report.json").exists()
+    with pytest.raises(InputError, match=message):
+        compare_models(run, run / "fold-0" / "last.safetensors", tmp_path / "d")
+
+
+def test_models_of_two_prepared_sizes_are_compared_by_their_masks(run, dataset, tmp_path):
+    best = run / "fold-0" / "best.safetensors"
+    preprocessing = load_checkpoint(best).preprocessing
+    update_header(best, {"preprocessing": {**asdict(preprocessing), "prepared_px": 96}}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"prepared at 64 px, .* at 96 px, .* pleura compare .* --truth"):
+        compare_models(best, tmp_path / "other.safetensors", dataset)
 
 
 def test_cases_that_no_training_met_are_called_new(run, tmp_path):

@@ -42,6 +42,12 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     from pleura.predict import Predictor
 
     dataset, models = Dataset(data), [Predictor.load(path) for path in (first, second)]
+    sizes = [model.prepared_px for model in models]
+    if sizes[0] != sizes[1]:
+        raise InputError(
+            f"{first} was trained on images prepared at {sizes[0]} px, {second} at {sizes[1]} px, and no dataset is "
+            "right for both: write masks of each (pleura predict), then pleura compare MASKS MASKS --truth TRUTH"
+        )
     ids = [case.image_id for case in dataset.cases]
     seen = [Known.of([checkpoint.seen for checkpoint in model.checkpoints], ids) for model in models]
     positions = np.flatnonzero(dataset.scored & ~(seen[0].train | seen[1].train))

@@ -218,7 +218,10 @@ class Learner:
             return
         setting, way_out = "batch_size", f"set it to {2 * sees} or more, or take a net without BatchNorm"
         if stage.batch_size // sees > 1:
-            setting = "cases_per_epoch" if stage.cases_per_epoch == cases else "positive_rate"
+            if stage.cases_per_epoch == cases:
+                setting = "cases_per_epoch"
+            elif stage.positive_rate is not None:
+                setting = "positive_rate"
             way_out = f"an epoch has {cases} training case{'s' if cases > 1 else ''}; it takes {2 * sees} at least"
         share = f", shared by {processes} processes," if sees > 1 else ""
         raise ConfigError(
