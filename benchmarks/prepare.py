@@ -25,6 +25,7 @@ from PIL import Image
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from pleura.data import rle
+from pleura.data.mask_csv import read_table
 from pleura.data.phantom_dicom import write_phantom_dataset
 from pleura.prepare import PrepareSettings, prepare
 
@@ -40,7 +41,7 @@ def write_cases(folder: Path) -> str:
         write_phantom_dataset(folder / "phantoms", 16, seed=1, size_px=SIZE_PX)
         source, table_path = folder / "phantoms/dicom", folder / "phantoms/masks.csv"
         what = "phantoms (uncompressed), copied; no original DICOM is at hand"
-    texts = {key: rows for key, rows in rle.read_csv(table_path).items() if (source / f"{key}.dcm").is_file()}
+    texts = {key: rows for key, rows in read_table(table_path).runs.items() if (source / f"{key}.dcm").is_file()}
     images = folder / "dicom"
     images.mkdir()
     rows = []
@@ -77,7 +78,7 @@ def bare_loop(folder: Path, out: Path) -> None:
 def published_loop(folder: Path, out: Path, step: int) -> None:
     """One PNG for each image and one for each mask, as published solutions prepare theirs; every `step`th case."""
     out.mkdir()
-    masks = rle.read_csv(folder / "masks.csv")
+    masks = read_table(folder / "masks.csv").runs
     for path in sorted((folder / "dicom").iterdir())[::step]:
         Image.fromarray(show(path)).save(out / f"{path.stem}.png")
         Image.fromarray(rle.decode_union(masks[path.stem]) * 255).save(out / f"{path.stem}-mask.png")

@@ -21,6 +21,7 @@ from paired import machine, milliseconds, ratio, seconds, table
 from pycocotools import mask as coco
 
 from pleura.data import rle
+from pleura.data.mask_csv import read_table
 from pleura.data.phantom import make_phantom
 
 SIDE_PX = 1024
@@ -79,7 +80,7 @@ def published_decode(text: str, width: int, height: int) -> NDArray[np.float64]:
 def masks_to_measure(count: int) -> tuple[list[Mask], str]:
     """Positive masks of 1024 x 1024, and what they are."""
     if CSV.is_file():
-        texts = [rows for rows in rle.read_csv(CSV).values() if rows[0] != rle.EMPTY]
+        texts = [rows for rows in read_table(CSV).runs.values() if rows[0] != rle.EMPTY]
         chosen = np.random.default_rng(2026).choice(len(texts), count, replace=False)
         return [rle.decode_union(texts[at]) for at in chosen], f"{count} real masks of SIIM-ACR 2019"
     masks = [make_phantom(seed, SIDE_PX).mask for seed in range(count // 8)]

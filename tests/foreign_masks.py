@@ -66,3 +66,28 @@ def write_seg(path: Path, masks: dict[str, np.ndarray], named: bool = True, kind
         dataset.PerFrameFunctionalGroupsSequence = groups
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_segments(
+    path: Path, named: list[tuple[str, np.ndarray, str]], kind: str = "BINARY", storage: str = SEGMENTATION_STORAGE
+) -> Path:
+    """Write one DICOM-SEG with a frame for each (label, mask, SOP Instance UID); equal labels are one segment."""
+    write_seg(path, {str(number): mask for number, (_, mask, _) in enumerate(named)}, kind=kind)
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = storage
+    keys = [label or f"unlabelled {number}" for number, (label, _, _) in enumerate(named)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys), 1)}
+    segments = []
+    for key, number in numbers.items():
+        segment = pydicom.Dataset()
+        segment.SegmentNumber, segment.SegmentLabel = number, "" if key.startswith("unlabelled") else key
+        segment.SegmentAlgorithmType = "AUTOMATIC"
+        segments.append(segment)
+    dataset.SegmentSequence = segments
+    for group, key, (_, _, image) in zip(dataset.PerFrameFunctionalGroupsSequence, keys, named, strict=True):
+        identification = pydicom.Dataset()
+        identification.ReferencedSegmentNumber = numbers[key]
+        group.SegmentIdentificationSequence = [identification]
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID = image
+    dataset.save_as(path, enforce_file_format=True)
+    return path

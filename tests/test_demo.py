@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pleura import demo as module
-from pleura.data import rle
+from pleura.data.mask_csv import read_table
 from pleura.demo import DemoSettings, demo
 from pleura.errors import CheckpointError, OutputError
 
@@ -46,13 +46,13 @@ def test_the_page_says_that_drawings_say_nothing_of_patients(made):
 @pytest.mark.slow
 def test_the_numbers_of_the_table_are_those_of_the_masks(made):
     out, page = made
-    truth = rle.read_csv(out / "unseen" / "masks.csv")
+    truth = read_table(out / "unseen" / "masks.csv").runs
     positive = {image_id for image_id, runs in truth.items() if runs != ["-1"]}
     row = re.search(r"<th scope=row>finds a pneumothorax on(.*?)<tr>", page)
     assert row
     wanted = []
     for folder in ("predictions", "predictions-default"):
-        found = rle.read_csv(out / folder / "masks.csv")
+        found = read_table(out / folder / "masks.csv").runs
         called = {image_id for image_id, runs in found.items() if runs != ["-1"]}
         wanted.append(f"{len(called & positive)} of {len(positive)} phantoms that have one")
     assert row[1].split("<td>")[1:] == wanted

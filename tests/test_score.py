@@ -16,6 +16,7 @@ from PIL import Image
 from places import ROOT
 
 from pleura.data import rle
+from pleura.data.mask_csv import read_table
 from pleura.errors import InputError, OutputError
 from pleura.measure.metrics import siim_dice
 from pleura.score import Score, ScoreSettings, score
@@ -91,7 +92,7 @@ def test_the_empty_predictor_is_called_by_its_name(truth: Path, tmp_path: Path, 
 @pytest.mark.slow
 def test_the_empty_submission_on_the_ids_of_siim_scores_the_floor(tmp_path: Path) -> None:
     path = tmp_path / "empty.csv"
-    rle.write_csv(path, ((image_id, rle.EMPTY) for image_id in rle.read_csv(REAL)))
+    rle.write_csv(path, ((image_id, rle.EMPTY) for image_id in read_table(REAL).runs))
     done = score(ScoreSettings(REAL, path, resamples=10))
     assert len(done.read.ids) == 12_047
     assert f"{done.estimates['siim_dice'].value:.6f}" == f"{done.floor:.6f}" == "0.778451"

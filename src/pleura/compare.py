@@ -80,13 +80,14 @@ def compare_masks(
     patients: Path | None = None,
     resamples: int = 1000,
     out: Path | None = None,
+    segments: tuple[str, ...] = (),
 ) -> Comparison:
     """Compare two sets of masks that any tools wrote, on every image of the truth; see `pleura score`.
 
     An image without a prediction counts as predicted empty. With `out`, write compare.json there.
     Raises: InputError for a missing or wrong file, OutputError.
     """
-    read = [read_masks(ScoreSettings(truth, path, patients, out=out)) for path in (first, second)]
+    read = [read_masks(ScoreSettings(truth, path, patients, out=out, segments=segments)) for path in (first, second)]
     missing = [len(each.missing) for each in read]
     words = f"{len(read[0].ids)} images"
     if any(missing):

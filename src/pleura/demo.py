@@ -18,6 +18,7 @@ from pleura.config import load_recipe
 from pleura.data import rle
 from pleura.data.dataset import Dataset
 from pleura.data.finding import find_radiographs
+from pleura.data.mask_csv import read_table
 from pleura.data.phantom_dicom import write_phantom_dataset
 from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.errors import OutputError, writing
@@ -174,7 +175,9 @@ def _beside(out: Path, trained: Entrant, shipped: Entrant) -> str:
 
 
 def _numbers(out: Path, entrant: Entrant) -> dict[str, str]:
-    truth, found = (rle.read_csv(path) for path in (out / "unseen" / "masks.csv", out / entrant.results / "masks.csv"))
+    truth, found = (
+        read_table(path).runs for path in (out / "unseen" / "masks.csv", out / entrant.results / "masks.csv")
+    )
     positives = [image_id for image_id, runs in truth.items() if rle.decode_union(runs).any()]
     called = {image_id for image_id, runs in found.items() if runs != ["-1"]}
     alarms = len(called - set(positives))
@@ -190,7 +193,7 @@ def _numbers(out: Path, entrant: Entrant) -> dict[str, str]:
 
 def _pictures(out: Path, entrant: Entrant) -> list[Picture]:
     """What predict wrote, beside the truth."""
-    truth = rle.read_csv(out / "unseen" / "masks.csv")
+    truth = read_table(out / "unseen" / "masks.csv").runs
     pictures = []
     for located in find_radiographs([out / "unseen" / "dicom"]).radiographs[:SHOWN]:
         radiograph = read_radiograph(located.path)

@@ -34,8 +34,9 @@ from pleura.data.finding import Found, find_radiographs, walk
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identify
 from pleura.data.intake import Job, begin, finished_images, read_all
-from pleura.data.labels import LabelSource, read_labels
+from pleura.data.masks import open_masks
 from pleura.data.problems import Problem, read_problems, write_problems
+from pleura.doubts import doubtful, masks_by_id
 from pleura.errors import InputError, OutputError, writing
 from pleura.files import held, name_of
 
@@ -54,6 +55,8 @@ class PrepareSettings:
     folds: int | Path = 5
     seed: int = 42
     rle_grid: Literal["siim", "image"] = "siim"
+    segments: tuple[str, ...] = ()
+    """Of DICOM-SEG: number or label of the segments that outline a pneumothorax, where files have several."""
     workers: int = 0
     """0: one for each processor."""
     always_train: tuple[str, ...] = ()
@@ -110,15 +113,12 @@ def prepare(settings: PrepareSettings) -> Prepared:
 
 
 def _plan(settings: PrepareSettings) -> _Plan:
-    """Pair every file with its label, and report what has no partner."""
-    sources = {source: read_labels([source]) for source in settings.masks}
+    """Pair every file with its mask, and report what has no partner."""
+    sources = [open_masks(path, segments=settings.segments) for path in settings.masks]
     plan = _Plan(find_radiographs([settings.images], _mask_files(settings.masks)))
     who = identify(plan.found.radiographs)
     ids = {case.path: case.image_id for case in who.cases}
-    names = Names((case.image_id, case.relative) for case in who.cases)
-    labels: dict[str, LabelSource] = {}
-    for source, found in sources.items():
-        labels = {**names.resolve(found, source), **labels}
+    masks = masks_by_id(sources, {case.image_id: case.relative for case in who.cases}, plan.problems)
     for folder, reason in plan.found.unreadable:
         plan.problems.append(Problem("quarantined", "", str(folder), reason))
     for path, other in who.copies:
@@ -127,17 +127,16 @@ def _plan(settings: PrepareSettings) -> _Plan:
         reason = f"goes by its path: {other} has its SOP Instance UID too, and is another image"
         plan.problems.append(Problem("same id", ids[path], str(path), reason))
     for case in who.cases:
-        if case.image_id in labels:
-            plan.jobs.append(Job(len(plan.jobs), str(case.path), labels[case.image_id], case.image_id, case.relative))
+        if case.image_id in masks:
+            plan.jobs.append(Job(len(plan.jobs), str(case.path), *masks[case.image_id], case.image_id, case.relative))
         else:
             reason = "left out: no mask or csv row has this id"
             plan.problems.append(Problem("unlabelled", case.image_id, case.relative, reason))
-    for image_id in labels.keys() - ids.values():
-        plan.problems.append(Problem("no image", image_id, "", "a csv row or mask without an image"))
     if not plan.jobs:
+        theirs = next((name for source in sources for name in source.masks), "nothing")
         raise InputError(
             f"{settings.images}: none of the {len(ids)} radiographs has a mask or csv row; rows name them by SOP "
-            f"Instance UID, path or file name, such as {next(iter(ids.values()), '')}"
+            f"Instance UID, path or file name, such as {next(iter(ids.values()), '')!r}; here they name {theirs!r}"
         )
     plan.names = Names((job.image_id, job.name) for job in plan.jobs)
     return plan
@@ -158,7 +157,7 @@ class _Tables:
 
 def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
     patients = plan.names.resolve(read_patients(settings.patients), settings.patients) if settings.patients else {}
-    sources = {job.label.name for job in plan.jobs}
+    sources = {job.label_source for job in plan.jobs}
     if unknown := set(settings.always_train) - sources:
         raise InputError(f"--always-train: no mask comes from {min(unknown)}; there is {', '.join(sorted(sources))}")
     if not isinstance(settings.folds, Path):
@@ -166,7 +165,7 @@ def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
             raise InputError(f"{len(plan.jobs)} cases cannot make {settings.folds} folds; give --folds 2 or more")
         return _Tables(patients, None)
     folds = plan.names.resolve(read_folds(settings.folds), settings.folds)
-    jobs = [job for job in plan.jobs if job.label.name not in settings.always_train]
+    jobs = [job for job in plan.jobs if job.label_source not in settings.always_train]
     missing = [job.image_id for job in jobs if job.image_id not in folds]
     if missing:
         raise InputError(f"{settings.folds}: {len(missing)} of {len(jobs)} cases have no fold, {missing[0]} first")
@@ -178,9 +177,9 @@ def _fingerprints(settings: PrepareSettings, plan: _Plan) -> tuple[str, str]:
 
     An unfinished run can be taken up with other folds: they are made at the end.
     """
-    digest = hashlib.sha256(repr((FORMAT, settings.size_px, settings.rle_grid)).encode())
+    digest = hashlib.sha256(repr((FORMAT, settings.size_px, settings.rle_grid, settings.segments)).encode())
     for job in plan.jobs:
-        digest.update(_stamp(Path(job.path)) + (_stamp(Path(job.label.png)) if job.label.png else b""))
+        digest.update(_stamp(Path(job.path)) + b"".join(map(_stamp, job.mask.files)))
         if job.image_id != name_of(Path(job.path)):
             digest.update(job.image_id.encode("utf-8", "surrogateescape"))
     for path in settings.masks:
@@ -223,7 +222,8 @@ def _finish(
         quarantined = [problem.reason for problem in problems if problem.kind == "quarantined"]
         also = f"; {len(quarantined)} files were quarantined: {quarantined[0]}" if quarantined else ""
         raise InputError(f"{error}{also}") from error
-    problems += _equal_pixels(cases, [done[job.row]["pixels"] for job in kept])
+    entries = [done[job.row] for job in kept]
+    problems += _equal_pixels(cases, [entry["pixels"] for entry in entries]) + doubtful(cases, entries)
     with writing(settings.out):
         images = finished_images(partial, settings.out, [job.row for job in kept], len(plan.jobs))
         write_cases(partial / CASES, cases)
@@ -260,7 +260,7 @@ def _cases(
             rows=entry["rows"],
             columns=entry["columns"],
             pixel_aspect=entry["pixel_aspect"],
-            label_source=job.label.name,
+            label_source=job.label_source,
             role=ALWAYS_TRAIN if fold == NO_FOLD else None,
         )
         for image_id, fold, patient, entry, job in zip(ids, fold_of, patients, entries, kept, strict=True)
@@ -272,7 +272,7 @@ def _folds(
 ) -> list[int]:
     """The fold of each case, `NO_FOLD` of those that are always trained on. Raises: InputError if none is left."""
     ids = [job.image_id for job in kept]
-    always = [job.label.name in settings.always_train for job in kept]
+    always = [job.label_source in settings.always_train for job in kept]
     if tables.folds is not None:
         folds = [NO_FOLD if each else tables.folds[image_id] for image_id, each in zip(ids, always, strict=True)]
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,16 @@ def predicted_document(done: BatchResult, settings: BatchSettings) -> dict[str, 
     }
 
 
+def doubtful(made: Prepared) -> Iterator[str]:
+    """A warning for each reason for which masks may not be what they are taken for, and how many."""
+    by_reason: dict[str, list[str]] = {}
+    for problem in made.problems:
+        if problem.kind == "doubtful mask":
+            by_reason.setdefault(problem.reason, []).append(problem.image_id or problem.file)
+    for reason, names in by_reason.items():
+        yield f"pleura: warning: {len(names)} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''}): {reason}"
+
+
 def trained(model: Path, run: Path, data: Path) -> Iterator[str]:
     """Where the model is, and what to do with it."""
     yield str(model)
@@ -127,8 +137,8 @@ def evaluation(done: Evaluation) -> Iterator[str]:
     from pleura.measure.report import NAMES
 
     yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"
-    for key, (name, _) in NAMES.items():
-        yield f"  {name:<36}{done.estimates[key]}"
+    rows = [(name, done.estimates[key].value, f"  {name:<36}{done.estimates[key]}") for key, (name, _) in NAMES.items()]
+    yield from _measurable(rows, done.positives, done.negatives)
     tuned = ", tuned on these very cases" if done.in_sample else ""
     yield f"  triplet {done.triplet}{tuned}"
     if done.tuned["cross_fitted"] is not None:
@@ -240,27 +250,51 @@ def scored(done: Score, out: Path | None) -> Iterator[str]:
         "ppv": "PPV",
         "npv": "NPV",
     }
-    for key, name in names.items():
-        yield f"  {name:<38}{estimates[key]}{f', floor {floors[key]:.4f}' if key in floors else ''}"
-    yield from _outlines(facts["surface"])
+    rows = [
+        (
+            name,
+            estimates[key].value,
+            f"  {name:<38}{estimates[key]}{f', floor {floors[key]:.4f}' if key in floors else ''}",
+        )
+        for key, name in names.items()
+    ]
+    pooled = done.read.pooled_dice
+    note = "of the pixels of all images together: not a mean, and not to be compared with one"
+    rows.insert(3, ("pooled Dice", pooled, f"  {'pooled Dice':<38}{pooled:.4f}, {note}"))
+    rows += _outlines(facts["surface"])
     for row in facts["strata"]:
         if row["by"] == "lesion size":
-            yield f"  {'Dice, lesion ' + row['group']:<38}{_estimate(row['dice'])}, {row['positives']} images"
+            name = f"Dice, lesion {row['group']}"
+            line = f"  {name:<38}{_estimate(row['dice'])}, {row['positives']} images"
+            rows.append((name, row["dice"]["value"], line))
     for row in facts["prevalence"]["rows"]:
         at = f"at {100 * row['prevalence']:g} % positives"
-        yield f"  {'PPV ' + at:<38}{_estimate(row['ppv'])}"
-        yield f"  {'SIIM mean Dice ' + at:<38}{_estimate(row['siim_dice'])}, floor {row['floor']:.4f}"
+        line = f"  {'SIIM mean Dice ' + at:<38}{_estimate(row['siim_dice'])}, floor {row['floor']:.4f}"
+        rows.append(("PPV at other shares", row["ppv"]["value"], f"  {'PPV ' + at:<38}{_estimate(row['ppv'])}"))
+        rows.append(("SIIM mean Dice at other shares", row["siim_dice"]["value"], line))
+    yield from _measurable(rows, facts["positives"], facts["negatives"])
     yield done.verdict
     if out:
         yield f"{out / 'score.json'}, {out / 'cases.csv'}"
 
 
-def _outlines(surface: dict[str, Any]) -> Iterator[str]:
+def _measurable(rows: Sequence[tuple[str, float, str]], positives: int, negatives: int) -> Iterator[str]:
+    """The lines of what has a value, and one sentence on the rest. rows: name, value, line."""
+    yield from (line for _, value, line in rows if value == value)
+    without = list(dict.fromkeys(name for name, value, _ in rows if value != value))
+    if without:
+        missing = [name for name, count in (("positives", positives), ("negatives", negatives)) if not count]
+        why = f"there are no {missing[0]} here" if missing else "nothing is found where it would be measured"
+        yield f"  {why}, and so no {', no '.join(without)}"
+
+
+def _outlines(surface: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
     counted = f"{surface['hd95_cases']} positives, {surface['hd95_left_out']} without a prediction left out"
     median = f"median {surface['hd95_median']:.1f}; {counted}"
-    yield f"  {'HD95, ' + surface['unit']:<38}{_estimate(surface['hd95'], 1)}, {median}"
+    name = f"HD95, {surface['unit']}"
+    yield name, surface["hd95"]["value"], f"  {name:<38}{_estimate(surface['hd95'], 1)}, {median}"
     name = f"Surface Dice within {surface['tolerance']:g} {surface['unit']}"
-    yield f"  {name:<38}{_estimate(surface['surface_dice'])}"
+    yield name, surface["surface_dice"]["value"], f"  {name:<38}{_estimate(surface['surface_dice'])}"
 
 
 def _estimate(found: dict[str, float], digits: int = 4) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from pleura import __version__
 from pleura.data.folds import patients_or_own, read_patients
-from pleura.data.foreign import ForeignMask, ForeignMasks, Shape, open_masks, read_pair
 from pleura.data.ids import Names
+from pleura.data.mask_grid import read_pair
+from pleura.data.masks import FoundMask, MaskSource, Shape, open_masks
+from pleura.data.pairing import pair
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.measure.account import Measured, account
@@ -26,6 +28,7 @@ from pleura.measure.bootstrap import Estimate
 from pleura.measure.compare import Ratio, intervals, mask_metrics
 from pleura.measure.guards import Finding, OrientationCheck, empty_predictor, not_binary
 from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers
+from pleura.measure.mask_guards import about_source, exchanged, pooled_dice
 from pleura.measure.metrics import Outcomes, empty_floor, siim_dice
 from pleura.measure.operating import Candidates
 from pleura.measure.side import side_of
@@ -57,6 +60,8 @@ class ScoreSettings:
     grid: Shape | None = None
     """(rows, columns) that the runs of csv files count, where they are not 1024 x 1024."""
     resamples: int = 1000
+    segments: tuple[str, ...] = ()
+    """Of DICOM-SEG: number or label of the segments that outline a pneumothorax, where files have several."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Read:
     missing: list[str]
     """Ids with a true mask and no prediction."""
     findings: list[Finding]
+    pooled_dice: float
+    """Of the pixels of all images together; NaN where no mask has any."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ def score(settings: ScoreSettings) -> Score:
         "cases": settings.cases,
         "missing": read.missing,
         "resamples": settings.resamples,
+        "pooled_dice": read.pooled_dice,
         "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
         **accounted,
     }
@@ -131,12 +139,14 @@ def read_masks(settings: ScoreSettings) -> Read:
     Raises: InputError for a missing or wrong file, or if no image is on both sides; OutputError if nothing can be
     written to `settings.out`.
     """
-    truth, predicted = open_masks(settings.truth, settings.grid), open_masks(settings.predicted, settings.grid)
+    truth, predicted = (
+        open_masks(path, settings.grid, settings.segments) for path in (settings.truth, settings.predicted)
+    )
     if settings.out:
         refuse_unwritable(settings.out)
-    predicted = predicted.matched(set(truth.read))
-    truth = truth.matched(set(predicted.read))
-    ids, missing, extra = _common(truth, predicted, settings.cases)
+    pairs = pair(predicted.names, truth.names, settings.predicted)
+    of_truth = {image_id: name for name, image_id in pairs.items()}
+    ids, missing, extra = _common(truth, predicted, of_truth, settings.cases)
     told = truth.patients
     if settings.patients:
         told = Names((image_id, "") for image_id in ids).resolve(read_patients(settings.patients), settings.patients)
@@ -145,60 +155,74 @@ def read_masks(settings: ScoreSettings) -> Read:
         raise InputError(f"{settings.patients}: knows the patient of none of the {len(ids)} images")
     _, patients = np.unique(patients_or_own(ids, told), return_inverse=True)
     watch = _Watch()
-    rows = list(_measure(truth, predicted, ids, settings.grid, watch))
+    rows = list(_measure(truth, predicted, of_truth, ids, settings.grid, watch))
     positive, called, dice = (np.array([row[k] for row in rows]) for k in range(3))
     outcomes = Outcomes(positive.astype(bool), called.astype(bool), dice.astype(np.float64), called.astype(np.float64))
     findings = [
         *_about_ids(settings, len(ids), missing, extra),
         *watch.findings(),
-        *_about_source(truth, "truth"),
-        *_about_source(predicted, "prediction"),
+        *about_source(truth.blank, truth.cut, truth.without_segment, "of the truth "),
+        *about_source(predicted.blank, predicted.cut, predicted.without_segment, "of the prediction "),
         empty_predictor(outcomes),
         _the_same_twice(outcomes),
     ]
-    numbers = [row[3] for row in rows]
-    return Read(ids, outcomes, numbers, patients.astype(np.int64), known, missing, [each for each in findings if each])
+    numbers, told_of = [row[3] for row in rows], [each for each in findings if each]
+    pooled = pooled_dice(outcomes.dice, np.array([row[4] for row in rows], dtype=np.float64))
+    return Read(ids, outcomes, numbers, patients.astype(np.int64), known, missing, told_of, pooled)
 
 
-def _common(truth: ForeignMasks, predicted: ForeignMasks, cases: Cases) -> tuple[list[str], list[str], list[str]]:
-    """The ids to score, those of them without a prediction, and predictions of no use."""
-    both = [image_id for image_id in truth.read if image_id in predicted.read]
-    if not both:
+def _common(
+    truth: MaskSource, predicted: MaskSource, of_truth: Mapping[str, str], cases: Cases
+) -> tuple[list[str], list[str], list[str]]:
+    """The ids to score, those of them without a prediction, and predictions of no use. of_truth: id -> prediction."""
+    if not of_truth:
         raise InputError(
-            f"{predicted.path}: has no image of {truth.path}; ids there look like {next(iter(predicted.read))!r}, "
-            f"here like {next(iter(truth.read))!r}"
+            f"{predicted.path}: has no image of {truth.path}; ids there look like {next(iter(predicted.masks))!r}, "
+            f"here like {next(iter(truth.masks))!r}"
         )
-    missing = [image_id for image_id in truth.read if image_id not in predicted.read]
-    extra = [image_id for image_id in predicted.read if image_id not in truth.read]
-    return sorted(both if cases == "both" else truth.read), sorted(missing), sorted(extra)
+    missing = truth.masks.keys() - of_truth.keys()
+    extra = predicted.masks.keys() - set(of_truth.values())
+    return sorted(of_truth if cases == "both" else truth.masks), sorted(missing), sorted(extra)
 
 
 def _measure(
-    truth: ForeignMasks, predicted: ForeignMasks, ids: Sequence[str], grid: Shape | None, watch: _Watch
-) -> Iterator[tuple[bool, bool, float, CaseNumbers]]:
-    """For each image: whether it is positive, whether it is called so, SIIM Dice, and the numbers of outlines."""
+    truth: MaskSource,
+    predicted: MaskSource,
+    of_truth: Mapping[str, str],
+    ids: Sequence[str],
+    grid: Shape | None,
+    watch: _Watch,
+) -> Iterator[tuple[bool, bool, float, CaseNumbers, float]]:
+    """For each image: positive or not, called so or not, SIIM Dice, the numbers of outlines, and both masks' area."""
     none, nan = Candidates((), ()), float("nan")
     for image_id in track(ids, "score"):
-        mask, other, resized = read_pair(truth, predicted, image_id, grid)
+        name = of_truth.get(image_id, "")
+        what = f"{predicted.path}: {name}"
+        mask, other, resized = read_pair(truth.masks[image_id], predicted.masks.get(name), grid, what)
         watch.add(image_id, mask, other, resized)
         called = other is not None and _any(other.mask)
+        size = _share(mask) + _share(other)
         if mask is None or not _any(mask.mask):
-            yield False, called, float(not called), CaseNumbers(none, 0.0, side=None, hd95=nan, surface_dice=nan)
+            yield False, called, float(not called), CaseNumbers(none, 0.0, side=None, hd95=nan, surface_dice=nan), size
             continue
-        share, side = np.count_nonzero(mask.mask) / mask.mask.size, side_of(mask.mask)
+        share, side = _share(mask), side_of(mask.mask)
         if other is None or not called:
-            yield True, False, 0.0, CaseNumbers(none, share, side=side, hd95=nan, surface_dice=0.0)
+            yield True, False, 0.0, CaseNumbers(none, share, side=side, hd95=nan, surface_dice=0.0), size
             continue
         found = other.mask
         box, pixel = _box(mask.mask | found), REFERENCE_SIDE_PX / max(mask.mask.shape)
         outlines = SurfaceDistances.of(mask.mask[box], found[box], (pixel, pixel))
         distance, close = outlines.hd95(), outlines.dice(TOLERANCE_PX)
         numbers = CaseNumbers(none, share, side=side, hd95=distance, surface_dice=close)
-        yield True, called, float(siim_dice(mask.mask[box], found[box])[0]), numbers
+        yield True, called, float(siim_dice(mask.mask[box], found[box])[0]), numbers, size
 
 
 def _any(mask: NDArray[np.uint8]) -> bool:
     return bool(mask.view(np.bool_).any())  # as bytes it would take a hundred times as long
+
+
+def _share(found: FoundMask | None) -> float:
+    return 0.0 if found is None else np.count_nonzero(found.mask) / max(found.mask.size, 1)
 
 
 def _box(mask: NDArray[np.uint8]) -> tuple[slice, slice]:
@@ -214,12 +238,15 @@ class _Watch:
         self._turned, self._turned_left = OrientationCheck(), TURNED_CASES
         self._grey: dict[str, list[tuple[str, NDArray[np.generic]]]] = {"true": [], "predicted": []}
         self._resized: list[str] = []
+        self._shares: dict[str, dict[str, float]] = {"true": {}, "predicted": {}}
 
-    def add(self, image_id: str, mask: ForeignMask | None, other: ForeignMask | None, resized: bool) -> None:
+    def add(self, image_id: str, mask: FoundMask | None, other: FoundMask | None, resized: bool) -> None:
         """Look at one pair of masks."""
         for side, found in (("true", mask), ("predicted", other)):
             if found is not None and not any(np.isin(found.levels, (0, one)).all() for one in BINARY_LEVELS):
                 self._grey[side].append((image_id, found.levels))
+            if found is not None:
+                self._shares[side][image_id] = _share(found)
         if resized:
             self._resized.append(image_id)
         if mask is not None and other is not None and self._turned_left > 0:
@@ -229,6 +256,8 @@ class _Watch:
     def findings(self) -> Iterator[Finding | None]:
         """What was seen, in words."""
         yield self._turned.finding()
+        for side, shares in self._shares.items():
+            yield exchanged(shares, f"{side} ")
         for side, found in self._grey.items():
             if not found:
                 continue
@@ -268,15 +297,6 @@ def _about_ids(
             "warning",
             f"{len(extra)} predictions are of images without a true mask ({_some(extra)}) and are left out",
             "give the truth of them too, or check that both are of the same data",
-        )
-
-
-def _about_source(masks: ForeignMasks, side: str) -> Iterator[Finding | None]:
-    if masks.blank:
-        yield Finding(
-            "note",
-            f"{masks.blank} rows of the {side} have no runs: each counts as the empty mask",
-            "write -1, as SIIM does",
         )
 
 

@@ -142,7 +142,7 @@ def test_a_raised_digit_is_no_fold(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "phrase"),
     [
-        ("id,fold\na,1\n", "the column ImageId is missing (found: id, fold)"),
+        ("case,fold\na,1\n", "the column ImageId is missing (found: case, fold)"),
         ("ImageId,part\na,1\n", "the column fold or split is missing (found: ImageId, part)"),
         ("", "the column ImageId is missing (found: nothing)"),
     ],

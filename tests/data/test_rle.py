@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pleura.data import rle
-from pleura.errors import InputError, OutputError, RLEError
+from pleura.data.mask_csv import read_table
+from pleura.errors import OutputError, RLEError
 
 REAL = Path(__file__).parents[2].parent / "shared/data/labels/siim-train-rle.csv"
 
@@ -44,7 +45,7 @@ def canonical_runs(draw: st.DrawFn) -> tuple[str, tuple[int, int]]:
 def real_rows() -> dict[str, list[str]]:
     if not REAL.is_file():
         pytest.skip(f"the SIIM masks are not here ({REAL})")
-    return rle.read_csv(REAL)
+    return read_table(REAL).runs
 
 
 @settings(max_examples=50)
@@ -177,79 +178,9 @@ def test_no_rows_and_empty_rows_are_an_empty_mask():
     assert not rle.decode_union(["-1", "-1"], (4, 2)).any()
 
 
-def csv_of(folder: Path, text: str, encoding: str = "utf-8") -> Path:
-    path = folder / "masks.csv"
-    path.write_bytes(text.encode(encoding))
-    return path
-
-
-def test_the_competitions_header_with_its_space_is_read(tmp_path: Path):
-    path = csv_of(tmp_path, "ImageId, EncodedPixels\nb, 1 2\na,-1\nb, 5 1\n")
-    assert rle.read_csv(path) == {"b": ["1 2", "5 1"], "a": ["-1"]}
-
-
-def test_a_csv_saved_by_a_spreadsheet_is_read(tmp_path: Path):
-    path = csv_of(tmp_path, 'Age,EncodedPixels,ImageId\r\n40,"1 2",a\r\n', encoding="utf-8-sig")
-    assert rle.read_csv(path) == {"a": ["1 2"]}
-
-
-def test_an_exact_duplicate_row_counts_once(tmp_path: Path):
-    path = csv_of(tmp_path, "ImageId,EncodedPixels\na,1 2\na,1 2\nb,-1\nb,-1\n")
-    assert rle.read_csv(path) == {"a": ["1 2"], "b": ["-1"]}
-
-
-def test_ids_with_a_file_suffix_are_the_same_ids(tmp_path: Path):
-    path = csv_of(tmp_path, "ImageId,EncodedPixels\n1.2.345.dcm,1 2\n1.2.345,3 4\nx.PNG,-1\n")
-    assert rle.read_csv(path) == {"1.2.345": ["1 2", "3 4"], "x": ["-1"]}
-
-
 def test_the_dots_of_a_uid_are_no_suffix():
     assert rle.strip_suffix("1.2.276.0.7230010.3") == "1.2.276.0.7230010.3"
     assert [rle.strip_suffix(f"1.2{end}") for end in (".dcm", ".DICOM", ".png", ".Jpg", ".jpeg")] == ["1.2"] * 5
-
-
-def test_a_mask_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path):
-    text = " ".join(["1 1"] * 50_000)
-    assert rle.read_csv(csv_of(tmp_path, f"ImageId,EncodedPixels\na,{text}\n")) == {"a": [text]}
-
-
-@pytest.mark.parametrize(
-    ("text", "phrase"),
-    [
-        ("ImageId,Pixels\na,-1\n", "the column EncodedPixels is missing (found: ImageId, Pixels)"),
-        ("id,EncodedPixels\na,-1\n", "the column ImageId is missing"),
-        ("", "the column ImageId is missing (found: nothing)"),
-        ("ImageId,EncodedPixels\n,-1\n", "line 2: a row needs an ImageId and EncodedPixels"),
-        ("ImageId,EncodedPixels\na,-1\nb\n", "line 3: a row needs an ImageId and EncodedPixels"),
-        ("ImageId,EncodedPixels\na,\n", "line 2: a row needs an ImageId and EncodedPixels"),
-        ("ImageId,EncodedPixels\na,-1\na.dcm,1 2\n", "a is empty (-1) in one row and has a mask in another"),
-        ("ImageId,EncodedPixels\na,1 2\na,-1\n", "a is empty (-1) in one row and has a mask in another"),
-    ],
-)
-def test_a_wrong_csv_is_refused_by_name(tmp_path: Path, text: str, phrase: str):
-    path = csv_of(tmp_path, text)
-    with pytest.raises(InputError) as caught:
-        rle.read_csv(path)
-    assert phrase in str(caught.value)
-    assert str(caught.value).startswith(str(path))
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfeI\x00", b"ImageId,EncodedPixels\na,\xe9\n"])
-def test_a_csv_that_is_no_text_is_refused(tmp_path: Path, content: bytes):
-    (tmp_path / "masks.csv").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read as a csv"):
-        rle.read_csv(tmp_path / "masks.csv")
-
-
-def test_a_missing_csv_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match=r"masks\.csv: cannot be read as a csv \(No such file"):
-        rle.read_csv(tmp_path / "masks.csv")
-
-
-def test_a_csv_written_is_read_as_it_was(tmp_path: Path):
-    rle.write_csv(tmp_path / "out.csv", [("a", "1 2"), ("a", "8 1"), ("b", "-1")])
-    assert (tmp_path / "out.csv").read_text().splitlines()[0] == "ImageId,EncodedPixels"
-    assert rle.read_csv(tmp_path / "out.csv") == {"a": ["1 2", "8 1"], "b": ["-1"]}
 
 
 def test_a_csv_that_cannot_be_written_is_an_output_error(tmp_path: Path):

@@ -91,6 +91,7 @@ def test_every_fault_of_a_csv_is_told_at_once(tmp_path: Path) -> None:
         ("twice", "5 5"),
         ("union", "5 5"),
         ("union", "7 5"),
+        ("", "7 5"),
     ]
     found = examine(table(tmp_path / "m.csv", "ImageId, EncodedPixels", rows))
     errors = words(found, "error")
@@ -98,10 +99,11 @@ def test_every_fault_of_a_csv_is_told_at_once(tmp_path: Path) -> None:
     assert "1 rows have runs that overlap (a negative gap): overlap" in errors
     assert "3 rows have no run-length mask: odd, words, short" in errors
     assert "1 rows have both -1 and a mask: both" in errors
-    assert "1 rows have no id or no mask: none" in errors
+    assert "1 rows have a fault (a row needs an image id and runs): line 15" in errors
     assert "1 masks fit the image only if their starts are absolute" in errors
     notes = words(found, "note")
     assert "begins with a space" in notes
+    assert "1 rows have no runs: each counts as the empty mask (none)" in notes
     assert "1 rows are there twice" in notes
     assert "the masks of 1 ids overlap over their rows: union" in notes
 

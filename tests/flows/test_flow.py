@@ -11,8 +11,8 @@ from PIL import Image
 from places import SMOKE
 
 import pleura as package
-from pleura.data import rle
 from pleura.data.dataset import Dataset
+from pleura.data.mask_csv import read_table
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.predict import Predictor
 
@@ -88,7 +88,7 @@ def test_predict_writes_every_mask_on_its_radiographs_own_grid(predictions, phan
 
 def test_the_tables_agree_with_the_masks(predictions):
     out, _ = predictions
-    runs = rle.read_csv(out / "masks.csv")
+    runs = read_table(out / "masks.csv").runs
     for row in rows_of(out / "predictions.csv"):
         with Image.open(out / "masks" / f"{row['image_id']}.png") as png:
             mask = np.asarray(png) > 0

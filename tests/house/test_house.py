@@ -39,7 +39,7 @@ ORDER = (
     ("config",),
     NOUNS,
     ("predict",),
-    ("training",),
+    ("training", "doubts"),
     ("prepare", "train", "migrate", "writers"),
     ("batch", "evaluate", "ensemble", "doctor", "score", "pack", "card"),
     ("crossval", "calibrate", "compare"),

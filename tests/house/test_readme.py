@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from pleura.cli import app
 from pleura.data import rle
 from pleura.data.folds import assign_folds
+from pleura.data.mask_csv import read_table
 from pleura.data.radiograph import SquareGeometry, read_radiograph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ def files(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (phantoms / "patients.csv").open(newline="") as file:
         patients = {row["ImageId"]: row["patient"] for row in csv.DictReader(file)}
     _nih_map(folder / "siim-nih-id.csv", patients)
-    runs = rle.read_csv(phantoms / "masks.csv")
+    runs = read_table(phantoms / "masks.csv").runs
     masks = {image_id: rle.decode_union(texts) for image_id, texts in runs.items()}
     folds = assign_folds([patients[key] for key in masks], [int(mask.sum()) for mask in masks.values()], 3, 0)
     _table(folder / "folds.csv", ("ImageId", "fold"), zip(masks, folds.tolist(), strict=True))

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
 from pleura.data.folds import read_column, read_folds
-from pleura.data.rle import read_csv
+from pleura.data.mask_csv import read_table
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, auroc, empty_floor, siim_dice
 
 REAL = Path(__file__).parents[2].parent / "shared/data/labels"
@@ -85,7 +85,7 @@ def test_the_floor_is_the_score_of_saying_nothing():
 
 
 def test_the_floor_of_the_real_ids_is_the_known_one():
-    positive = np.array([texts != ["-1"] for texts in read_csv(real("siim-train-rle.csv")).values()])
+    positive = np.array([texts != ["-1"] for texts in read_table(real("siim-train-rle.csv")).runs.values()])
     assert round(empty_floor(positive), 6) == 0.778451
     assert round(float(positive.mean()), 4) == SIIM_PREVALENCE
 

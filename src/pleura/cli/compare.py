@@ -17,6 +17,10 @@ def compare(
     data: Annotated[Path | None, typer.Option(help="Of models: the dataset folder.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Of masks: the true ones, as in pleura score.")] = None,
     patients: Annotated[Path | None, typer.Option(help="Of masks: csv with ImageId, patient.")] = None,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(help="Of masks in DICOM-SEG: number or label of what outlines a pneumothorax."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for compare.json.")] = None,
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap, and exchanges of the test.")] = 1000,
 ) -> None:
@@ -27,7 +31,9 @@ def compare(
     if data is not None:
         typer.echo("\n".join(say.compared(compare_models(first, second, data, resamples, out))))
     elif truth is not None:
-        typer.echo("\n".join(say.compared(compare_masks(first, second, truth, patients, resamples, out))))
+        typer.echo(
+            "\n".join(say.compared(compare_masks(first, second, truth, patients, resamples, out, tuple(segment or ()))))
+        )
 
 
 def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -> None:

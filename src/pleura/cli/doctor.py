@@ -17,15 +17,22 @@ def doctor(
         typer.Argument(parser=named, help="Recipe, dataset, run, masks, folds, predictions, model."),
     ],
     patients: Annotated[Path | None, typer.Option(help="Of folds: csv with ImageId, patient; or SIIM to NIH.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Of folds: SIIM csv, to tell positives.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Of folds: masks in any form, to tell positives.")] = None,
     images: Annotated[Path | None, typer.Option(help="Of masks: the radiographs that they belong to.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="Of predictions: SIIM csv or dataset with the truth.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Of predictions: the true masks, in any form.")] = None,
     data: Annotated[Path | None, typer.Option(help="Of a checkpoint: a dataset to run it on.")] = None,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(help="Of DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
+    ] = None,
+    reported: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of predictions: the Dice that was reported of them.")
+    ] = None,
 ) -> None:
     """Tell what a file or folder is, and what is wrong with it; exits with 1 if there is any error."""
     from pleura.doctor import Against, examine
 
-    found = examine(path, Against(patients, masks, images, truth, data))
+    found = examine(path, Against(patients, masks, images, truth, data, tuple(segment or ()), reported))
     typer.echo("\n".join(say.examination(path, found)))
     if found.failed:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ class RleGrid(str, Enum):
 
 def prepare(
     images: Annotated[Path, typer.Option(help="Folder of DICOM, PNG or JPEG files, searched to any depth.")],
-    masks: Annotated[list[Path], typer.Option(help="SIIM csv, or folder of mask PNGs named ID.png; repeatable.")],
+    masks: Annotated[list[Path], typer.Option(help="csv of runs, folder of PNG or DICOM-SEG, dataset; repeatable.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The dataset folder to write.")],
     size: Annotated[int, typer.Option(min=32, help="Side of the square images; prepare once, at the largest.")] = 1024,
     patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; else DICOM PatientID.")] = None,
@@ -30,6 +30,10 @@ def prepare(
     rle_grid: Annotated[
         RleGrid, typer.Option(help="siim: runs are on 1024 x 1024; image: on each image's own pixels.")
     ] = RleGrid.siim,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(help="Of DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each core.")] = 0,
     always_train: Annotated[
         list[str] | None,
@@ -50,10 +54,13 @@ def prepare(
             folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
             seed=seed,
             rle_grid=rle_grid.value,
+            segments=tuple(segment or ()),
             workers=workers,
             always_train=tuple(always_train or ()),
         )
     )
     typer.echo("\n".join(say.prepared(made, out)))
+    for line in say.doubtful(made):
+        typer.echo(line, err=True)
     if made.count("quarantined") or made.count("same id"):
         raise typer.Exit(1)

@@ -28,15 +28,19 @@ def score(
     ] = Scored.truth,
     grid: Annotated[str | None, typer.Option(help="ROWSxCOLUMNS that runs count; by default 1024x1024.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for score.json and cases.csv.")] = None,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(help="Of DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
+    ] = None,
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
 ) -> None:
     """Score masks that any tool wrote: next to their floor, with intervals, and with the faults that numbers hide."""
     from pleura.score import ScoreSettings
     from pleura.score import score as run
 
-    typer.echo(
-        "\n".join(say.scored(run(ScoreSettings(truth, pred, patients, out, cases.value, _shape(grid), resamples)), out))
-    )
+    shape, segments = _shape(grid), tuple(segment or ())
+    settings = ScoreSettings(truth, pred, patients, out, cases.value, shape, resamples, segments)
+    typer.echo("\n".join(say.scored(run(settings), out)))
 
 
 def _shape(grid: str | None) -> tuple[int, int] | None:

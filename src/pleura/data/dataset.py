@@ -151,7 +151,7 @@ def _to_text(value: object) -> str:
 
 
 def _read_cases(path: Path) -> list[Case]:
-    csv.field_size_limit(2**24)  # see rle.read_csv
+    csv.field_size_limit(2**24)  # see mask_csv
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return [_case(row) for row in csv.DictReader(file)]
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.data.columns import FOLD, ID, PATIENT, column
 from pleura.data.dataset import ALWAYS_TRAIN, NO_FOLD
+from pleura.data.ids import as_name
 from pleura.data.rle import strip_suffix
 from pleura.errors import InputError, excerpt
 
 SIZE_QUARTILES = (0.25, 0.5, 0.75)
-ID_COLUMNS = ("ImageId", "image_id", "fname", "Kaggle_ID")
 
 
 @dataclass(frozen=True)
@@ -94,27 +95,23 @@ def leak_report(folds: Sequence[int], patients: Sequence[str], positive: Sequenc
 
 
 def read_column(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Read image_id -> value from a csv with a column of ids (see ID_COLUMNS) and one of the columns `names`.
+    """Read image_id -> value from a csv with a column of ids and one of the columns `names` (see `columns`).
 
     Raises: InputError for a missing file or column, or an id with two different values.
     """
     values: dict[str, str] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header = reader.fieldnames or []
-            key = next((name for name in ID_COLUMNS if name in header), None)
-            column = next((name for name in names if name in header), None)
-            if key is None or column is None:
-                missing = "ImageId" if key is None else " or ".join(names)
-                raise InputError(
-                    f"{path}: the column {missing} is missing (found: {excerpt(', '.join(header)) or 'nothing'})"
-                )
+            reader = csv.reader(file, skipinitialspace=True)
+            header = next(reader, [])
+            at_id, at = column(path, header, ID), column(path, header, names)
             for row in reader:
-                image_id, value = strip_suffix((row[key] or "").strip()), (row[column] or "").strip()
-                if values.setdefault(image_id, value) != value:
-                    values_found = f"{excerpt(values[image_id])} and {excerpt(value)}"
-                    raise InputError(f"{path}: {excerpt(image_id)} has two values of {column}: {values_found}")
+                cells = [*row, *[""] * (len(header) - len(row))]
+                image_id, value = as_name(strip_suffix(cells[at_id].strip())), cells[at].strip()
+                if row and values.setdefault(image_id, value) != value:
+                    name = header[at].strip()
+                    both = f"{excerpt(values[image_id])} and {excerpt(value)}"
+                    raise InputError(f"{path}: {excerpt(image_id)} has two values of {excerpt(name)}: {both}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
     return values
@@ -126,7 +123,7 @@ def read_patients(path: Path) -> dict[str, str]:
     In the latter (columns Kaggle_ID, NIH_ID) the digits before the underscore are the patient.
     Raises: InputError as `read_column` does.
     """
-    patients = read_column(path, ("patient", "Patient", "PatientID", "NIH_ID"))
+    patients = read_column(path, PATIENT)
     nih = re.compile(r"(\d{8})_\d{3}(\.png)?")
     return {image_id: (match[1] if (match := nih.fullmatch(who)) else who) for image_id, who in patients.items()}
 
@@ -138,7 +135,7 @@ def read_folds(path: Path) -> dict[str, int]:
     """
     named = {"val": 0, "train": 1, ALWAYS_TRAIN: NO_FOLD}
     folds = {}
-    for image_id, value in read_column(path, ("fold", "split")).items():
+    for image_id, value in read_column(path, FOLD).items():
         if value not in named and not value.isdecimal():
             raise InputError(
                 f"{path}: {excerpt(image_id)} has the fold {excerpt(value)!r}; folds are 0, 1, 2 ... or train and val, "

@@ -18,7 +18,8 @@ import numpy as np
 
 from pleura.data import rle
 from pleura.data.dataset import IMAGES
-from pleura.data.labels import LabelSource
+from pleura.data.mask_grid import on_dataset
+from pleura.data.masks import AnyMask
 from pleura.data.radiograph import geometry_of, read_radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.files import read_journal, reserve, write_journal
@@ -35,7 +36,9 @@ class Job:
 
     row: int
     path: str
-    label: LabelSource
+    mask: AnyMask
+    label_source: str
+    """The csv or folder that the mask comes from."""
     image_id: str
     name: str
     """The path below the folder of images."""
@@ -142,7 +145,7 @@ def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, 
         radiograph = read_radiograph(job.path)
         geometry = geometry_of(radiograph, size_px)
         square = geometry.image_to_square(radiograph.image)
-        mask = job.label.mask((geometry.rows, geometry.columns), size_px, rle_grid, geometry.aspect)
+        found = on_dataset(job.mask, geometry, rle_grid)
     except PleuraError as error:
         return {"row": job.row, "problem": str(error)}
     images = np.load(images_path, mmap_mode="r+")
@@ -152,8 +155,10 @@ def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, 
         "row": job.row,
         "pixels": hashlib.sha256(square.tobytes()).hexdigest(),
         "patient": radiograph.patient_id,
-        "mask_rle": rle.encode(mask),
-        "area": int(mask.sum()),
+        "mask_rle": rle.encode(found.mask),
+        "area": (area := int(found.mask.sum())),
+        "share": area / float(np.prod(geometry.inner_shape)),
+        "soft": len(found.levels) > 2,
         "view": radiograph.view,
         "sex": radiograph.sex,
         "age": radiograph.age_years,

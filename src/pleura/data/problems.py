@@ -13,7 +13,7 @@ from typing import Literal
 class Problem:
     """Something about one file that a person should know."""
 
-    kind: Literal["quarantined", "unlabelled", "same id", "copy", "equal pixels", "no image"]
+    kind: Literal["quarantined", "unlabelled", "same id", "copy", "equal pixels", "no image", "doubtful mask"]
     image_id: str
     file: str
     reason: str

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.errors import InputError, RLEError, excerpt, writing
+from pleura.errors import RLEError, writing
 
 EMPTY = "-1"
 SIIM_SIDE_PX = 1024
@@ -111,40 +111,6 @@ def decode_union(texts: Iterable[str], shape: tuple[int, int] = (SIIM_SIDE_PX, S
         if text.strip() != EMPTY:
             union |= decode(text, shape)
     return union
-
-
-def read_csv(path: Path) -> dict[str, list[str]]:
-    """Read a SIIM csv as image_id -> its run-length strings, in file order; exact duplicate rows count once.
-
-    Accepts the competition's own header, ` EncodedPixels` with a leading space, and ids that end in a file suffix.
-    Raises: InputError for a missing file, a missing column, a row without an id, or an id that is both empty and not.
-    """
-    rows: dict[str, list[str]] = {}
-    csv.field_size_limit(2**24)  # a mask of many runs is longer than the csv module's cautious 128 KiB a field
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            missing = [name for name in ("ImageId", "EncodedPixels") if name not in header]
-            if missing:
-                found = excerpt(", ".join(header)) or "nothing"
-                raise InputError(f"{path}: the column {missing[0]} is missing (found: {found}); SIIM names both so")
-            for row in reader:
-                image_id, text = strip_suffix((row["ImageId"] or "").strip()), (row["EncodedPixels"] or "").strip()
-                if not image_id or not text:
-                    raise InputError(f"{path}, line {reader.line_num}: a row needs an ImageId and EncodedPixels")
-                texts = rows.setdefault(image_id, [])
-                if text not in texts:
-                    texts.append(text)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
-    for image_id, texts in rows.items():
-        if EMPTY in texts and len(texts) > 1:
-            raise InputError(
-                f"{path}: {excerpt(image_id)} is empty (-1) in one row and has a mask in another; delete one"
-            )
-    return rows
 
 
 def write_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:

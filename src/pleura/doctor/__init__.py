@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pleura.data.columns import FOLD, RUNS, find_column
 from pleura.data.dataset import CARD
+from pleura.data.masks import mask_files
+from pleura.doctor import masks
 from pleura.doctor.examination import Against, Examination
-from pleura.doctor.tables import check_folds, folds_csv, header_of, predictions_csv, siim_csv
+from pleura.doctor.predictions import predictions
+from pleura.doctor.tables import check_folds, folds_csv, header_of, siim_csv
 from pleura.errors import InputError, excerpt
 from pleura.shipped import model_path
 
 __all__ = ["Against", "Examination", "check_folds", "examine"]
 
 KINDS = (
-    "a recipe (.yaml), a dataset folder, a run, a folder of mask PNGs, masks as .npy, a csv of folds or of SIIM masks, "
+    "a recipe (.yaml), a dataset folder, a run, mask PNGs or DICOM-SEG, masks as .npy, a csv of folds or of masks, "
     "a checkpoint (.safetensors, .pth)"
 )
-_ZIP, _PICKLE, _NUMPY = b"PK\x03\x04", b"\x80", b"\x93NUMPY"
+_ZIP, _PICKLE, _NUMPY, _PNG, _DICOM = b"PK\x03\x04", b"\x80", b"\x93NUMPY", b"\x89PNG", b"DICM"
 
 
 def examine(path: Path, against: Against | None = None) -> Examination:
@@ -41,9 +45,9 @@ def examine(path: Path, against: Against | None = None) -> Examination:
 
         return checkpoint_file(path, against)
     if start.startswith(_NUMPY):
-        from pleura.doctor.masks import mask_array
-
-        return mask_array(path)
+        return masks.mask_array(path)
+    if start.startswith(_PNG) or start[128:132] == _DICOM:
+        return _masks(path, against)
     if path.suffix.lower() in (".yaml", ".yml"):
         from pleura.doctor.recipes import recipe_file
 
@@ -60,18 +64,23 @@ def _folder(path: Path, against: Against) -> Examination:
         from pleura.doctor.checkpoints import run_folder
 
         return run_folder(path, against)
-    if any(file.suffix.lower() == ".png" for file in path.rglob("*")):
-        from pleura.doctor.masks import mask_folder
+    if any(mask_files(path).values()):
+        return _masks(path, against)
+    raise InputError(f"{path}: holds neither a dataset ({CARD}), nor a run, nor masks; name {KINDS}")
 
-        return mask_folder(path, against)
-    raise InputError(f"{path}: holds neither a dataset ({CARD}), nor a run, nor mask PNGs; name {KINDS}")
+
+def _masks(path: Path, against: Against) -> Examination:
+    if against.truth:
+        return predictions(path, against.truth, against)
+    return masks.mask_files(path, against)
 
 
 def _table(path: Path, against: Against) -> Examination:
     header = header_of(path)
-    if "EncodedPixels" in header:
-        return predictions_csv(path, against.truth) if against.truth else siim_csv(path, against)
-    if {"fold", "split"} & set(header):
+    has_runs, has_folds = find_column(header, RUNS) is not None, find_column(header, FOLD) is not None
+    if has_runs and (not has_folds or "EncodedPixels" in header):
+        return predictions(path, against.truth, against) if against.truth else siim_csv(path, against)
+    if has_folds:
         return folds_csv(path, against)
     found = excerpt(", ".join(header)) or "nothing"
     raise InputError(f"{path}: is nothing that the doctor knows (first line: {found}); name {KINDS}")

@@ -13,9 +13,11 @@ from pleura.data import rle
 from pleura.data.dataset import Case, Dataset
 from pleura.data.folds import leak_report
 from pleura.data.likeness import THUMBNAIL_PX, near_duplicates, thumbnails
+from pleura.data.radiograph import SquareGeometry
 from pleura.doctor.examination import Examination, some
 from pleura.errors import InputError
 from pleura.measure.guards import ORIENTATIONS, Finding, other_prevalence, turned
+from pleura.measure.mask_guards import exchanged
 
 BLACK_LEVEL, BLACK_SHARE = 8, 0.02
 """An image is nearly black if hardly a pixel (0.5 %) is above this of 255: what division by 255 once more leaves."""
@@ -37,6 +39,7 @@ def dataset_folder(folder: Path) -> Examination:
     if always := int((~dataset.scored).sum()):
         found.told.append(f"{always} of them are always trained on, and scored by in no fold")
     _ids_and_masks(dataset, found)
+    found.add(exchanged(_covered(dataset)))
     _patients(dataset, found)
     _mixture(dataset, found)
     _left_out(folder, found)
@@ -62,6 +65,17 @@ def _ids_and_masks(dataset: Dataset, found: Examination) -> None:
             dataset.masks(range(start, min(start + 64, len(dataset))))
     except InputError as error:
         found.error(str(error), "prepare it again")
+
+
+def _covered(dataset: Dataset) -> dict[str, float]:
+    """image_id -> the share of the radiograph, without its black borders, that its mask covers."""
+    shares = {}
+    for case in dataset.cases:
+        lengths = case.mask_rle.split()[1::2]
+        if case.has_pneumothorax and all(map(str.isdigit, lengths)):
+            inner = SquareGeometry(case.rows, case.columns, dataset.size_px, case.pixel_aspect).inner_shape
+            shares[case.image_id] = sum(map(int, lengths)) / (inner[0] * inner[1])
+    return shares
 
 
 def _patients(dataset: Dataset, found: Examination) -> None:
@@ -115,6 +129,8 @@ def _left_out(folder: Path, found: Examination) -> None:
             f"{kinds['unlabelled']} images had no annotation and were left out (problems.csv)",
             "that is right: they are not negatives; annotate them to use them",
         )
+    if kinds["doubtful mask"]:
+        found.warn(f"{kinds['doubtful mask']} masks were doubtful when they were read (problems.csv)", "see them there")
     if kinds["quarantined"]:
         found.warn(f"{kinds['quarantined']} files could not be used (problems.csv)", "see the reasons there")
 

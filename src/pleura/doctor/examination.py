@@ -16,13 +16,17 @@ class Against:
     patients: Path | None = None
     """csv of patients: whether folds leak."""
     masks: Path | None = None
-    """SIIM csv: which cases of a csv of folds are positive."""
+    """Masks in any form: which cases of a csv of folds are positive."""
     images: Path | None = None
     """Folder of radiographs: which have no mask, and which masks no radiograph."""
     truth: Path | None = None
-    """SIIM csv or dataset folder: what predictions should be."""
+    """Masks in any form: what predictions should be."""
     data: Path | None = None
     """Dataset folder that a checkpoint is run on."""
+    segments: tuple[str, ...] = ()
+    """Number or label of the DICOM segments that outline a pneumothorax."""
+    reported: float | None = None
+    """What was reported as the mean Dice of predictions."""
 
 
 @dataclass

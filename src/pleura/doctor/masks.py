@@ -1,4 +1,4 @@
-"""Masks as PNG files or as an array: values that a mask does not have."""
+"""Masks as files or as an array: values that a mask does not have, and masks that are not what they seem."""
 
 from __future__ import annotations
 
@@ -7,46 +7,54 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.data.finding import walk
-from pleura.data.ids import Names, identified
-from pleura.data.mask_png import read_mask_png
+from pleura.data.ids import identified
+from pleura.data.masks import MaskSource, PngFile, open_masks
+from pleura.data.pairing import pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError
 from pleura.measure.guards import not_binary
+from pleura.measure.mask_guards import about_source, exchanged
 
 PNG_ONE = 255
 
 
-def mask_folder(folder: Path, against: Against) -> Examination:
-    """PNG files of masks: grey values, colours, several ways to write a mask. Raises: InputError."""
-    files = sorted(path for path in walk(folder) if path.suffix.lower() == ".png")
-    found = Examination("a folder of mask PNGs", [f"{len(files)} files"])
+def mask_files(path: Path, against: Against) -> Examination:
+    """PNG or DICOM-SEG files of masks: grey values, colours, several ways to write a mask, exchanged colours.
+
+    Raises: InputError if the path holds no masks, or several kinds.
+    """
+    source = open_masks(path, segments=against.segments)
+    what = "mask PNGs" if source.kind == "folder of PNG masks" else source.kind
+    found = Examination(f"a folder of {what}" if path.is_dir() else what, [f"{len(source.masks)} files"])
     refused: dict[str, str] = {}
-    soft, ones = [], set()
-    for file in files:
+    soft, ones, shares = [], set[int](), dict[str, float]()
+    for name, mask in source.masks.items():
+        shown = mask.path.name if isinstance(mask, PngFile) else name
         try:
-            _, levels = read_mask_png(file)
+            one = mask.read()
         except InputError as error:
-            refused[file.name] = str(error)
+            refused[shown] = str(error)
             continue
-        if len(levels) > 2:
-            soft.append(file.name)
-        elif levels[-1]:
-            ones.add(int(levels[-1]))
+        shares[shown] = np.count_nonzero(one.mask) / max(one.mask.size, 1)
+        if len(one.levels) > 2:
+            soft.append(shown)
+        elif one.mask.any() and isinstance(mask, PngFile):
+            ones.add(int(one.levels[-1]))
     if refused:
         first = next(iter(refused.values()))
         found.error(f"{len(refused)} files cannot be read: {some(refused)} ({first})", "save each of them as said")
     if soft:
         found.error(
-            f"{len(soft)} of {len(files)} masks are grey at their edges: {some(soft)}; they were resized with "
+            f"{len(soft)} of {len(source.masks)} masks are grey at their edges: {some(soft)}; they were resized with "
             "interpolation, or were JPEG once",
             "make them again by nearest neighbour from the originals; as they are, they are cut at half of full scale",
         )
     _ways_to_write(ones, found)
-    if not ones and not soft and not refused:
+    found.add(exchanged(shares), *about_source((), (), source.without_segment))
+    if not any(shares.values()) and not refused:
         found.warn("every mask is empty", "is this the right folder?")
     if against.images:
-        _without_mask([file.relative_to(folder).as_posix() for file in files], against.images, found)
+        _without_mask(source, against.images, found)
     return found
 
 
@@ -60,10 +68,10 @@ def _ways_to_write(ones: set[int], found: Examination) -> None:
         found.note(f"mask pixels are {min(ones)}, not {PNG_ONE}", "pleura reads > 0; a division by 255 would not")
 
 
-def _without_mask(names: list[str], images: Path, found: Examination) -> None:
-    cases = identified(images)
-    there, names_of = {case.image_id for case in cases}, Names((case.image_id, case.relative) for case in cases)
-    if without := sorted(there - {names_of.find(name, images) for name in names}):
+def _without_mask(source: MaskSource, images: Path, found: Examination) -> None:
+    there = {case.image_id: (case.relative,) for case in identified(images)}
+    named = pair(source.names, there, source.path).values()
+    if without := sorted(there.keys() - set(named)):
         found.warn(
             f"{len(without)} of {len(there)} images have no mask: {some(without)}",
             "a negative has an empty mask of its own; others are left out",
@@ -85,4 +93,6 @@ def mask_array(path: Path) -> Examination:
         found.error("it holds NaN or infinity", "write it again from the masks")
     else:
         found.add(not_binary(levels.astype(np.float64)))
+    shares = {f"{row}": np.count_nonzero(part) / max(part.size, 1) for row, part in enumerate(parts)}
+    found.add(exchanged(shares))
     return found

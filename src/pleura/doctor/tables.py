@@ -1,4 +1,4 @@
-"""csv files: folds that leak, SIIM masks that are damaged, predictions that are not what they seem."""
+"""csv files: folds that leak, masks that are damaged."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data import rle
-from pleura.data.dataset import CARD, Dataset
+from pleura.data.columns import POSITIVE, find_column
 from pleura.data.folds import Leak, leak_report, patients_or_own, read_column, read_folds, read_patients
 from pleura.data.ids import Names, identified
-from pleura.data.labels import LabelSource
+from pleura.data.mask_csv import damage, read_rows
+from pleura.data.masks import open_masks
+from pleura.data.pairing import by_themselves, pair
 from pleura.doctor.examination import Against, Examination, some
-from pleura.errors import InputError, RLEError, excerpt
-from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence
-from pleura.measure.metrics import Outcomes, siim_dice
+from pleura.errors import InputError, RLEError
+from pleura.measure.guards import other_prevalence
+from pleura.measure.mask_guards import about_source, exchanged
 
-POSITIVE_COLUMNS = ("exist_labels", "has_pneumothorax")
 SIDE = rle.SIIM_SIDE_PX
 MIN_POSITIVES, ASKEW = 30, 0.1
 """Masks of so many positives or more say where they lie. SIIM's lie high up: their mean row is at 0.28 of the height,
@@ -29,9 +30,14 @@ their mean column at 0.46 of the width; transposed it is the other way about."""
 
 def header_of(path: Path) -> list[str]:
     """The names in the first line of a csv, without spaces around them. Raises: InputError if it is no text."""
+    return [name.strip() for name in raw_header(path)]
+
+
+def raw_header(path: Path) -> list[str]:
+    """The names in the first line of a csv, as they are. Raises: InputError if it is no text."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return [name.strip() for name in next(csv.reader(file), [])]
+            return next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
 
@@ -56,11 +62,12 @@ def check_folds(folds_csv: Path, patients_csv: Path, masks_csv: Path | None = No
 
 def _positives(folds_csv: Path, ids: list[str], masks_csv: Path | None) -> NDArray[np.bool_] | None:
     if masks_csv:
-        runs = rle.read_csv(masks_csv)
-        return np.array([runs.get(image_id, [rle.EMPTY]) != [rle.EMPTY] for image_id in ids], dtype=bool)
-    if not set(POSITIVE_COLUMNS) & set(header_of(folds_csv)):
+        masks = open_masks(masks_csv)
+        name_of = {image_id: name for name, image_id in pair(masks.names, by_themselves(ids), masks_csv).items()}
+        return np.array([not masks.known_empty(name_of.get(image_id, "")) for image_id in ids], dtype=bool)
+    if find_column(header_of(folds_csv), POSITIVE) is None:
         return None
-    column = read_column(folds_csv, POSITIVE_COLUMNS)
+    column = read_column(folds_csv, POSITIVE)
     return np.array([column[image_id] == "1" for image_id in ids], dtype=bool)
 
 
@@ -101,6 +108,10 @@ class _Scan:
     duplicates: int = 0
     overlapping: list[str] = field(default_factory=list)
     centres: list[tuple[float, float]] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)
+    """Of the image that each mask covers."""
+    blank: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
     def fault(self, kind: str, image_id: str) -> None:
         self.faults.setdefault(kind, []).append(image_id)
@@ -111,7 +122,6 @@ FAULTS = {
     "runs that overlap (a negative gap)": "gaps count from the end of the last run, and are never negative",
     "no run-length mask": "a mask is -1, or pairs of (gap, length) with lengths above 0",
     "both -1 and a mask": "delete one of the rows",
-    "no id or no mask": "fill in the row, -1 for an empty mask; or delete it",
 }
 
 
@@ -124,7 +134,8 @@ def siim_csv(path: Path, against: Against) -> Examination:
     if not scan.ids:
         found.error("it has no rows", "was it written before the predictions were done?")
     for kind, ids in scan.faults.items():
-        found.error(f"{len(ids)} rows have {kind}: {some(ids)}", FAULTS[kind])
+        found.error(f"{len(ids)} rows have {kind}: {some(ids)}", FAULTS.get(kind, "write the csv again as said"))
+    found.add(*about_source(scan.blank, scan.cut, ()), exchanged(scan.shares))
     if scan.absolute:
         found.error(
             f"{scan.absolute} masks fit the image only if their starts are absolute: Kaggle's other form",
@@ -146,23 +157,20 @@ def siim_csv(path: Path, against: Against) -> Examination:
 
 
 def _scan_rows(path: Path, scan: _Scan, found: Examination) -> None:
-    csv.field_size_limit(2**24)  # see rle.read_csv
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            reader.fieldnames = [name.strip() for name in names]
-            if "ImageId" not in reader.fieldnames:
-                raise InputError(f"{path}: the column ImageId is missing (found: {excerpt(', '.join(names))})")
-            if names != reader.fieldnames:
-                found.note(
-                    "a name in its header begins with a space, as in the competition's own file",
-                    "read it with skipinitialspace, or by ' EncodedPixels'; pleura takes both",
-                )
-            for row in reader:
-                _scan_row((row["ImageId"] or "").strip(), (row["EncodedPixels"] or "").strip(), scan)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
+    if any(name != name.strip() for name in raw_header(path)):
+        found.note(
+            "a name in its header begins with a space, as in the competition's own file",
+            "read it with skipinitialspace, or by ' EncodedPixels'; pleura takes both",
+        )
+    for row in read_rows(path):
+        if row.fault:
+            scan.fault(f"a fault ({row.fault})", row.name or f"line {row.line}")
+            continue
+        if row.is_blank:
+            scan.blank.append(row.name)
+        if row.is_cut:
+            scan.cut.append(row.name)
+        _scan_row(row.name, row.runs, scan)
     for image_id, texts in scan.ids.items():
         if rle.EMPTY in texts and len(texts) > 1:
             scan.fault("both -1 and a mask", image_id)
@@ -171,10 +179,6 @@ def _scan_rows(path: Path, scan: _Scan, found: Examination) -> None:
 
 
 def _scan_row(image_id: str, text: str, scan: _Scan) -> None:
-    if not image_id or not text:
-        scan.fault("no id or no mask", image_id or "no id")
-        return
-    image_id = rle.strip_suffix(image_id)
     texts = scan.ids.setdefault(image_id, set())
     if text in texts:
         scan.duplicates += 1
@@ -183,7 +187,8 @@ def _scan_row(image_id: str, text: str, scan: _Scan) -> None:
     if text == rle.EMPTY:
         return
     if not re.fullmatch(r"-?[0-9]{1,12}( +-?[0-9]{1,12})*", text) or len(text.split()) % 2:
-        scan.fault("no run-length mask", image_id)
+        hint = damage(text)
+        scan.fault(f"no run-length mask ({hint})" if hint else "no run-length mask", image_id)
         return
     numbers = np.array(text.split(), dtype=np.int64)
     gaps, lengths = numbers[::2], numbers[1::2]
@@ -198,6 +203,7 @@ def _scan_row(image_id: str, text: str, scan: _Scan) -> None:
         inside = len(gaps) > 1 and gaps[-1] + lengths[-1] <= SIDE**2 + 1
         scan.absolute += bool(inside and (gaps[1:] >= gaps[:-1] + lengths[:-1]).all())
     else:
+        scan.shares[image_id] = scan.shares.get(image_id, 0.0) + int(lengths.sum()) / SIDE**2
         middles = (ends[::2] + ends[1::2]) / 2
         columns, rows = np.divmod(middles, SIDE)
         scan.centres.append(tuple(np.average([rows, columns], axis=1, weights=lengths) / SIDE))
@@ -230,65 +236,16 @@ def _where_they_lie(scan: _Scan, found: Examination) -> None:
 
 
 def _unannotated(path: Path, scan: _Scan, images: Path, found: Examination) -> None:
-    cases = identified(images)
-    there, names = {case.image_id for case in cases}, Names((case.image_id, case.relative) for case in cases)
-    rows = names.resolve(dict.fromkeys(scan.ids), path).keys()
-    if without := sorted(there - rows):
+    there = {case.image_id: (case.relative,) for case in identified(images)}
+    pairs = pair(by_themselves(scan.ids), there, path)
+    if without := sorted(there.keys() - set(pairs.values())):
         found.warn(
             f"{len(without)} of {len(there)} images have no row: {some(without)}",
             "they are not negative, nobody has looked: leave them out (pleura prepare does)",
         )
-    if missing := sorted(rows - there):
-        if len(missing) == len(rows):
+    if missing := sorted(scan.ids.keys() - pairs.keys()):
+        if len(missing) == len(scan.ids):
             raise InputError(
                 f"{images}: holds none of the {len(missing)} ids of {path}; they are SOP Instance UIDs or file names"
             )
         found.note(f"{len(missing)} ids have no image: {some(missing)}", "are the images complete?")
-
-
-def predictions_csv(path: Path, truth: Path) -> Examination:
-    """Predicted masks held against true ones. Raises: InputError, RLEError for a damaged mask."""
-    predicted = {key: tuple(runs) for key, runs in rle.read_csv(path).items()}
-    cases = _truth(truth)
-    found = Examination("predictions in SIIM's form", [f"{len(predicted)} predictions, {len(cases)} true masks"])
-    shared = [image_id for image_id in cases if image_id in predicted]
-    if not shared:
-        raise InputError(f"{path}: predicts none of the {len(cases)} ids of {truth}; ids are file names")
-    if missing := [image_id for image_id in cases if image_id not in predicted]:
-        found.error(
-            f"{len(missing)} of {len(cases)} ids have no prediction: {some(missing)}",
-            "predict them all; leaving out images changes every mean",
-        )
-    if extra := [image_id for image_id in predicted if image_id not in cases]:
-        found.note(f"{len(extra)} predictions have no true mask: {some(extra)}", "they are left out")
-    check, rows = OrientationCheck(), []
-    for image_id in shared:
-        source, shape, side = cases[image_id]
-        empty = [set(runs) == {rle.EMPTY} for runs in (source.runs, predicted[image_id])]
-        if any(empty):  # most cases of a competition: nothing to compare
-            rows.append((not empty[0], not empty[1], float(all(empty))))
-            continue
-        # Predictions are on SIIM's grid for a square image, on its own for another; the truth may be a dataset's.
-        grid = "siim" if shape[0] == shape[1] else "image"
-        mask = source.mask((side, side), side, "image") if source.name == CARD else rle.decode_union(source.runs)
-        guess = LabelSource(str(path), predicted[image_id]).mask(shape, side, grid)
-        check.add(mask[None], guess[None])
-        rows.append((bool(mask.any()), bool(guess.any()), float(siim_dice(mask, guess)[0])))
-    table = np.array(rows, dtype=np.float64)
-    outcomes = Outcomes(table[:, 0] > 0, table[:, 1] > 0, table[:, 2], table[:, 1])
-    found.told.append(f"SIIM mean Dice {table[:, 2].mean():.6f}; answering nothing has {1 - table[:, 0].mean():.6f}")
-    found.add(empty_predictor(outcomes), check.finding())
-    return found
-
-
-def _truth(path: Path) -> dict[str, tuple[LabelSource, tuple[int, int], int]]:
-    """image_id -> true mask, shape of the image, side of the grid that the mask is on."""
-    if not path.is_dir():
-        runs = rle.read_csv(path)
-        return {key: (LabelSource(str(path), tuple(texts)), (SIDE, SIDE), SIDE) for key, texts in runs.items()}
-    dataset = Dataset(path)
-    return {
-        case.image_id: (LabelSource(CARD, (case.mask_rle,)), (case.rows, case.columns), dataset.size_px)
-        for case in dataset.cases
-        if case.role is None
-    }
