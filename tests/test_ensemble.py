@@ -18,8 +18,9 @@ from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+from pleura.measure.calibration import Calibration
 from pleura.measure.triplet import LEVELS, Triplet
-from pleura.predict import ENSEMBLE, Predictor
+from pleura.predict import ENSEMBLE, Predictor, find_model
 from pleura.recipes import load_experiment, load_members
 from pleura.settings import Ensemble
 
@@ -182,7 +183,36 @@ def test_a_damaged_description_is_refused_in_one_line(copy, changes):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+EDITS = (None, "x", 0, -1, 2.5, True, [], ["x"], [None], {}, {"x": 1}, float("nan"), float("inf"), 1e308, 10**400)
+
+
+def test_a_description_that_was_edited_is_refused_in_one_line_or_does_no_harm(copy, dataset):
+    square, whole = np.asarray(Dataset(dataset).images[:1]), json.loads((copy / ENSEMBLE).read_text())
+    whole |= {"calibration": Calibration(2.0).header(), "tuned_on": ["0123abcd", "0" * 32]}
+    edits = [whole | {key: value} for key in whole for value in EDITS]
+    edits += [{key: value for key, value in whole.items() if key != left_out} for left_out in whole]
+    for part in ("triplet", "calibration"):
+        edits += [whole | {part: whole[part] | {key: value}} for key in whole[part] for value in EDITS]
+    first, *others = whole["members"]
+    edits += [whole | {"members": [first | {key: value}, *others]} for key in first for value in EDITS]
+    harmless = 0
+    for number, edit in enumerate(edits):
+        (copy / ENSEMBLE).write_text(json.dumps(edit))
+        try:
+            files = find_model(copy)
+        except CheckpointError as error:
+            words = str(error)
+            if "\n" in words or not words.startswith(str(copy)):
+                pytest.fail(f"{edit}: {words}")
+            continue
+        harmless += 1
+        if number % 20 == 0:
+            assert np.isfinite(Predictor.load(copy).probabilities(square)).all()
+        assert sum(files.weights) == pytest.approx(1)
+    assert 5 < harmless < len(edits) / 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "[" * 100_000, "null", '"text"', "NaN"])
 def test_a_file_that_is_no_description_is_refused(copy, content):
     (copy / ENSEMBLE).write_text(content)
     with pytest.raises(CheckpointError, match="is no description of an ensemble"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +112,7 @@ def _find_ensemble(folder: Path) -> ModelFiles:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         if document["format"] != ENSEMBLE_FORMAT:
             raise ValueError("it is of another version")
-        members = [(folder / str(member["folder"]), float(member["weight"])) for member in document["members"]]
+        members = [(folder / member["folder"], float(member["weight"])) for member in document["members"]]
         triplet = None if document["triplet"] is None else Triplet.of(document["triplet"])
         calibration, tuned_on = document.get("calibration"), SeenCases.of({"val": document.get("tuned_on", [])}).val
         if calibration is not None:
@@ -123,8 +124,10 @@ def _find_ensemble(folder: Path) -> ModelFiles:
         raise CheckpointError(f"{file}: is no description of an ensemble ({error!s:.200}); train it again") from error
     checkpoints, weights, folds = [], [], {}
     for member, weight in members:
-        if not member.is_dir():
-            raise CheckpointError(f"{member}: this member of the ensemble is missing; train it with --resume")
+        if not os.path.isdir(member):  # of a name that no file system has, Path.is_dir raises
+            raise CheckpointError(
+                f"{str(member)[:200]}: this member of the ensemble is missing; train it with --resume"
+            )
         found = _find(member).checkpoints
         folds[member.name] = {checkpoint.parent.name for checkpoint in found}
         checkpoints += found

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_MM, TOLERANCE_PX, Looks, candidates, case_numbers
-from pleura.measure.triplet import Triplet
+from pleura.measure.metrics import siim_dice
+from pleura.measure.triplet import Histograms, Triplet
 
 SIDE = 64
 
@@ -124,3 +125,20 @@ def test_predictions_that_are_mirrored_are_told():
     rows = np.stack([drawn((slice(8 + step, 20 + step), slice(4, 16), 1.0)) for step in (0, 9, 18, 27)])
     looks.add(rows[:, :, ::-1].copy(), rows.astype(np.uint8))
     assert "flipped left to right" in looks.turned().what
+
+
+@settings(max_examples=60)
+@given(st.floats(0, 1), st.integers(0, 60_000), st.floats(0, 1), st.integers(0, 2**31))
+def test_one_report_has_one_decision(top: float, pixels: int, bottom: float, seed: int):
+    """Dice by the histograms; surface Dice, HD95 and orientation by the masks: found on the same cases, and as much."""
+    generator, triplet = np.random.default_rng(seed), Triplet(top, pixels, bottom)
+    beside = np.array([top, bottom, np.nextafter(top, 1), np.nextafter(bottom, 0), 0.0, 1.0], dtype=np.float32)
+    probabilities = generator.choice(beside, (3, 16, 16)).astype(np.float32)
+    masks = np.zeros((3, 16, 16), dtype=np.uint8)
+    masks[:, 3:12, 4:9] = 1
+    looks = Looks(triplet, 16, [None] * 3)
+    looks.add(probabilities, masks)
+    found, dice = Histograms.of(probabilities, masks).decided(triplet)
+    written = np.stack([triplet.apply(each, 256) for each in probabilities])
+    assert [math.isfinite(case.hd95) for case in looks.cases] == found.tolist()
+    np.testing.assert_allclose(siim_dice(masks, written), dice)
