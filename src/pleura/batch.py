@@ -88,6 +88,8 @@ class _Work:
     done: dict[str, dict[str, Any]]
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    """As the problems, in problems.csv alone: nothing is lost with them."""
 
 
 def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
@@ -165,6 +167,7 @@ def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]
         (str(path), f"goes by its path: {other} has its SOP Instance UID too, and is another image")
         for path, other in who.clashes
     ]
+    work.copies = [(str(path), f"left out: a copy of {other}") for path, other in who.copies]
     if who.copies:
         path, other = who.copies[0]
         more = " ..." if len(who.copies) > 1 else ""
@@ -269,5 +272,5 @@ def _write_tables(settings: BatchSettings, predictor: Predictor, work: _Work) ->
     if "rle" in settings.write:
         runs = [(key, work.done[key]["runs"]) for key in (row["image_id"] for row in rows)]
         write_csv(settings.out / RUNS, [("ImageId", "EncodedPixels"), *runs])
-    write_csv(settings.out / PROBLEMS, [("file", "reason"), *work.problems])
+    write_csv(settings.out / PROBLEMS, [("file", "reason"), *work.problems, *work.copies])
     return rows
