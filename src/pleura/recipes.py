@@ -5,6 +5,7 @@ They lie in the package once it is installed, and in the repository's folder oth
 
 from __future__ import annotations
 
+import difflib
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,9 +23,12 @@ _TOLD = ("source", "anchor", "unknown", "cost")
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe that comes with pleura, by its name without suffix. Raises: ConfigError."""
+    close = difflib.get_close_matches(name, recipe_names(), n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
     found = [place / f"{name}.yaml" for place in _PLACES if (place / f"{name}.yaml").is_file()]
     if not found:
-        raise ConfigError(f"there is no recipe {name!r}; those that come with pleura are {', '.join(recipe_names())}")
+        known = ", ".join(recipe_names())
+        raise ConfigError(f"there is no recipe {name!r}; those that come with pleura are {known}{meant}")
     return found[0]
 
 
@@ -36,11 +40,13 @@ def recipe_names() -> list[str]:
 def recipe_path(recipe: Path | str) -> Path:
     """The file that a user means: a path as it is, a bare name as one of the recipes that come with pleura.
 
-    Raises: ConfigError for a bare name that none of them has.
+    Raises: ConfigError for a bare name that none of them has, or a missing file of such a name.
     """
     path = Path(recipe)
     # `pleura demo` makes a folder demo: it is no recipe, and must not hide the one of that name.
     if path.is_file() or path.suffix or len(path.parts) != 1:
+        if not path.exists() and path.suffix in (".yaml", ".yml") and path.stem in recipe_names():
+            raise ConfigError(f"{path}: there is no such file; the recipe that comes with pleura is named {path.stem}")
         return path
     return find_recipe(path.name)
 

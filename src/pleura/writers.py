@@ -145,7 +145,9 @@ def _found(prediction: Prediction) -> str:
     if not prediction.is_positive:
         return f"no pneumothorax found, score {prediction.score:.2f}"
     side = {"R": "right", "L": "left", "B": "both sides"}[str(prediction.side)]
-    area = f"{prediction.area_px} px" if prediction.area_mm2 is None else f"{prediction.area_mm2 / 100:.1f} sq cm"
+    area = f"{prediction.area_px} px"
+    if prediction.area_mm2 is not None:
+        area = f"{prediction.area_mm2 / 100:.1f} sq cm at the detector"  # which magnifies the chest before it
     return f"pneumothorax, {side}, {area}, score {prediction.score:.2f}"
 
 

@@ -21,6 +21,7 @@ from pleura.data import rle
 from pleura.data.folds import assign_folds
 from pleura.data.mask_csv import read_table
 from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.recipes import recipe_names
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE_PX, MARGIN_PX = 96, 8
@@ -97,7 +98,7 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 def run_command(line: str) -> None:
     """Run one `pleura` line in the working folder, with the smoke recipe and no weights from elsewhere."""
-    words = [str(SMOKE) if word.startswith("recipes/") else word for word in shlex.split(line, comments=True)[1:]]
+    words = [str(SMOKE) if word in recipe_names() else word for word in shlex.split(line, comments=True)[1:]]
     words = [word for word in words if not word.startswith("model.")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, f"{line}\n{done.output}"

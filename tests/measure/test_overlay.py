@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
-from pleura.measure.overlay import FILL, PREDICTED_RGB, overlay
+from pleura.measure.overlay import DISCLAIMER, FILL, PREDICTED_RGB, overlay
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=24), elements=st.integers(0, 1)))
@@ -29,3 +29,21 @@ def test_the_line_is_as_thick_as_the_picture_is_large(side_px: int):
     line = (mask == 1) & ~binary_erosion(mask, iterations=max(1, round(side_px / 400)))
     assert np.array_equal((pixels == PREDICTED_RGB).all(axis=2), line)
     assert (pixels[(mask == 1) & ~line, 0] == int(FILL * PREDICTED_RGB[0])).all()
+
+
+def test_the_disclaimer_is_never_cut_however_narrow_the_picture_is(monkeypatch):
+    from PIL import ImageDraw
+
+    drawn = []
+    write = ImageDraw.ImageDraw.text
+
+    def noted(self, at, line, font, fill):
+        drawn.append((line, at[0] + font.getlength(line), self.im.size[0]))
+        write(self, at, line, font=font, fill=fill)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
+    for width in (1, 30, 64, 200, 1024):
+        drawn.clear()
+        overlay(np.zeros((40, width), np.float32), np.zeros((40, width), np.uint8), caption="pneumothorax, right")
+        assert " ".join(line for line, _, _ in drawn) == f"pneumothorax, right {DISCLAIMER}"
+        assert all(end <= wide for _, end, wide in drawn)

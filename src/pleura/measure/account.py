@@ -15,7 +15,7 @@ from pleura.measure.lesions import CaseNumbers
 from pleura.measure.metrics import Outcomes
 from pleura.measure.operating import (
     Curve,
-    at_prevalence,
+    at_prevalences,
     froc,
     group_means,
     pr,
@@ -25,6 +25,8 @@ from pleura.measure.operating import (
 from pleura.measure.strata import Facts, strata
 
 PREVALENCES = (0.02, 0.05, 0.2215)
+SLIDER = tuple(0.005 * 100 ** (step / 40) for step in range(41))
+"""Shares of positives between which the page's slider interpolates: 0.5 to 50 %, even steps of the logarithm."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def account(measured: Measured, resamples: int) -> dict[str, Any]:
     """decisions, surface, strata, prevalence, curves (roc, pr, froc) and calibration, as plain numbers, some NaN."""
     outcomes, patients = measured.outcomes, measured.patients
     positive, called = outcomes.positive, outcomes.called
+    elsewhere = at_prevalences(positive, called, outcomes.dice, patients, [*PREVALENCES, *SLIDER])
     found: dict[str, Any] = {
         "decisions": {
             "true_positives": int((called & positive).sum()),
@@ -64,12 +67,12 @@ def account(measured: Measured, resamples: int) -> dict[str, Any]:
         "prevalence": {
             "dice_on_positives": float(outcomes.dice[positive].mean()) if positive.any() else float("nan"),
             "rows": [
-                {"prevalence": share, "floor": 1 - share}
-                | {
-                    name: asdict(estimate)
-                    for name, estimate in at_prevalence(positive, called, outcomes.dice, patients, share).items()
-                }
-                for share in PREVALENCES
+                {"prevalence": share, "floor": 1 - share} | {name: asdict(estimate) for name, estimate in there.items()}
+                for share, there in zip(PREVALENCES, elsewhere, strict=False)
+            ],
+            "slider": [
+                [round(end, 4) for key in ("ppv", "npv", "siim_dice") for end in (there[key].low, there[key].high)]
+                for there in elsewhere[len(PREVALENCES) :]
             ],
         },
     }

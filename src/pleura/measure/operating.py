@@ -217,26 +217,43 @@ def at_prevalence(
     on positives by resampling patients.
     Source: Mossman & Berger 2001, Medical Decision Making 21:498.
     """
+    return at_prevalences(positive, called, dice, patients, [prevalence], seed)[0]
+
+
+def at_prevalences(
+    positive: Flags,
+    called: Flags,
+    dice: Numbers,
+    patients: NDArray[np.int64],
+    prevalences: Sequence[float],
+    seed: int = 0,
+) -> list[dict[str, Estimate]]:
+    """`at_prevalence` at several shares, from the same draws."""
     nan = Estimate(float("nan"), float("nan"), float("nan"))
     if positive.all() or not positive.any():
-        return {"ppv": nan, "npv": nan, "siim_dice": nan}
+        return [{"ppv": nan, "npv": nan, "siim_dice": nan} for _ in prevalences]
     sensitivity, specificity = float(called[positive].mean()), float((~called[~positive]).mean())
     generator = np.random.default_rng(seed)
     drawn = [
         generator.beta(right.sum() + 0.5, (~right).sum() + 0.5, POSTERIOR_DRAWS)
         for right in (called[positive], ~called[~positive])
     ]
-    hits, alarms = prevalence * drawn[0], (1 - prevalence) * (1 - drawn[1])
-    silent, misses = (1 - prevalence) * drawn[1], prevalence * (1 - drawn[0])
     means = _resampled_means(dice[positive], patients[positive], seed)
     on_positives = generator.choice(means, POSTERIOR_DRAWS)
-    ppv, npv = predictive_values(sensitivity, specificity, prevalence)
-    mean = prevalence * float(dice[positive].mean()) + (1 - prevalence) * specificity
-    return {
-        "ppv": _between(ppv, hits / (hits + alarms)),
-        "npv": _between(npv, silent / (silent + misses)),
-        "siim_dice": _between(mean, prevalence * on_positives + silent),
-    }
+    found = []
+    for share in prevalences:
+        hits, alarms = share * drawn[0], (1 - share) * (1 - drawn[1])
+        silent, misses = (1 - share) * drawn[1], share * (1 - drawn[0])
+        ppv, npv = predictive_values(sensitivity, specificity, share)
+        mean = share * float(dice[positive].mean()) + (1 - share) * specificity
+        found.append(
+            {
+                "ppv": _between(ppv, hits / (hits + alarms)),
+                "npv": _between(npv, silent / (silent + misses)),
+                "siim_dice": _between(mean, share * on_positives + silent),
+            }
+        )
+    return found
 
 
 def _between(value: float, drawn: Numbers) -> Estimate:

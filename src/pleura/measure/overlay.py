@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,23 +58,25 @@ def _eroded(inside: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
 
 
 def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+    """The picture with lines of text below; they are wrapped, and a picture too narrow for a word gets a margin."""
     size = max(10, picture.width // 45)
     font = ImageFont.load_default(size)
-    room = picture.width - size
-    lines = [line for text in (caption, DISCLAIMER) for line in _wrapped(text, font, room)]
-    framed = Image.new("RGB", (picture.width, picture.height + round(len(lines) * size * 1.4) + size // 2))
+    words = [text.split() for text in (caption, DISCLAIMER) if text]
+    longest = max(font.getlength(word) for text in words for word in text)
+    width = max(picture.width, math.ceil(longest) + size)
+    lines = [(line, text == words[-1]) for text in words for line in _wrapped(text, font, width - size)]
+    framed = Image.new("RGB", (width, picture.height + round(len(lines) * size * 1.4) + size // 2))
     framed.paste(picture)
     draw = ImageDraw.Draw(framed)
-    for number, line in enumerate(lines):
+    for number, (line, is_disclaimer) in enumerate(lines):
         at = (size // 2, picture.height + size // 4 + round(number * size * 1.4))
-        is_caption = number < len(lines) - len(_wrapped(DISCLAIMER, font, room))
-        draw.text(at, line, font=font, fill=(235, 235, 235) if is_caption else (150, 150, 150))
+        draw.text(at, line, font=font, fill=(150, 150, 150) if is_disclaimer else (235, 235, 235))
     return framed
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def _wrapped(words: Sequence[str], font: Any, width: float) -> list[str]:
     lines: list[str] = []
-    for word in text.split():
+    for word in words:
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= width:
             lines[-1] = longer

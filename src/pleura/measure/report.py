@@ -117,7 +117,7 @@ def _metrics(document: Mapping[str, Any]) -> str:
             f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * estimate['value']:.1f}%'></b></div>"
         )
     return (
-        "<div class=scroll><table class=metrics><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1"
+        "<div class=scroll tabindex=0><table class=metrics><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1"
         + "".join(rows)
         + "</table></div>"
         f"<p class=soft>Intervals: bootstrap over patients, {document['resamples']} resamples. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from html import escape
 from itertools import groupby
@@ -95,7 +96,7 @@ def groups(document: Mapping[str, Any]) -> str:
     told = f" Of no case here is the {' or the '.join(unknown)} known." if unknown else ""
     head = "<tr><th>Group<th>Positives<th>Dice on positives<th>Sensitivity<th>Specificity"
     return (
-        f"<h2>Who it works for</h2><div class=scroll><table class=groups>{head}{''.join(rows)}</table></div>"
+        f"<h2>Who it works for</h2><div class=scroll tabindex=0><table class=groups>{head}{''.join(rows)}</table></div>"
         "<p class=soft>A difference between groups whose intervals overlap may be chance; with many groups, some "
         f"differ by chance.{told}</p>"
     )
@@ -113,7 +114,7 @@ def outlines(document: Mapping[str, Any]) -> str:
     if surface["hd95_cases"]:
         distance += f" <span class=soft>median {surface['hd95_median']:.1f}</span>"
     return (
-        "<h2>Outlines</h2><div class=scroll><table>"
+        "<h2>Outlines</h2><div class=scroll tabindex=0><table>"
         f"<tr><td>HD95, {unit}<div class=soft>95th percentile of the distances between the outlines, on positives"
         f"{missed if left_out else ''}</div><td class=n>{distance}"
         f"<tr><td>Surface Dice at {surface['tolerance']:g} {surface['unit']}<div class=soft>share of both outlines "
@@ -135,18 +136,21 @@ def prevalence(document: Mapping[str, Any]) -> str:
         for row in document["prevalence"]["rows"]
     )
     data = " ".join(f"data-{name}='{value:.6f}'" for name, value in numbers.items())
+    if "slider" in document["prevalence"]:
+        data += f" data-intervals='{json.dumps(document['prevalence']['slider'], separators=(',', ':'))}'"
     slider = (
         f"<div class=shift {data} hidden><label>Share of positives <output data-show=share></output>"
         "<input type=range min=0 max=1000 value=500></label><div class=tiles>"
-        "<div><span>PPV</span><output data-show=ppv></output></div>"
-        "<div><span>NPV</span><output data-show=npv></output></div>"
-        "<div><span>SIIM mean Dice</span><output data-show=dice></output></div>"
+        "<div><span>PPV</span><output data-show=ppv></output><small data-range=0></small></div>"
+        "<div><span>NPV</span><output data-show=npv></output><small data-range=2></small></div>"
+        "<div><span>SIIM mean Dice</span><output data-show=dice></output><small data-range=4></small></div>"
         "<div><span>answering nothing</span><output data-show=floor></output></div></div></div>"
     )
     return (
         f"{title}<p>The same sensitivity, specificity and Dice on positives, with another share of positives. In an "
         "emergency department it is a few per cent; in SIIM-ACR 22.</p>"
-        f"{slider}<div class=scroll><table class=mixtures><tr><th>Positives<th>PPV<th>NPV<th>SIIM mean Dice<th>Floor"
+        f"{slider}<div class=scroll tabindex=0><table class=mixtures>"
+        "<tr><th>Positives<th>PPV<th>NPV<th>SIIM mean Dice<th>Floor"
         f"{rows}</table></div><p class=soft>Intervals: Jeffreys posteriors of sensitivity and specificity, and Dice on "
         "positives by resampling patients.</p>"
     )

@@ -10,7 +10,9 @@ BOTH_SIDES_SHARE = 0.2
 
 
 def side_of(mask: NDArray[np.uint8]) -> str | None:
-    """The patient's side of a mask (H, W): `R` in the image's left half, `L` in its right, `B` both, None empty."""
+    """The patient's side of a mask (H, W): `R` in the image's left half, `L` in its right, `B` both, None empty.
+
+    What lies on the smaller side goes unsaid below BOTH_SIDES_SHARE."""
     right = int(mask[:, : mask.shape[1] // 2].sum())
     total = int(mask.sum())
     if total == 0:

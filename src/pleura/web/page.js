@@ -3,8 +3,8 @@ const percent = share => (100 * share).toPrecision(3).replace(/\.?0+$/, "") + " 
 const shown = value => Number.isFinite(value) ? value.toFixed(3) : "none";
 
 for (const box of document.querySelectorAll(".shift")) {
-  const { sensitivity, specificity, dice } = Object.fromEntries(
-    Object.entries(box.dataset).map(([name, value]) => [name, Number(value)]));
+  const { sensitivity, specificity, dice, intervals } = Object.fromEntries(
+    Object.entries(box.dataset).map(([name, value]) => [name, JSON.parse(value)]));
   const slider = box.querySelector("input");
   const show = () => {
     const share = 0.005 * 100 ** (slider.value / 1000);  // 0.5 to 50 %, even steps of its logarithm
@@ -15,6 +15,17 @@ for (const box of document.querySelectorAll(".shift")) {
       dice: shown(share * dice + silent), floor: shown(1 - share),
     };
     for (const output of box.querySelectorAll("output")) output.textContent = values[output.dataset.show];
+    if (intervals) {
+      const place = slider.value / 1000 * (intervals.length - 1), before = Math.min(Math.floor(place), intervals.length - 2);
+      const end = column => {
+        const [low, high] = [intervals[before][column], intervals[before + 1][column]];
+        return shown(low + (place - before) * (high - low));
+      };
+      for (const range of box.querySelectorAll("[data-range]")) {
+        const column = Number(range.dataset.range);
+        range.textContent = `95 %: ${end(column)} to ${end(column + 1)}`;
+      }
+    }
     slider.setAttribute("aria-valuetext", values.share);
   };
   slider.addEventListener("input", show);
