@@ -262,7 +262,7 @@ def test_verbose_says_what_a_refusal_comes_from(pleura, tmp_path):
 
 
 def test_a_shell_completes_commands_without_torch(tmp_path):
-    code = "import sys; from pleura.cli import app\ntry: app()\nfinally: sys.exit('torch' in sys.modules)"
+    code = "import sys; from pleura.cli import app\ntry: app(prog_name='pleura')\nfinally: sys.exit('torch' in sys.modules)"
     asked = os.environ | {"_PLEURA_COMPLETE": "complete_bash", "COMP_WORDS": "pleura tr", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=asked)
     assert (done.returncode, done.stdout.strip()) == (0, "train")
