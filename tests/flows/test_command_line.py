@@ -262,7 +262,27 @@ def test_verbose_says_what_a_refusal_comes_from(pleura, tmp_path):
 
 
 def test_a_shell_completes_commands_without_torch(tmp_path):
-    code = "import sys; from pleura.cli import app\ntry: app(prog_name='pleura')\nfinally: sys.exit('torch' in sys.modules)"
+    code = "import sys; from pleura.cli import app\ntry: app(prog_name='pleura')\n"
+    code += "finally: sys.exit('torch' in sys.modules)"
     asked = os.environ | {"_PLEURA_COMPLETE": "complete_bash", "COMP_WORDS": "pleura tr", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=asked)
     assert (done.returncode, done.stdout.strip()) == (0, "train")
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (("tune", "r", "--data", "d", "--specificity", "0.9"), "does nothing for siim_dice; add --objective dice_on"),
+        (("recalibrate", "r", "--data", "d", "-o", "o", "--miss-cost", "5"), "add --objective expected_cost"),
+        (("prepare", "--images", "i", "--masks", "m", "-o", "o", "--folds", "f.csv", "--seed", "1"), "does nothing"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_wrong_usage(pleura, words, phrase):
+    done = pleura(*words)
+    assert done.returncode == 2
+    assert phrase in " ".join(done.stderr.split())
+
+
+def test_the_doctor_says_what_a_path_is_held_against_in_vain(pleura, dataset):
+    done = pleura("doctor", dataset, "--images", dataset)
+    assert "warning: --images does nothing: this is a dataset" in done.stdout

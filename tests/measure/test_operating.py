@@ -16,6 +16,7 @@ from pleura.measure.operating import (
     MAX_POINTS,
     Candidates,
     at_prevalence,
+    at_prevalences,
     froc,
     group_means,
     patient_weights,
@@ -192,3 +193,9 @@ def test_the_interval_of_a_groups_mean_covers_the_truth_as_often_as_it_says():
         found = group_means({"all": np.ones(60, dtype=bool)}, generator.normal(size=60), np.arange(60), 300)["all"]
         covered += found.low <= 0 <= found.high
     assert covered / runs == pytest.approx(0.94, abs=0.045)
+
+
+def test_several_mixtures_come_from_the_same_draws_as_one():
+    positive, called = np.arange(40) < 12, np.arange(40) % 3 > 0
+    cases = (positive, called, np.linspace(0, 1, 40), np.arange(40))
+    assert at_prevalences(*cases, [0.02, 0.3]) == [at_prevalence(*cases, share) for share in (0.02, 0.3)]

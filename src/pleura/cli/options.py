@@ -41,10 +41,25 @@ class ObjectiveName(str, Enum):
 
 
 Goal = Annotated[ObjectiveName, typer.Option(help="What the triplet is to be the best for.")]
-Specificity = Annotated[float, typer.Option(help="The least, for dice_on_positives.")]
-MissCost = Annotated[float, typer.Option(help="Of a missed pneumothorax in false alarms, for expected_cost.")]
+Specificity = Annotated[float | None, typer.Option(help="The least, for dice_on_positives; by default 0.95.")]
+MissCost = Annotated[
+    float | None, typer.Option(help="Of a missed pneumothorax in false alarms, for expected_cost; by default 10.")
+]
 Alpha = Annotated[float, typer.Option(help="The miss rate to stay below when ruling out.")]
 Confidence = Annotated[float, typer.Option(help="With which it stays below.")]
+
+
+def check_goal(objective: ObjectiveName, specificity: float | None, miss_cost: float | None) -> tuple[float, float]:
+    """The specificity and the cost of a miss; one that the objective does not use would do nothing, and is refused."""
+    for given, of, option in (
+        (specificity, ObjectiveName.dice_on_positives, "--specificity"),
+        (miss_cost, ObjectiveName.expected_cost, "--miss-cost"),
+    ):
+        if given is not None and objective != of:
+            raise typer.BadParameter(
+                f"does nothing for {objective.value}; add --objective {of.value}", param_hint=option
+            )
+    return 0.95 if specificity is None else specificity, 10.0 if miss_cost is None else miss_cost
 
 
 def check_out(out: Path | None, suffix: str) -> None:

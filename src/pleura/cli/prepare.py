@@ -26,7 +26,7 @@ def prepare(
     size: Annotated[int, typer.Option(min=32, help="Side of the square images; prepare once, at the largest.")] = 1024,
     patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; else DICOM PatientID.")] = None,
     folds: Annotated[str, typer.Option(help="How many, or a csv with ImageId and fold, or split (train, val).")] = "5",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 42,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the folds; by default 42.")] = None,
     rle_grid: Annotated[
         RleGrid, typer.Option(help="siim: runs are on 1024 x 1024; image: on each image's own pixels.")
     ] = RleGrid.siim,
@@ -44,6 +44,8 @@ def prepare(
     from pleura.prepare import PrepareSettings
     from pleura.prepare import prepare as run
 
+    if seed is not None and not re.fullmatch(r"-?[0-9]+", folds):
+        raise typer.BadParameter(f"does nothing: the folds are those of {folds}", param_hint="--seed")
     made = run(
         PrepareSettings(
             images=images,
@@ -52,7 +54,7 @@ def prepare(
             size_px=size,
             patients=patients,
             folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
-            seed=seed,
+            seed=42 if seed is None else seed,
             rle_grid=rle_grid.value,
             segments=tuple(segment or ()),
             workers=workers,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pleura import say
-from pleura.cli.options import Alpha, Confidence, Goal, MissCost, ObjectiveName, Specificity
+from pleura.cli.options import Alpha, Confidence, Goal, MissCost, ObjectiveName, Specificity, check_goal
 from pleura.shipped import named
 
 
@@ -23,8 +23,8 @@ def recalibrate(
     prevalence: Annotated[
         float, typer.Option(help="Share of positives that scores are weighted to; 0: as the local cases are.")
     ] = 0.0,
-    specificity: Specificity = 0.95,
-    miss_cost: MissCost = 10.0,
+    specificity: Specificity = None,
+    miss_cost: MissCost = None,
     alpha: Alpha = 0.05,
     confidence: Confidence = 0.95,
 ) -> None:
@@ -33,5 +33,5 @@ def recalibrate(
     from pleura.recalibrate import SiteSettings
     from pleura.recalibrate import recalibrate as run
 
-    goal = Objective(objective.value, prevalence or None, specificity, miss_cost)
+    goal = Objective(objective.value, prevalence or None, *check_goal(objective, specificity, miss_cost))
     typer.echo("\n".join(say.recalibrated(run(checkpoint, data, out, SiteSettings(goal, alpha, confidence)))))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pleura import say
-from pleura.cli.options import Alpha, Confidence, Goal, MissCost, ObjectiveName, Specificity
+from pleura.cli.options import Alpha, Confidence, Goal, MissCost, ObjectiveName, Specificity, check_goal
 from pleura.shipped import named
 
 
@@ -35,8 +35,8 @@ def tune(
     prevalence: Annotated[
         float, typer.Option(help="Share of positives that scores are weighted to; 0: as the cases are.")
     ] = 0.2215,
-    specificity: Specificity = 0.95,
-    miss_cost: MissCost = 10.0,
+    specificity: Specificity = None,
+    miss_cost: MissCost = None,
     calibration: Annotated[Scaling, typer.Option(help="Of the image score.")] = Scaling.platt,
     alpha: Alpha = 0.05,
     confidence: Confidence = 0.95,
@@ -50,6 +50,6 @@ def tune(
     from pleura.tune import TuneSettings
     from pleura.tune import tune as run
 
-    goal = Objective(objective.value, prevalence or None, specificity, miss_cost)
+    goal = Objective(objective.value, prevalence or None, *check_goal(objective, specificity, miss_cost))
     done = run(model, data, TuneSettings(goal, split.value, calibration.value, alpha, confidence, resamples), out)
     typer.echo("\n".join(say.tuned(done)))

@@ -26,13 +26,31 @@ KINDS = (
 _ZIP, _PICKLE, _NUMPY, _PNG, _DICOM = b"PK\x03\x04", b"\x80", b"\x93NUMPY", b"\x89PNG", b"DICM"
 
 
+OF = {
+    "patients": ("a csv of folds",),
+    "masks": ("a csv of folds",),
+    "images": ("a folder of mask PNGs", "a csv of SIIM masks"),
+    "truth": ("predictions in SIIM's form",),
+    "data": ("a run", "a checkpoint of pleura"),
+}
+"""What each part of `Against` is of, by the kind of the path."""
+
+
 def examine(path: Path, against: Against | None = None) -> Examination:
-    """Tell what a path is, and run the guards that apply to it.
+    """Tell what a path is, and run the guards that apply to it; what it is held against in vain is a warning.
 
     Raises: InputError if it is missing or nothing that is known, or a file of `against` cannot be used;
     CheckpointError for a damaged checkpoint.
     """
     against, path = against or Against(), model_path(path)
+    found = _examined(path, against)
+    for name, kinds in OF.items():
+        if getattr(against, name) is not None and found.kind not in kinds:
+            found.warn(f"--{name} does nothing: this is {found.kind}", f"it is for {' or '.join(kinds)}")
+    return found
+
+
+def _examined(path: Path, against: Against) -> Examination:
     if path.is_dir():
         return _folder(path, against)
     try:
