@@ -27,13 +27,13 @@ _ZIP, _PICKLE, _NUMPY, _PNG, _DICOM = b"PK\x03\x04", b"\x80", b"\x93NUMPY", b"\x
 
 
 OF = {
-    "patients": ("a csv of folds",),
-    "masks": ("a csv of folds",),
-    "images": ("a folder of mask PNGs", "a csv of SIIM masks"),
-    "truth": ("predictions in SIIM's form",),
-    "data": ("a run", "a checkpoint of pleura"),
+    "patients": ("folds",),
+    "masks": ("folds",),
+    "images": ("masks",),
+    "truth": ("predict",),
+    "data": ("run", "checkpoint"),
 }
-"""What each part of `Against` is of, by the kind of the path."""
+"""What each part of `Against` is of, by a word in the kind of the path."""
 
 
 def examine(path: Path, against: Against | None = None) -> Examination:
@@ -45,8 +45,10 @@ def examine(path: Path, against: Against | None = None) -> Examination:
     against, path = against or Against(), model_path(path)
     found = _examined(path, against)
     for name, kinds in OF.items():
-        if getattr(against, name) is not None and found.kind not in kinds:
-            found.warn(f"--{name} does nothing: this is {found.kind}", f"it is for {' or '.join(kinds)}")
+        if getattr(against, name) is not None and not any(word in found.kind for word in kinds):
+            found.warn(
+                f"--{name} does nothing: this is {found.kind}", "leave it out; pleura doctor --help says what it is of"
+            )
     return found
 
 
