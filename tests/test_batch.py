@@ -216,12 +216,14 @@ def test_the_table_has_uids_the_rule_of_few_misses_and_notes(tmp_path):
     assert row["prevalence"] == "0.5"
 
 
-def test_copies_are_named_and_are_no_failure(tmp_path):
+def test_copies_are_predicted_under_their_paths_with_a_note(tmp_path):
     for name in ("a.dcm", "b.IMA", "c"):
         save_dicom(tmp_path / "s" / name)
     done = run(tmp_path / "o", tmp_path / "s")
-    assert (list(table(tmp_path / "o")), done.problems) == (["1.2.3"], [])
-    assert (tmp_path / "o/problems.csv").read_text().count("left out: a copy of") == 2
+    rows = table(tmp_path / "o")
+    assert (sorted(rows), done.problems) == (["1.2.3", "b.IMA", "c"], [])
+    assert [rows[key]["notes"] for key in ("b.IMA", "c")] == [f"a copy of {tmp_path / 's' / 'a.dcm'}"] * 2
+    assert {row["score"] for row in rows.values()} == {rows["1.2.3"]["score"]}
 
 
 def test_a_prevalence_moves_the_probability_by_bayes_rule(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from pleura import files
 from pleura.errors import OutputError
-from pleura.files import as_json, held, refuse_unwritable, reserve, write_atomically
+from pleura.files import as_json, held, read_journal, refuse_unwritable, reserve, write_atomically, write_journal
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path: Path):
@@ -81,3 +81,12 @@ def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path: Path
     write_atomically(tmp_path / ("x" * 255), b"content")
     with pytest.raises(OutputError, match="longer than the file system allows"):
         write_atomically(tmp_path / ("x" * 256), b"content")
+
+
+def test_a_line_of_a_journal_that_was_changed_is_seen(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write_journal(path, [{"score": 0.0042, "runs": "1 2"}, {"score": 0.9}])
+    assert read_journal(path, "remove it") == [{"score": 0.0042, "runs": "1 2"}, {"score": 0.9}]
+    path.write_text(path.read_text().replace("0.0042", "0.0742"))
+    with pytest.raises(OutputError, match=r"is damaged in line 1; remove it$"):
+        read_journal(path, "remove it")

@@ -24,7 +24,7 @@ from pleura.data.ids import Identified, identify
 from pleura.data.radiograph import pixels_of, read_radiograph
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
-from pleura.files import held, read_journal, write_journal
+from pleura.files import held, journal_line, read_journal, write_journal
 from pleura.predict import Predictor, find_model
 from pleura.progress import track
 from pleura.shipped import is_default
@@ -88,8 +88,6 @@ class _Work:
     done: dict[str, dict[str, Any]]
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    copies: list[tuple[str, str]] = field(default_factory=list)
-    """As the problems, in problems.csv alone: nothing is lost with them."""
 
 
 def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
@@ -110,7 +108,7 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
             try:
                 for entry in track(_predicted(predictor, settings, new, work), "predict", total=len(new)):
                     work.done[entry["image_id"]] = entry
-                    journal.write(json.dumps(entry) + "\n")
+                    journal.write(journal_line(entry))
                     journal.flush()
             finally:
                 rows = _write_tables(settings, predictor, work)
@@ -167,11 +165,11 @@ def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]
         (str(path), f"goes by its path: {other} has its SOP Instance UID too, and is another image")
         for path, other in who.clashes
     ]
-    work.copies = [(str(path), f"left out: a copy of {other}") for path, other in who.copies]
     if who.copies:
         path, other = who.copies[0]
+        some = f"{len(who.copies)} {'copy' if len(who.copies) == 1 else 'copies'} of other files"
         more = " ..." if len(who.copies) > 1 else ""
-        work.notes.append(f"{len(who.copies)} left out as copies: {path} is {other} again{more}")
+        work.notes.append(f"{some}, predicted too: {path} is {other} again{more}")
     if found.passed_over:
         work.notes.append(found.in_words())
     new = []
@@ -260,7 +258,9 @@ def _read(cases: Sequence[Identified]) -> tuple[list[_Read], list[tuple[str, str
     for case in cases:
         stamp = _stamp(case.path)  # before it is read: what changes meanwhile is noticed the next time
         try:
-            radiographs.append((case, stamp, replace(read_radiograph(case.path), image_id=case.image_id)))
+            radiograph = read_radiograph(case.path)
+            notes = (*radiograph.notes, f"a copy of {case.copy_of}") if case.copy_of else radiograph.notes
+            radiographs.append((case, stamp, replace(radiograph, image_id=case.image_id, notes=notes)))
         except PleuraError as error:
             failed.append((str(case.path), str(error)))
     return radiographs, failed
@@ -272,5 +272,5 @@ def _write_tables(settings: BatchSettings, predictor: Predictor, work: _Work) ->
     if "rle" in settings.write:
         runs = [(key, work.done[key]["runs"]) for key in (row["image_id"] for row in rows)]
         write_csv(settings.out / RUNS, [("ImageId", "EncodedPixels"), *runs])
-    write_csv(settings.out / PROBLEMS, [("file", "reason"), *work.problems, *work.copies])
+    write_csv(settings.out / PROBLEMS, [("file", "reason"), *work.problems])
     return rows

@@ -62,6 +62,8 @@ def _module(name: str) -> Any:
 # Locks of Unix, and of Windows; each is None on the other.
 _fcntl, _msvcrt = _module("fcntl"), _module("msvcrt")
 LOCK = ".lock"
+CHECK = "check"
+"""Of a line of a journal."""
 
 
 @contextmanager
@@ -137,7 +139,7 @@ def reserve(file: BinaryIO, first: int, count: int) -> None:
 
 
 def read_journal(path: Path, way_out: str) -> list[dict[str, Any]]:
-    """The entries of a file of one JSON object a line; a last line that was cut off while it was written is dropped.
+    """The entries of a file of `journal_line`s; a last line that was cut off while it was written is dropped.
 
     way_out: what to do about a damaged one. Raises: OutputError.
     """
@@ -159,7 +161,7 @@ def read_journal(path: Path, way_out: str) -> list[dict[str, Any]]:
             entry = json.loads(line.decode("utf-8"), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise damaged(number) from error
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or entry.pop(CHECK, None) != _check(entry):
             raise damaged(number)
         entries.append(entry)
     if rest and not rest.startswith(b"{"):
@@ -173,7 +175,16 @@ def _no_number(text: str) -> NoReturn:
 
 def write_journal(path: Path, entries: list[dict[str, Any]]) -> None:
     """Write a journal anew, so that a cut line does not swallow the next one. Raises: OutputError."""
-    write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+    write_atomically(path, "".join(map(journal_line, entries)).encode())
+
+
+def journal_line(entry: dict[str, Any]) -> str:
+    """One line of a journal: the entry as JSON, and a sum by which a line that is not as it was written is known."""
+    return json.dumps({**entry, CHECK: _check(entry)}) + "\n"
+
+
+def _check(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def refuse_unwritable(folder: Path) -> None:

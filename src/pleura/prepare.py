@@ -127,6 +127,8 @@ def _plan(settings: PrepareSettings) -> _Plan:
         reason = f"goes by its path: {other} has its SOP Instance UID too, and is another image"
         plan.problems.append(Problem("same id", ids[path], str(path), reason))
     for case in who.cases:
+        if case.copy_of:
+            continue
         if case.image_id in masks:
             plan.jobs.append(Job(len(plan.jobs), str(case.path), *masks[case.image_id], case.image_id, case.relative))
         else:

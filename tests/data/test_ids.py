@@ -94,11 +94,11 @@ def test_ids_always_differ(tmp_path, names):
     assert len(set(ids(tmp_path, folder=tmp_path).values())) == len(names)
 
 
-def test_a_copy_of_a_dicom_is_named_once(tmp_path):
+def test_a_copy_of_a_dicom_goes_by_its_path_and_is_named(tmp_path):
     save_dicom(tmp_path / "a.dcm")
     save_dicom(tmp_path / "b" / "a.dcm")
     who = identify(find_radiographs([tmp_path]).radiographs)
-    assert [(case.path.name, case.image_id) for case in who.cases] == [("a.dcm", "1.2.3")]
+    assert [(case.path.name, case.image_id) for case in who.cases] == [("a.dcm", "1.2.3"), ("a.dcm", "b/a")]
     assert who.copies == [(tmp_path / "b" / "a.dcm", tmp_path / "a.dcm")]
     assert who.clashes == []
 
@@ -108,7 +108,7 @@ def test_two_images_of_one_uid_both_go_by_their_paths_and_both_are_named(tmp_pat
     save_dicom(tmp_path / "b.dcm", RAMP_8[::-1].copy())
     save_dicom(tmp_path / "c.dcm", RAMP_8[::-1].copy())
     who = identify(find_radiographs([tmp_path]).radiographs)
-    assert [case.image_id for case in who.cases] == ["a", "b"]
+    assert [case.image_id for case in who.cases] == ["a", "b", "c"]
     assert who.clashes == [(tmp_path / "a.dcm", tmp_path / "b.dcm"), (tmp_path / "b.dcm", tmp_path / "a.dcm")]
     assert who.copies == [(tmp_path / "c.dcm", tmp_path / "b.dcm")]
 

@@ -33,6 +33,8 @@ class Identified:
     path: Path
     relative: str
     """The path below its input, with the suffix, as `Located.relative`."""
+    copy_of: Path | None = None
+    """The file that bears the SOP Instance UID, where this one has it too, and the same pixels."""
 
 
 @dataclass
@@ -40,16 +42,19 @@ class Identities:
     """The radiographs of a command, each with an id of its own."""
 
     cases: list[Identified] = field(default_factory=list)
-    copies: list[tuple[Path, Path]] = field(default_factory=list)
-    """(file that is left out, file that stands for it) where SOP Instance UID and pixels are the same."""
     clashes: list[tuple[Path, Path]] = field(default_factory=list)
     """(file, another one) where the SOP Instance UID is the same and the pixels are not: both go by their paths."""
+
+    @property
+    def copies(self) -> list[tuple[Path, Path]]:
+        """(file, the one that it is a copy of)."""
+        return [(case.path, case.copy_of) for case in self.cases if case.copy_of is not None]
 
 
 def identify(radiographs: Sequence[Located], earlier: Mapping[str, Path] | None = None) -> Identities:
     """Give every radiograph an id of its own.
 
-    Two DICOM files of one SOP Instance UID are a copy if their pixels are equal, and the first stands for both; with
+    Of DICOM files of one SOP Instance UID and equal pixels the first bears it, and its copies go by their paths; with
     different pixels the UID says nothing, and each goes by its path. Paths that would give one id to several files get
     the names of the folders above in front, as many as tell their inputs apart (`a/x` and `b/x`); below one input they
     keep their suffixes (`x.png` and `x.jpg`); what still is the same gets a number (`x~2`).
@@ -61,12 +66,13 @@ def identify(radiographs: Sequence[Located], earlier: Mapping[str, Path] | None 
     real = {one: os.path.realpath(one.path) for one in radiographs}
     here = set(real.values())
     elsewhere = {key: path for key, path in earlier.items() if os.path.realpath(path) not in here and path.exists()}
-    uids, named = _by_uid(radiographs, elsewhere, made)
+    copies: dict[Located, Path] = {}
+    uids, named = _by_uid(radiographs, elsewhere, copies, made)
     had = {os.path.realpath(path): image_id for image_id, path in earlier.items()}
     kept = {one: had[real[one]] for one in named if real[one] in had and valid_uid(had[real[one]]) is None}
     new = [one for one in named if one not in kept]
     ids = uids | kept | _by_path(new, set(uids.values()), {*kept.values(), *elsewhere})
-    made.cases = [Identified(ids[one], one.path, one.relative) for one in radiographs if one in ids]
+    made.cases = [Identified(ids[one], one.path, one.relative, copies.get(one)) for one in radiographs]
     return made
 
 
@@ -76,7 +82,7 @@ def identified(folder: Path) -> list[Identified]:
 
 
 def _by_uid(
-    radiographs: Sequence[Located], elsewhere: Mapping[str, Path], made: Identities
+    radiographs: Sequence[Located], elsewhere: Mapping[str, Path], copies: dict[Located, Path], made: Identities
 ) -> tuple[dict[Located, str], list[Located]]:
     """The ids of those that bear a SOP Instance UID, and those that go by their paths."""
     groups: dict[str, list[Located]] = defaultdict(list)
@@ -90,28 +96,31 @@ def _by_uid(
     for uid, same in groups.items():
         other = elsewhere.get(uid)
         others = [Located(other, other.parent)] if other is not None and other.exists() else []
-        bearer, rest = _bearer([*others, *same], made) if len(same) + len(others) > 1 else (same[0], [])
+        bearer, rest = _bearer([*others, *same], copies, made) if len(same) + len(others) > 1 else (same[0], [])
         if bearer is not None:
             ids[bearer] = uid
         by_path += [one for one in rest if one not in others]
     return ids, by_path
 
 
-def _bearer(same: Sequence[Located], made: Identities) -> tuple[Located | None, list[Located]]:
+def _bearer(
+    same: Sequence[Located], copies: dict[Located, Path], made: Identities
+) -> tuple[Located | None, list[Located]]:
     """Of files of one UID: the one that bears it, and those that go by their paths; notes copies and clashes."""
     first: dict[str, Located] = {}
-    unreadable = []
+    by_path = []
     for one in same:
         pixels = _pixels(one.path)
         if pixels is None:
-            unreadable.append(one)  # refused with the reason when it is read
+            by_path.append(one)  # refused with the reason when it is read
         elif (other := first.setdefault(pixels, one)) is not one:
-            made.copies.append((one.path, other.path))
+            copies[one] = other.path
+            by_path.append(one)
     images = list(first.values())
     if len(images) == 1 or not images:
-        return (images or unreadable)[0], unreadable[0 if images else 1 :]
+        return (images or by_path)[0], by_path[0 if images else 1 :]
     made.clashes += [(one.path, images[0 if one is not images[0] else 1].path) for one in images]
-    return None, images + unreadable
+    return None, images + by_path
 
 
 def _pixels(path: Path) -> str | None:

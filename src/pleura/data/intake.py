@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import multiprocessing
 import os
 import signal
@@ -22,7 +21,7 @@ from pleura.data.mask_grid import on_dataset
 from pleura.data.masks import AnyMask
 from pleura.data.radiograph import geometry_of, read_radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
-from pleura.files import read_journal, reserve, write_journal
+from pleura.files import journal_line, read_journal, reserve, write_journal
 from pleura.progress import track
 
 MARKER, JOURNAL = "fingerprint", "journal.jsonl"
@@ -112,7 +111,7 @@ def read_all(
         entries = _entries(left, str(partial / IMAGES), size_px, rle_grid, workers or os.cpu_count() or 1)
         for entry in track(entries, "prepare", total=len(left)):
             done[entry["row"]] = entry
-            journal.write(json.dumps(entry) + "\n")
+            journal.write(journal_line(entry))
             journal.flush()
 
 
