@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pathlib
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+import pleura
 from pleura.errors import ConfigError, InputError
 from pleura.model import Outputs, build_model, encoders
 from pleura.model.encoders import Encoder, padded
@@ -409,6 +411,27 @@ def test_weights_of_another_net_are_refused(tmp_path: Path, change: Callable[[di
     change(weights)
     save_file(weights, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=phrase):
+        build_model({**TINY, "pretrained": str(tmp_path / "w.safetensors")})
+
+
+def test_keys_under_another_prefix_are_refused_with_the_way_to_take_it_off(tmp_path: Path, monkeypatch):
+    weights = timm_weights("test_resnet")
+    torch.save({f"backbone.{key}": tensor for key, tensor in weights.items()}, tmp_path / "w.pth")
+    with pytest.raises(
+        InputError, match=r"its keys are backbone\.conv1\.weight, .*the prefix backbone\., take"
+    ) as told:
+        build_model({**TINY, "pretrained": str(tmp_path / "w.pth")})
+    monkeypatch.chdir(tmp_path)
+    line = str(told.value)
+    exec(line[line.index("torch.save(") :], {"torch": torch, "pleura": pleura, "pathlib": pathlib})
+    build_model({**TINY, "pretrained": str(tmp_path / "plain.pth")})
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path):
+    weights = timm_weights("test_resnet")
+    weights["layer1.0.conv1.weight"][0, 0, 0, 0] = float("inf")
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"1 tensors hold NaN or infinity, layer1\.0\.conv1\.weight first"):
         build_model({**TINY, "pretrained": str(tmp_path / "w.safetensors")})
 
 

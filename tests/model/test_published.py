@@ -223,7 +223,7 @@ MISSING, STEM = "bottlenecks.2.seq.0.bias", "encoder_stages.0.0.weight"
         (lambda state: state, {"encoder": "resnet50"}, CheckpointError, "is no unet with resnet50"),
         (lambda state: state, {"encoder": "resnet81"}, ConfigError, "timm has no net 'resnet81'"),
         (lambda state: state, {"encoder": "convnext_tiny"}, CheckpointError, "no published net has the encoder"),
-        (lambda state: {}, {}, CheckpointError, "is no unet"),
+        (lambda state: {}, {}, InputError, "holds no state dict"),
         (lambda state: {"decoder_stages.0.a": torch.ones(1)}, {}, CheckpointError, "its encoder is not known"),
         (lambda state: state | {"made": Path()}, {}, InputError, "cannot be read as weights"),
         (lambda state: {"epoch": 3}, {}, InputError, "holds no state dict"),

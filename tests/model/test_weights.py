@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -158,3 +160,115 @@ def test_what_is_not_finite_is_found_whatever_its_type(value: float, kind: torch
 
 def test_a_number_beyond_float32_is_not_finite() -> None:
     assert not_finite({"a": torch.tensor([1e300], dtype=torch.float64)}) == ["a"]
+
+
+# --- files of other people's trainings
+
+
+def pickled_with(content: object, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def under(prefix: str) -> dict[str, Tensor]:
+    return {prefix + key: tensor for key, tensor in STATE.items()}
+
+
+WRAPPED = {
+    "module.": under("module."),
+    "compiled": under("_orig_mod."),
+    "module. of a compiled net": under("module._orig_mod."),
+    "an average of torch": {"n_averaged": torch.tensor(3), **under("module.")},
+    "state_dict": {"state_dict": under("module."), "epoch": 3, "optimizer": {"state": {0: {"step": 1}}}},
+    "model": {"model": STATE, "lr": 1e-3},
+    "nested": {"model": {"state_dict": STATE}},
+    "averages first, as timm": {"state_dict": {"a.b": torch.zeros(1)}, "state_dict_ema": STATE},
+    "averages of another name": {"model": {"a.b": torch.zeros(1)}, "model_ema": under("module.")},
+    "no averages after all": {"state_dict": STATE, "state_dict_ema": None},
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_state_dict_is_found_where_timm_looks_for_it(tmp_path: Path, name: str):
+    assert same(read_weights(pickled_with(WRAPPED[name], tmp_path / "w.pth")), STATE)
+
+
+def test_prefixes_are_taken_from_safetensors_too(tmp_path: Path):
+    save_file(under("module."), tmp_path / "w.safetensors")
+    assert same(read_weights(tmp_path / "w.safetensors"), STATE)
+
+
+def test_a_key_that_one_of_many_has_is_no_prefix(tmp_path: Path):
+    state = {**STATE, "module.weight": torch.ones(1)}
+    assert same(read_weights(pickled_with(state, tmp_path / "w.pth")), state)
+
+
+@pytest.mark.parametrize("name", ["w.SAFETENSORS", "w.SafeTensors", "w.bin", "w"])
+def test_safetensors_are_known_by_their_content(tmp_path: Path, name: str):
+    save_file(STATE, tmp_path / name)
+    assert same(read_weights(tmp_path / name), STATE)
+
+
+def test_a_torch_file_under_the_other_suffix_is_read(tmp_path: Path):
+    assert same(read_weights(pickled_with(STATE, tmp_path / "w.safetensors")), STATE)
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "where"),
+    [
+        ({"model_state_dict": STATE, "epoch": 3}, "model_state_dict (dict of 2), epoch (int)", "['model_state_dict']"),
+        ({"net": STATE, "epoch": 3}, "net (dict of 2), epoch (int)", "['net']"),
+        ({"a": {"weights": STATE}}, "a (dict of 1)", "['a']['weights']"),
+        ({"optimizer": {"state": {}, "x": 1}, "ema": STATE}, "optimizer (dict of 2), ema (dict of 2)", "['ema']"),
+    ],
+)
+def test_where_else_a_state_dict_is_the_refusal_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, keys: str, where: str
+):
+    told = refusal(pickled_with(content, tmp_path / "w.pth"))
+    assert f"holds no state dict of tensors; its keys are {keys}; save a plain state dict: torch.save(" in told
+    assert f"'w.pth', map_location='cpu'){where}, 'plain.pth')" in told
+    monkeypatch.chdir(tmp_path)
+    exec(told[told.index("torch.save(") :], {"torch": torch})
+    assert same(read_weights(tmp_path / "plain.pth"), STATE)
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (np.float64(0.5), "a numpy value besides tensors (numpy"),
+        (np.zeros(3), "a numpy value besides tensors (numpy"),
+        (argparse.Namespace(lr=1), "an object besides tensors (argparse.Namespace)"),
+        (Path("x"), "an object besides tensors (pathlib."),
+    ],
+)
+def test_an_object_beside_the_tensors_is_named_with_the_keys_and_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: object, what: str
+):
+    told = refusal(pickled_with({"state_dict": STATE, "best": other}, tmp_path / "w.pth"))
+    assert what in told
+    assert "its keys are state_dict (dict of 2), best (" in told
+    assert not {"\x1b", "\t"} & set(told)
+    monkeypatch.chdir(tmp_path)
+    exec(told[told.index("torch.save(") :], {"torch": torch})
+    assert same(read_weights(tmp_path / "plain.pth"), STATE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_whole_net_and_a_torchscript_archive_are_named_as_such(tmp_path: Path):
+    net = torch.nn.Conv2d(1, 1, 1)
+    told = refusal(pickled_with(net, tmp_path / "w.pth"))
+    assert "torch.nn.modules.conv.Conv2d" in told
+    assert told.endswith("have it saved as torch.save(net.state_dict(), 'plain.pth')")
+    torch.jit.save(torch.jit.trace(net, torch.zeros(1, 1, 1, 1)), tmp_path / "s.pt")
+    assert "is a TorchScript archive" in refusal(tmp_path / "s.pt")
+
+
+def test_naming_the_keys_of_a_hostile_file_runs_nothing(tmp_path: Path):
+    told = refusal(pickled_with({"state_dict": STATE, "x": Attack(tmp_path / "pwned")}, tmp_path / "w.pth"))
+    assert "its keys are state_dict (dict of 2), x (" in told
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_key_of_many_lines_is_cut_to_one(tmp_path: Path):
+    assert len(refusal(pickled_with({"k\n\x1b[1m" * 10_000: 3}, tmp_path / "w.pth"))) < 400

@@ -60,7 +60,11 @@ def _examined(path: Path, against: Against) -> Examination:
             start = file.read(4096)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name {KINDS}") from error
-    if start[8:9] == b"{" or start.startswith((_ZIP, _PICKLE)) or path.suffix in (".pth", ".pt", ".safetensors"):
+    if (
+        start[8:9] == b"{"
+        or start.startswith((_ZIP, _PICKLE))
+        or path.suffix.lower() in (".pth", ".pt", ".safetensors")
+    ):
         from pleura.doctor.checkpoints import checkpoint_file
 
         return checkpoint_file(path, against)

@@ -23,7 +23,7 @@ from pleura.learn.seen import among
 from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.measure.metrics import Outcomes
 from pleura.measure.triplet import REFERENCE_AREA_PX, Histograms
-from pleura.model.published import published_config, without_module
+from pleura.model.published import published_config
 from pleura.model.weights import not_finite, read_weights
 from pleura.predict import Predictor, find_model, image_score
 
@@ -72,9 +72,9 @@ def _is_ours(path: Path) -> bool:
 def _theirs(path: Path) -> Examination:
     found = Examination("weights of another project")
     try:
-        state = without_module(read_weights(path))
+        state = read_weights(path)
     except InputError as error:
-        if "weights_only" not in str(error) and "Weights only" not in str(error) and "no state dict" not in str(error):
+        if not any(sign in str(error) for sign in ("besides tensors", "TorchScript", "no state dict")):
             raise
         found.error(
             "it holds objects besides tensors; unpickling them runs whatever code they name, so that nothing was read",

@@ -18,7 +18,7 @@ from pleura.migrate.nets import ENCODERS
 from pleura.migrate.transforms import IMAGENET
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing
-from pleura.model.published import published_config, published_weights, without_module
+from pleura.model.published import published_config, published_weights
 from pleura.model.resize import REDUCTION
 from pleura.model.weights import not_finite, read_weights
 
@@ -55,7 +55,7 @@ def import_weights(settings: WeightSettings) -> Checkpoint:
     triplet = _triplet(settings.triplet)
     if settings.out.exists():
         raise OutputError(f"cannot write {settings.out}: a file of that name is in the way; choose another --out")
-    state = without_module(read_weights(settings.file))
+    state = read_weights(settings.file)
     origin = str(settings.file)
     encoder = ENCODERS[settings.encoder][0] if settings.encoder in ENCODERS else settings.encoder
     if wrong := not_finite(state):

@@ -5,6 +5,7 @@ Source: https://github.com/huggingface/pytorch-image-models (`features_only`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +21,7 @@ from torch.nn import functional
 from pleura.errors import ConfigError, InputError
 from pleura.model.download import offline_unless_reachable, why_not_downloaded
 from pleura.model.mobilenet import MobileNetV2
+from pleura.model.pickled import printable
 from pleura.model.weights import fold_to_one_channel, not_finite, read_weights
 
 OWN = {"mobilenetv2_100": MobileNetV2}
@@ -146,18 +148,20 @@ def load_encoder(net: nn.Module, path: Path, name: str) -> None:
 
     Raises: InputError if the file cannot be read or does not hold all of this net's tensors in their shapes.
     """
-    weights = read_weights(path)
-    if wrong := not_finite(weights):
+    state = read_weights(path)
+    if wrong := not_finite(state):
         raise InputError(f"{path}: {len(wrong)} tensors hold NaN or infinity, {wrong[0]} first; copy the file again")
     # Feature nets flatten some module names (features.norm0 -> features_norm0); with one separator they agree.
-    found = {key.replace(".", "_"): tensor for key, tensor in weights.items()}
+    found = {key.replace(".", "_"): tensor for key, tensor in state.items()}
     wanted = net.state_dict()
     for key, old in wanted.items():
         new = found.get(key.replace(".", "_"))
         if new is None:
             if key.endswith("num_batches_tracked"):
                 continue
-            raise InputError(f"{path}: holds no tensor {key}; these are not timm's weights of {name}")
+            raise InputError(
+                f"{path}: holds no tensor {key}; these are not timm's weights of {name}{_keys(state, key, path)}"
+            )
         if new.ndim == 4 and old.shape[1] == 1 and new.shape[1] == 3:
             new = fold_to_one_channel(new)
         if new.shape != old.shape:
@@ -165,6 +169,19 @@ def load_encoder(net: nn.Module, path: Path, name: str) -> None:
             raise InputError(f"{path}: {key} is {shapes}; these are not timm's weights of {name}")
         wanted[key] = new.to(old.dtype)
     net.load_state_dict(wanted)
+
+
+def _keys(state: Mapping[str, Tensor], wanted: str, path: Path) -> str:
+    """What the keys of a file are, and how to take a prefix from them that some wrapper has put before each."""
+    told = f": its keys are {', '.join(printable(key) for key in list(state)[:3])} ({len(state)} in all)"
+    ends = f".{wanted}".replace("_", ".")
+    prefixes = [key[: 1 - len(ends)] for key in state if f".{key}".replace("_", ".").endswith(ends)]
+    if not prefixes or prefixes[0] == "":
+        return told
+    prefix = prefixes[0]
+    state_dict = f"pleura.model.weights.read_weights(pathlib.Path({path.name!r}))"
+    plain = f"{{key.removeprefix({prefix!r}): tensor for key, tensor in {state_dict}.items()}}"
+    return f"{told}; each has the prefix {prefix}, take it off: torch.save({plain}, 'plain.pth')"
 
 
 def padded(images: Tensor, stride: int) -> Tensor:

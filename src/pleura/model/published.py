@@ -73,12 +73,6 @@ _KNOWN: dict[tuple[str, tuple[int, ...]], str] = {
 _COUNTER = "num_batches_tracked"  # the forward pass does not use it, and older files do not have it
 
 
-def without_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without the `module.` that DataParallel puts before every key."""
-    wrapped = bool(state) and all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module.") if wrapped else key: tensor for key, tensor in state.items()}
-
-
 def published_config(state: Mapping[str, Tensor], architecture: str, encoder: str | None, origin: str) -> ModelConfig:
     """The settings of the net that a published state dict belongs to, read from its keys and shapes.
 
