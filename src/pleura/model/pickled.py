@@ -43,7 +43,7 @@ class _Inert:
         """Take what a list would."""
 
 
-class _Names(pickle._Unpickler):  # type: ignore[misc,name-defined]
+class _Names(pickle._Unpickler):
     """The one in Python, because the one in C takes gigabytes for a number in a damaged file."""
 
     def find_class(self, module: str, name: str) -> Any:
