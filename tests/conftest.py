@@ -17,6 +17,12 @@ settings.register_profile("pleura", deadline=None)  # a busy machine is no failu
 settings.load_profile("pleura")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def the_users_cache_is_left_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is known of datasets goes into a folder of the tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 24 patients: dicom/, masks.csv, patients.csv. Not to be written to."""

@@ -1,6 +1,16 @@
 """Where tests find things."""
 
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
+
+
+def sealed(folder: Path) -> Path:
+    """A dataset folder whose card has the hash of its files as they are now; a test has changed them on purpose."""
+    from pleura.data.dataset import CARD, CASES, IMAGES, hash_files
+
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, "sha256": hash_files(folder / IMAGES, folder / CASES)}))
+    return folder

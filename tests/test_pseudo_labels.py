@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from places import SMOKE
+from places import SMOKE, sealed
 
 from pleura import train as loop
 from pleura.config import load_recipe
@@ -33,7 +33,7 @@ def guessed(dataset, tmp_path_factory):
         writer.writeheader()
         sources = ("guess", "truth", "truth")
         writer.writerows({**row, "label_source": sources[number % 3]} for number, row in enumerate(rows))
-    return Dataset(out)
+    return Dataset(sealed(out))
 
 
 def weights_of(fold, name="best"):

@@ -18,18 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pleura import __version__
-from pleura.data.dataset import (
-    ALWAYS_TRAIN,
-    CARD,
-    CASES,
-    FORMAT,
-    IMAGES,
-    NO_FOLD,
-    Case,
-    Dataset,
-    hash_files,
-    write_cases,
-)
+from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
+from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, hash_files, write_cases
 from pleura.data.finding import Found, find_radiographs, walk
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identify

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import sealed
 
 from pleura.data.batches import batches
 from pleura.data.dataset import CARD, CASES, IMAGES, Case, Dataset, write_cases
@@ -20,12 +21,13 @@ FIRST = Case("a", 0, None, True, "0 3", None, None, None, None, "a.png", 4, 4, "
 
 def opened(folder: Path, n: int, **damage: str) -> Dataset:
     cases = [replace(FIRST, image_id=f"{position}", mask_rle=f"{position} 1") for position in range(n)]
-    if damage:
-        cases[-1] = replace(cases[-1], **damage)
     write_cases(folder / CASES, cases)
     np.save(folder / IMAGES, np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8))
-    (folder / CARD).write_text(json.dumps({"format": 1, "sha256": "abc"}))
-    return Dataset(folder)
+    (folder / CARD).write_text(json.dumps({"format": 1}))
+    dataset = Dataset(sealed(folder))
+    if damage:
+        dataset.cases[-1] = replace(cases[-1], **damage)
+    return dataset
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from places import SMOKE
 
 from pleura.config import load_recipe
 from pleura.crossval import train_folds
-from pleura.data.dataset import ALWAYS_TRAIN, Dataset
+from pleura.data.cases import ALWAYS_TRAIN
+from pleura.data.dataset import Dataset
 from pleura.doctor.datasets import dataset_folder
 from pleura.errors import InputError
 from pleura.evaluate import evaluate
@@ -34,7 +35,7 @@ def rewritten(dataset: Path, out: Path, change: Callable[[int, Row], Row | None]
         writer = csv.DictWriter(file, list(changed[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(changed)
-    return Dataset(out)
+    return Dataset(sealed(out))
 
 
 def every_third(number: int, row: Row) -> Row | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import sealed
 
 from pleura.data import rle
 from pleura.data.dataset import CASES, IMAGES, Case, Dataset, write_cases
@@ -41,7 +42,7 @@ def changed(
         np.save(folder / IMAGES, images(np.load(source / IMAGES)))
     if cases:
         write_cases(folder / CASES, cases(Dataset(source).cases))
-    return folder
+    return sealed(folder)
 
 
 def with_masks(cases: list[Case], change: Callable[[np.ndarray], np.ndarray]) -> list[Case]:
@@ -120,9 +121,24 @@ def test_cases_that_contradict_themselves_and_damaged_masks_are_found(dataset: P
         return [first, replace(cases[1], image_id=first.image_id), replace(cases[2], mask_rle="1 9999"), *cases[3:]]
 
     found = errors(examine(changed(dataset, tmp_path / "d", cases=wrong)))
-    assert "1 ids are there twice" in found
-    assert "are said to be negative, or the other way about" in found
+    assert "cases.csv, line 2: has_pneumothorax is " in found
+    assert f"cases.csv, line 3: the image_id {Dataset(dataset).cases[0].image_id!r} is in line 2 too" in found
+    assert "cases.csv, line 4: the mask of " in found
     assert "past the 64 x 64 mask" in found
+
+
+def test_bytes_that_are_not_the_ones_prepared_are_an_error_and_the_rest_is_looked_at(
+    dataset: Path, tmp_path: Path
+) -> None:
+    folder = changed(dataset, tmp_path / "d")
+    Dataset(folder)
+    with (folder / IMAGES).open("r+b") as file:
+        file.seek(5000)
+        file.write(bytes(1000))
+    found = examine(folder)
+    assert "images.npy or cases.csv is not as it was prepared" in errors(found)
+    assert any("if the change is yours" in finding.way_out for finding in found.findings)
+    assert "37 cases of 64 px" in found.told[0]
 
 
 def test_images_without_annotation_are_told(dataset: Path, tmp_path: Path) -> None:
@@ -139,5 +155,5 @@ def test_unknown_patients_are_a_warning(dataset: Path, tmp_path: Path) -> None:
 def test_a_damaged_dataset_is_refused_in_a_line(dataset: Path, tmp_path: Path) -> None:
     folder = changed(dataset, tmp_path / "d")
     (folder / IMAGES).write_bytes(b"")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=r"cannot be read as an array of numpy"):
         examine(folder)

@@ -10,7 +10,7 @@ import socket
 
 import numpy as np
 import pytest
-from places import SMOKE
+from places import SMOKE, sealed
 
 from pleura.config import load_recipe
 from pleura.data.dataset import Dataset
@@ -79,6 +79,7 @@ def test_two_processes_weigh_cases_and_heed_a_teacher_as_one_does(dataset, run, 
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "label_source": f"source-{number % 3}"} for number, row in enumerate(rows))
+    sealed(guessed)
     labels = "{weights: {source-0: 0.25, source-1: 0}, smoothing: {source-2: 0.1}, "
     labels += f"teacher: {run}, teacher_share: 0.4, teacher_sources: [source-0], least_agreement: 0.05}}"
     loss = "training.loss={bce: 1, dice: 1, focal: 1, lovasz: 0.5, presence: 0.5, deep: 0.5}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from places import SMOKE
+from places import SMOKE, sealed
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -43,7 +43,7 @@ def with_sources(dataset: Path, out: Path) -> Path:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return out
+    return sealed(out)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_weights_that_leave_no_positive_are_refused_unless_a_teacher_fills_masks
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    data = Dataset(tmp_path / "dataset")
+    data = Dataset(sealed(tmp_path / "dataset"))
     left_out = int(data.positive[data.positions("train", 0)].sum())
     message = rf"^stages\.one\.labels\.weights: leave none of the {left_out} positive training cases; .*above 0$"
     with pytest.raises(ConfigError, match=message):

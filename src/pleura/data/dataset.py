@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
+import re
+import struct
+import tokenize
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,15 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data import rle
+from pleura.data.cases import read_rows
+from pleura.data.seal import refuse_changed
 from pleura.errors import InputError, RLEError, writing
 
-FORMAT = 1
+FORMAT, AGAIN = 1, "copy or prepare it again"
 CASES, IMAGES, CARD = "cases.csv", "images.npy", "card.json"
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RecursionError, SyntaxError),
+    *(TypeError, ValueError, Warning, struct.error, tokenize.TokenError),
+)
+"""What numpy raises on damaged files, whose header is Python; what it would only warn of is damage too."""
 Split = Literal["train", "val", "all"]
-ALWAYS_TRAIN = "always-train"
-"""The role of cases that are learned from and never scored by, such as those whose masks a teacher predicted."""
-NO_FOLD = -1
-"""Stands as the fold of such cases, for who reads cases.csv by folds alone."""
 
 
 @dataclass(frozen=True)
@@ -60,32 +68,37 @@ class Dataset:
     images: (N, size_px, size_px) uint8, memory-mapped. cases: N `Case`s in the same order. card: card.json.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises: InputError if the folder holds no finished dataset, or its files do not belong together."""
-        self.folder = folder
-        if not (folder / CARD).is_file():
-            raise InputError(f"{folder}: holds no dataset (no {CARD}); make one with pleura prepare --out {folder}")
-        try:
-            self.card: dict[str, Any] = dict(json.loads((folder / CARD).read_text(encoding="utf-8")))
-            self.images: NDArray[np.uint8] = np.lib.format.open_memmap(folder / IMAGES, mode="r")
-            self.cases = _read_cases(folder / CASES)
-        except (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, csv.Error) as error:
-            raise InputError(f"{folder}: the dataset is damaged ({error}); prepare it again") from error
-        shape = self.images.shape
-        if self.images.dtype != np.uint8 or len(shape) != 3 or shape[1] != shape[2]:
-            raise InputError(
-                f"{folder}: {IMAGES} is {self.images.dtype} {shape}, not uint8 (N, S, S); prepare it again"
-            )
-        if self.card.get("format") != FORMAT or "sha256" not in self.card:
-            raise InputError(f"{folder}: was made by another version of pleura; prepare it again")
+    def __init__(self, folder: Path, check_hash: bool = True) -> None:
+        """check_hash: compare the bytes of images and cases with the card's sha256 (see `seal`); pleura doctor does.
+
+        Raises: InputError if the folder holds no finished dataset, a value that its column cannot have, or files that
+        are not the ones that were prepared.
+        """
+        self.folder = folder = Path(folder)
+        self.card = _read_card(folder)
+        self.images: NDArray[np.uint8] = _open_images(folder / IMAGES)
+        self.size_px = int(self.images.shape[1])
+        rows, faults = _read_cases(folder / CASES, self.size_px)
+        if faults:
+            more = f", and {len(faults) - 1} more lines have a fault: pleura doctor {folder}" if len(faults) > 1 else ""
+            raise InputError(f"{folder / CASES}, {faults[0]}{more}; {AGAIN}")
+        self.cases = [Case(**row) for row in rows]
         if len(self.cases) != len(self.images):
             raise InputError(
-                f"{folder}: {CASES} lists {len(self.cases)} cases, {IMAGES} holds {len(self.images)}; prepare it again"
+                f"{folder}: {CASES} lists {len(self.cases)} cases, {IMAGES} holds {len(self.images)}; {AGAIN}"
             )
-        self.size_px = int(self.images.shape[1])
+        if check_hash:
+            self.check_hash()
         self.positive = np.array([case.has_pneumothorax for case in self.cases], dtype=bool)
         self.scored = np.array([case.role is None for case in self.cases], dtype=bool)
         """Whose masks are truth to score by: all but those of the role `ALWAYS_TRAIN`."""
+
+    def check_hash(self, always: bool = False) -> None:
+        """Compare the bytes of images and cases with the card's sha256; once for each change of them, or always.
+
+        Raises: InputError if they differ.
+        """
+        refuse_changed(self.folder, [self.folder / IMAGES, self.folder / CASES], self.data_hash, always)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -150,40 +163,60 @@ def _to_text(value: object) -> str:
     return str(value)
 
 
-def _read_cases(path: Path) -> list[Case]:
-    csv.field_size_limit(2**24)  # see mask_csv
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [_case(row) for row in csv.DictReader(file)]
+def case_faults(folder: Path) -> list[str]:
+    """All that is wrong with cases.csv, `line 7: ...` for each fault. Raises: InputError if it cannot be read."""
+    return _read_cases(folder / CASES, int(_open_images(folder / IMAGES).shape[1]))[1]
 
 
-def _case(row: dict[str, str]) -> Case:
-    spacing = [float(number) for number in row["pixel_spacing_mm"].split()]
-    if len(spacing) not in (0, 2):
-        raise ValueError(f"{row['image_id']} has {len(spacing)} pixel spacings")
-    return Case(
-        image_id=row["image_id"],
-        fold=int(row["fold"]),
-        patient=row["patient"] or None,
-        has_pneumothorax=row["has_pneumothorax"] == "1",
-        mask_rle=row["mask_rle"],
-        view=row["view"] or None,
-        sex=row["sex"] or None,
-        age=float(row["age"]) if row["age"] else None,
-        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        source=row["source"],
-        rows=int(row["rows"]),
-        columns=int(row["columns"]),
-        label_source=row["label_source"],
-        pixel_aspect=float(row.get("pixel_aspect") or 1),
-        role=_role(row),
-    )
+def _read_cases(path: Path, size_px: int) -> tuple[list[dict[str, Any]], list[str]]:
+    try:
+        return read_rows(path, [field.name for field in fields(Case)], size_px)
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read as a csv ({reason}); {AGAIN}") from error
 
 
-def _role(row: dict[str, str]) -> str | None:
-    role = row.get("role") or None
-    if role not in (None, ALWAYS_TRAIN):
-        raise ValueError(f"{row['image_id']} has the role {role!r}; there is {ALWAYS_TRAIN}, or nothing")
-    return role
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / CARD
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no dataset (no {CARD}); make one with pleura prepare --out {folder}")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read as JSON ({reason}); {AGAIN}") from error
+    if not isinstance(card, dict):
+        raise InputError(f"{path}: is {type(card).__name__}, not a mapping; {AGAIN}")
+    if type(card.get("format")) is not int or card["format"] != FORMAT:
+        raise InputError(
+            f"{folder}: was made by another version of pleura (format {card.get('format')!r:.20}); {AGAIN}"
+        )
+    if not isinstance(card.get("sha256"), str) or not re.fullmatch(r"[0-9a-f]{64}", card["sha256"]):
+        raise InputError(f"{path}: sha256 is {card.get('sha256')!r:.40}, not 64 hexadecimal digits; {AGAIN}")
+    return card
+
+
+def _open_images(path: Path) -> NDArray[np.uint8]:
+    """images.npy, memory-mapped. Raises: InputError unless it is a whole, plain array of uint8 (N, S, S)."""
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_columns, dtype = read(file)
+            offset = file.tell()
+        size = path.stat().st_size
+    except UNREADABLE as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120] or "cut off"
+        raise InputError(f"{path}: cannot be read as an array of numpy ({reason}); {AGAIN}") from error
+    if dtype != np.uint8 or len(shape) != 3 or shape[1] != shape[2] or min(shape) < 1:
+        raise InputError(f"{path}: is {dtype} {shape!s:.60}, not uint8 (N, S, S); {AGAIN}")
+    if by_columns:
+        raise InputError(f"{path}: is in Fortran's order; write it with np.save(path, np.ascontiguousarray(images))")
+    expected = offset + math.prod(map(int, shape))
+    if size != expected:
+        raise InputError(f"{path}: has {size} bytes where {shape!s:.60} takes {expected}: it is damaged; {AGAIN}")
+    return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
 
 
 def hash_files(*paths: Path) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
 from pleura.data.columns import FOLD, ID, PATIENT, column
-from pleura.data.dataset import ALWAYS_TRAIN, NO_FOLD
 from pleura.data.ids import as_name
 from pleura.data.rle import strip_suffix
 from pleura.errors import InputError, excerpt

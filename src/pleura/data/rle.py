@@ -49,8 +49,6 @@ def encode(mask: NDArray[np.generic]) -> str:
 
 def _numbers(text: str) -> NDArray[np.int64]:
     words = text.split()
-    if not words:
-        raise RLEError("the run-length string is empty; an empty mask is written -1")
     # int() would take 1_0 and the digits of every script too.
     plain = text.isascii() and "_" not in text
     try:
@@ -65,27 +63,60 @@ def _numbers(text: str) -> NDArray[np.int64]:
     return numbers
 
 
-def decode(text: str, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> NDArray[np.uint8]:
-    """Read one SIIM run-length string as a mask.
+def check(text: object, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> int:
+    """Read a run-length string without making its mask; the number of its pixels.
 
-    shape: (H, W) of the mask in px. Returns (H, W) uint8 in {0, 1}.
-    Raises: RLEError for words that are no whole numbers, an odd count, a negative gap (which would overlap the run
-    before), a length below 1, or a run past the last pixel.
+    Raises: RLEError as `decode` does.
     """
+    return int(_runs(text, shape)[1::2].sum())
+
+
+def _text(cell: object) -> str:
+    """A cell of a table as text: pandas has NaN for a blank one, and numbers where every cell is -1 or blank.
+
+    Raises: RLEError for anything else that is no text.
+    """
+    if isinstance(cell, str):
+        return cell.strip() or EMPTY
+    if cell is None or type(cell).__name__ == "NAType":  # pandas' own, which has no equal
+        return EMPTY
+    if isinstance(cell, int | float | np.integer | np.floating) and (cell == int(EMPTY) or np.isnan(cell)):
+        return EMPTY
+    raise RLEError(f"a run-length code is text, not {type(cell).__name__}; read the csv with dtype=str")
+
+
+def _runs(text: object, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """The gaps and lengths of a run-length string, in turn; none of an empty mask. Raises: RLEError."""
     height, width = shape
-    if text.strip() == EMPTY:
-        return np.zeros(shape, dtype=np.uint8)
+    text = _text(text)
+    if text == EMPTY:
+        return np.zeros(0, dtype=np.int64)
     numbers = _numbers(text)
     gaps, lengths = numbers[0::2], numbers[1::2]
     if (gaps < 0).any():
         raise RLEError(f"run {int(np.argmax(gaps < 0)) + 1} has a negative gap: it overlaps the run before it")
     if (lengths < 1).any():
         raise RLEError(f"run {int(np.argmax(lengths < 1)) + 1} has a length below 1")
-    ends = np.cumsum(numbers)
-    total = height * width
+    total, ends = height * width, np.cumsum(numbers)
     if (numbers > total).any() or ends[-1] > total:
         raise RLEError(f"the last run ends {int(ends[-1]) - total} px past the {height} x {width} mask")
+    return numbers
+
+
+def decode(text: object, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> NDArray[np.uint8]:
+    """Read one SIIM run-length string as a mask.
+
+    text: `-1` is the empty mask, and so is a blank cell: "", None, or the NaN that pandas has for one.
+    shape: (H, W) of the mask in px. Returns (H, W) uint8 in {0, 1}.
+    Raises: RLEError for other things than text, words that are no whole numbers, an odd count, a negative gap (which
+    would overlap the run before), a length below 1, or a run past the last pixel.
+    """
+    height, _ = shape
     mask = np.zeros(shape, dtype=np.uint8)
+    numbers = _runs(text, shape)
+    if not numbers.size:
+        return mask
+    ends = np.cumsum(numbers)
     # As in encode, only the box around the runs is built column-major and transposed.
     ends[1::2] -= 1  # the first and the last pixel of each run, in turn
     column, row = np.divmod(ends, height)
@@ -101,15 +132,14 @@ def decode(text: str, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> 
     return mask
 
 
-def decode_union(texts: Iterable[str], shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> NDArray[np.uint8]:
+def decode_union(texts: Iterable[object], shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> NDArray[np.uint8]:
     """Read all rows of one image as the union of their masks; (H, W) uint8 in {0, 1}.
 
     Raises: RLEError as `decode` does.
     """
     union = np.zeros(shape, dtype=np.uint8)
     for text in texts:
-        if text.strip() != EMPTY:
-            union |= decode(text, shape)
+        union |= decode(text, shape)
     return union
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.data import rle
-from pleura.data.dataset import Case, Dataset
+from pleura.data.dataset import CASES, Case, Dataset, case_faults
 from pleura.data.folds import leak_report
 from pleura.data.likeness import THUMBNAIL_PX, near_duplicates, thumbnails
 from pleura.data.radiograph import SquareGeometry
@@ -21,6 +20,7 @@ from pleura.measure.mask_guards import exchanged
 
 BLACK_LEVEL, BLACK_SHARE = 8, 0.02
 """An image is nearly black if hardly a pixel (0.5 %) is above this of 255: what division by 255 once more leaves."""
+SHOWN_FAULTS = 20
 MIN_POSITIVES, MOST_POSITIVES = 12, 400
 MIN_DARKER, MIN_ERRORS = 0.2, 4.0
 """In another orientation the masks have to lie on darker ground, by so many standard deviations of grey and so many
@@ -32,13 +32,18 @@ mirrored one, which is named in its stead."""
 
 def dataset_folder(folder: Path) -> Examination:
     """Everything that a dataset tells about itself. Raises: InputError if it cannot be read."""
-    dataset = Dataset(folder)
+    if faults := case_faults(folder):
+        found = Examination("a dataset", [f"{len(faults)} faults in {CASES}, for which the rest was not looked at"])
+        for fault in faults[:SHOWN_FAULTS]:
+            found.error(f"{CASES}, {fault}", "prepare it again from masks and labels that agree")
+        return found
+    dataset = Dataset(folder, check_hash=False)
     cases = dataset.cases
     shares = f"{int(dataset.positive.sum())} positive, {len(dataset.folds)} folds"
     found = Examination("a dataset", [f"{len(cases)} cases of {dataset.size_px} px, {shares}"])
     if always := int((~dataset.scored).sum()):
         found.told.append(f"{always} of them are always trained on, and scored by in no fold")
-    _ids_and_masks(dataset, found)
+    _hash(dataset, found)
     found.add(exchanged(_covered(dataset)))
     _patients(dataset, found)
     _mixture(dataset, found)
@@ -50,21 +55,12 @@ def dataset_folder(folder: Path) -> Examination:
     return found
 
 
-def _ids_and_masks(dataset: Dataset, found: Examination) -> None:
-    counts = Counter(case.image_id for case in dataset.cases)
-    if twice := [image_id for image_id, count in counts.items() if count > 1]:
-        found.error(f"{len(twice)} ids are there twice: {some(twice)}", "prepare it again")
-    said = [case.image_id for case in dataset.cases if case.has_pneumothorax != (case.mask_rle.strip() != rle.EMPTY)]
-    if said:
-        found.error(
-            f"{len(said)} cases have a mask and are said to be negative, or the other way about: {some(said)}",
-            "prepare it again from masks and labels that agree",
-        )
+def _hash(dataset: Dataset, found: Examination) -> None:
     try:
-        for start in range(0, len(dataset), 64):
-            dataset.masks(range(start, min(start + 64, len(dataset))))
+        dataset.check_hash(always=True)
     except InputError as error:
-        found.error(str(error), "prepare it again")
+        what, _, way_out = str(error).partition("; ")
+        found.error(what, way_out)
 
 
 def _covered(dataset: Dataset) -> dict[str, float]:
@@ -178,10 +174,7 @@ def _lungs(dataset: Dataset, small: NDArray[np.float32]) -> Finding | None:
     mean = mean / max(float(mean.std()), 1e-6)
     darkness = np.zeros((len(positions), len(ORIENTATIONS)))
     for row, position in enumerate(positions):
-        try:
-            mask = _shares(dataset.masks([position])[0])
-        except InputError:
-            continue  # told already
+        mask = _shares(dataset.masks([position])[0])
         ground = mean + small[position] * THUMBNAIL_PX  # a thumbnail has the length 1
         darkness[row] = [-float((turned(mask, number) * ground).sum()) / 2 for number in range(len(ORIENTATIONS))]
     means = darkness.mean(axis=0)
