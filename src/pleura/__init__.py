@@ -10,17 +10,52 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_model", "load", "metrics", "rle"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "InputError",
+    "NonFiniteLossError",
+    "OutputError",
+    "PleuraError",
+    "Prediction",
+    "Predictor",
+    "RLEError",
+    "__version__",
+    "build_model",
+    "list_encoders",
+    "load",
+    "losses",
+    "metrics",
+    "preprocessing_of",
+    "rle",
+]
 
 if TYPE_CHECKING:
     from pleura.data import rle
+    from pleura.errors import (
+        CheckpointError,
+        ConfigError,
+        InputError,
+        NonFiniteLossError,
+        OutputError,
+        PleuraError,
+        RLEError,
+    )
+    from pleura.learn import losses
     from pleura.measure import metrics
-    from pleura.model import build_model
-    from pleura.predict import Predictor
+    from pleura.model import build_model, list_encoders, preprocessing_of
+    from pleura.predict import Prediction, Predictor
 
     load = Predictor.load
 
-_MODULES = {"rle": "pleura.data.rle", "metrics": "pleura.measure.metrics"}
+_MODULES = {"rle": "pleura.data.rle", "metrics": "pleura.measure.metrics", "losses": "pleura.learn.losses"}
+_HOMES = {
+    "Prediction": "pleura.predict",
+    "Predictor": "pleura.predict",
+    "build_model": "pleura.model",
+    "list_encoders": "pleura.model",
+    "preprocessing_of": "pleura.model",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +64,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("pleura.predict").Predictor.load
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
-    if name == "build_model":
-        return importlib.import_module("pleura.model").build_model
+    if name in __all__:
+        return getattr(importlib.import_module(_HOMES.get(name, "pleura.errors")), name)
     raise AttributeError(f"module 'pleura' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

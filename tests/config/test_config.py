@@ -48,7 +48,7 @@ def test_one_named_stage_is_a_whole_recipe(tmp_path: Path):
     recipe = loaded(tmp_path, ONE_STAGE)
     assert [stage.name for stage in recipe.stages] == ["low"]
     assert (recipe.seed, recipe.model.encoder) == (42, "densenet121")
-    assert recipe.model.decoder_widths == [256, 256, 128, 64]
+    assert recipe.model.decoder_widths is None
 
 
 def test_training_is_merged_into_every_stage_and_a_stage_wins(tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from places import SMOKE
+from places import SMOKE, sealed
 
 from pleura.config import load_recipe
 from pleura.crossval import train_folds

@@ -478,7 +478,7 @@ def test_a_download_that_fails_is_refused_with_the_way_out(monkeypatch: pytest.M
         ({"encoder": "mixer_s32_224"}, "a U-Net needs 2 each"),
         ({"decoder_widths": [16, 16, 8]}, "has 5 features, so that the decoder has 4 stages; give 4 widths, not 3"),
         ({"decoder_widths": [16] * 5}, "give 4 widths, not 5"),
-        ({"encoder": "test_convnext"}, "give 3 widths, not 4"),
+        ({"encoder": "test_convnext"}, "give 3 widths, not 4, or leave them out"),
         ({"output_stride": 4}, "has 4 features from stride 4 on, so that the decoder has 3 stages; give 3 widths"),
         (
             {"encoder": "test_convnext", "decoder_widths": [16] * 3, "output_stride": 2},

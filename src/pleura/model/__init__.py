@@ -6,20 +6,30 @@ With `every_output=True` it returns `Outputs`: the logits, and those of the pres
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from pleura.config import parse_model
-from pleura.errors import InputError
+from pleura.errors import ConfigError, InputError
 from pleura.model.albunet import AlbuNet
 from pleura.model.decoder import Outputs
-from pleura.model.encoders import Encoder
+from pleura.model.encoders import Encoder, list_encoders
 from pleura.model.unet import UNet
 from pleura.settings import ModelConfig
 
-__all__ = ["ARCHITECTURES", "Outputs", "build_model", "check_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "NetInput",
+    "Outputs",
+    "build_model",
+    "check_model",
+    "list_encoders",
+    "preprocessing_of",
+]
 
 ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], nn.Module]] = {"unet": UNet, "albunet": AlbuNet}
 
@@ -35,13 +45,68 @@ def check_model(config: ModelConfig, begins: bool = False) -> None:
     build_model(config if downloads else config.model_copy(update={"pretrained": False}))
 
 
-def build_model(config: ModelConfig | Mapping[str, Any]) -> nn.Module:
-    """Build a net of `config`; call it with (N, in_channels, H, W) float32, it returns (N, classes, H, W) logits.
+def build_model(config: ModelConfig | Mapping[str, Any] | str | None = None, **settings: Any) -> nn.Module:
+    """Build a net; call it with (N, in_channels, H, W) float32, it returns (N, classes, H, W) logits.
 
+    config: an encoder's or an architecture's name, or a mapping with the keys of `ModelConfig`; each of them may be
+    given as a keyword argument too, and then counts. `build_model("resnet34", pretrained=False, classes=2)`.
     Any H and W will do: sizes that do not fit the stride are padded and cropped inside.
     Raises: ConfigError for settings that do not fit, InputError if pretrained weights cannot be had.
     """
-    if not isinstance(config, ModelConfig):
-        config = parse_model(config)
+    config = _config(config, settings)
     encoder = Encoder(config.encoder, config.in_channels, config.pretrained)
     return ARCHITECTURES[config.architecture](encoder, config)
+
+
+def _config(config: ModelConfig | Mapping[str, Any] | str | None, settings: Mapping[str, Any]) -> ModelConfig:
+    if isinstance(config, ModelConfig) and not settings:
+        return config
+    if isinstance(config, ModelConfig):
+        given: dict[Any, Any] = config.model_dump(mode="json")
+    elif isinstance(config, str):
+        given = {"architecture" if config in ARCHITECTURES else "encoder": config}
+        if twice := given.keys() & settings.keys():
+            raise ConfigError(f"model.{twice.pop()} is given twice, as {config!r} and by its name; give it once")
+    elif isinstance(config, Mapping) or config is None:
+        given = dict(config or {})
+    else:
+        raise ConfigError(
+            f"model: a net is named by its encoder, such as 'resnet34', or by a mapping of settings, "
+            f"not by {type(config).__name__}"
+        )
+    if no_names := [key for key in given if not isinstance(key, str)]:
+        raise ConfigError(f"model: the keys of a mapping of settings are names, not {no_names[0]!r:.40}")
+    return parse_model({**given, **settings})
+
+
+@dataclass(frozen=True)
+class NetInput:
+    """What a net expects: `(image - mean) / std`, of an image in [0, 1], in `in_channels` equal channels."""
+
+    mean: float
+    std: float
+    in_channels: int
+    input_scaling: Literal["encoder", "none"]
+    """`encoder`: mean and std are those of the encoder's weights; `none`: 0 and 1."""
+    stride: int
+    """Sides that are multiples of it are not padded inside."""
+
+
+def preprocessing_of(net: nn.Module | ModelConfig | Mapping[str, Any] | str, **settings: Any) -> NetInput:
+    """What a net of `build_model` expects, or the one that the same arguments would build; nothing is downloaded.
+
+    A `Predictor` does this itself, and a checkpoint's header carries it.
+    Raises: ConfigError for settings that do not fit, or a net that `build_model` has not built.
+    """
+    if not isinstance(net, nn.Module):
+        config = _config(net, settings)
+        with torch.device("meta"):
+            return preprocessing_of(build_model(config.model_copy(update={"pretrained": False})))
+    # Whatever the net is wrapped in (an average, several devices), it is one of its modules.
+    built = next((module for module in net.modules() if isinstance(module, UNet | AlbuNet)), None)
+    if built is None or settings:
+        what = f"{type(net).__name__} is none of its nets" if built is None else "the net is built already"
+        raise ConfigError(f"pleura.preprocessing_of takes what pleura.build_model does or returns; {what}")
+    scaled = built.config.input_scaling == "encoder"
+    mean, std = (built.encoder.mean, built.encoder.std) if scaled else (0.0, 1.0)
+    return NetInput(mean, std, built.config.in_channels, built.config.input_scaling, built.stride)

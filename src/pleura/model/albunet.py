@@ -37,7 +37,7 @@ class AlbuNet(nn.Module):
 
     def __init__(self, encoder: Encoder, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.config = encoder, config
         encoder.net.maxpool = nn.MaxPool2d(2)  # TernausNet's, in place of ResNet's 3 x 3
         # The published net carries ResNet34's ImageNet classifier along, unused; it is kept, frozen, so that
         # published state dicts load whole and the parameter count is the published one.

@@ -27,6 +27,17 @@ from pleura.model.weights import fold_to_one_channel, not_finite, read_weights
 OWN = {"mobilenetv2_100": MobileNetV2}
 """timm's name -> our own net with its keys and arithmetic. Only timm downloads weights."""
 
+_MODULES = (
+    "byoanet byobnet convnext cpubone csatv2 cspnet cspnext davit densenet dla dpn edgenext efficientnet "
+    "efficientvim efficientvit_mit fasternet fastvit focalnet ghostnet hardcorenas hgnet hieradet_sam2 hrnet "
+    "iformer inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 lowformer mambaout metaformer "
+    "mobilenetv3 mobilenetv5 mobilevit nasnet nextvit nfnet pnasnet pvt_v2 rdnet regnet repghost repvit res2net "
+    "resnest resnet resnetv2 rexnet selecsls senet shvit sknet starnet swin_transformer swin_transformer_v2 "
+    "tiny_vit tresnet vgg vovnet xception xception_aligned"
+)
+PYRAMID_MODULES = tuple(_MODULES.split())
+"""timm's modules whose nets have features that halve, as far as they take images of any size."""
+
 
 @cache
 def import_timm() -> Any:
@@ -108,29 +119,52 @@ class Encoder(nn.Module):
         return list(self.net.parameters())[: ends + 1]
 
 
+def list_encoders(pattern: str = "*") -> list[str]:
+    """Names of the encoders that `build_model` takes, in order; `*` and `?` in the pattern, such as `resnet*`.
+
+    Of timm, as it is installed: the nets of the modules whose features halve. Needs a second, and no network.
+    """
+    models = import_timm().models
+    every = {name for module in PYRAMID_MODULES for name in models.list_models(pattern, module=module)}
+    return sorted(name for name in every if _is_swin(name) or not _is_of_one_size(name))
+
+
 def _of_timm(name: str, in_channels: int, download: bool) -> _Pyramid:
     models = import_timm().models
     if not models.is_model(name):
         known = models.list_models()
         close = [each for each in known if name.split("_")[0] in each][:5] or get_close_matches(name, known, n=5)
-        meant = f"did you mean one of: {', '.join(close)}?" if close else "see timm.list_models()"
+        meant = f"did you mean one of: {', '.join(close)}?" if close else "see pleura.list_encoders()"
         raise ConfigError(f"model.encoder: timm has no net {name!r}; {meant}")
     net = _create(name, in_channels, download)
     channels, reductions = list(net.feature_info.channels()), list(net.feature_info.reduction())
     if any(deep != 2 * shallow for shallow, deep in pairwise(reductions)):
         raise ConfigError(f"model.encoder: {name} halves its features by {reductions}, a U-Net needs 2 each")
     settings: dict[str, Any] = net.pretrained_cfg
-    if settings.get("fixed_input_size"):
+    if settings.get("fixed_input_size") and not _is_swin(name):
         raise ConfigError(f"model.encoder: {name} takes images of one size only; choose another")
     channels_last = str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC")
     layers = list(net.feature_info.module_name())
     return _Pyramid(net, channels, reductions, layers, settings["mean"], settings["std"], channels_last)
 
 
+def _is_of_one_size(name: str) -> bool:
+    settings = import_timm().models.get_pretrained_cfg(name)
+    return settings is not None and bool(settings.fixed_input_size)
+
+
+def _is_swin(name: str) -> bool:
+    """Whether timm's net has windows that slide over images of any size, though its weights are of one."""
+    return name.startswith(("swin_", "swinv2_")) and not name.startswith("swinv2_cr_")
+
+
 def _create(name: str, in_channels: int, download: bool) -> Any:
+    options = {"strict_img_size": False} if _is_swin(name) else {}
     try:
         with offline_unless_reachable() if download else nullcontext():
-            return import_timm().create_model(name, features_only=True, in_chans=in_channels, pretrained=download)
+            return import_timm().create_model(
+                name, features_only=True, in_chans=in_channels, pretrained=download, **options
+            )
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"model.encoder: {name} has no feature pyramid in timm ({error}); choose another") from error
     except (OSError, RuntimeError) as error:

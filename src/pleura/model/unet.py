@@ -1,4 +1,6 @@
-"""U-Net over any encoder with features at strides 2, 4, 8, 16, 32 (or fewer), as in the notebook and the 1st place.
+"""U-Net over any encoder whose features halve, as in the notebook and the 1st place.
+
+Strides are 2 to 32 in most, 4 to 32 in ConvNeXt and PVT, 1 to 32 in VGG.
 
 Sources: Ronneberger et al. 2015 (arXiv 1505.04597); https://github.com/sneddy/pneumothorax-segmentation (the decoder).
 """
@@ -12,6 +14,9 @@ from pleura.errors import ConfigError
 from pleura.model.decoder import DecoderStage, Outputs, PresenceHead, last_upsample
 from pleura.model.encoders import Encoder, padded
 from pleura.settings import ModelConfig
+
+WIDTHS, DEEP_WIDTH = {1: 32, 2: 64, 4: 128}, 256
+"""Channels of a decoder stage by its stride where no `decoder_widths` are given; checkpoints rely on them."""
 
 
 class UNet(nn.Module):
@@ -27,12 +32,16 @@ class UNet(nn.Module):
         super().__init__()
         first = _first_feature(encoder, config.output_stride)
         skips = encoder.channels[first:-1][::-1]
+        self.config = config
+        strides = encoder.reductions[first:-1][::-1]
         widths = config.decoder_widths
+        if widths is None:
+            widths = [WIDTHS.get(stride, DEEP_WIDTH) for stride in strides]
         if len(widths) != len(skips):
             from_stride = f" from stride {config.output_stride} on" if config.output_stride > 1 else ""
             raise ConfigError(
                 f"model.decoder_widths: {encoder.name} has {len(skips) + 1} features{from_stride}, so that the decoder "
-                f"has {len(skips)} stages; give {len(skips)} widths, not {len(widths)}"
+                f"has {len(skips)} stages; give {len(skips)} widths, not {len(widths)}, or leave them out"
             )
         self.stride, self.first = encoder.reductions[-1], first
         self.encoder = encoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,20 +15,21 @@ class ModelConfig(Strict):
     architecture: Literal["unet", "albunet"] = "unet"
     """`unet`: any timm encoder with a U-Net decoder. `albunet`: ResNet34 with the TernausNet decoder."""
     encoder: str = "densenet121"
-    """A timm net with pyramid features. `albunet` takes resnet34 alone."""
+    """A timm net with pyramid features. `albunet` takes resnet34 alone, and by default."""
     pretrained: bool | str = True
     """true: ImageNet weights by timm's own download; false: random; a path: a local file with timm's key names."""
     in_channels: Literal[1, 3] = 1
     """1 folds a three-channel stem into one, with equal outputs on grey images."""
     classes: Annotated[int, Field(ge=1)] = 1
     """Output channels, each with a sigmoid of its own."""
-    decoder_widths: list[Annotated[int, Field(ge=1)]] = Field(default=[256, 256, 128, 64])
-    """Channels of each decoder stage of a `unet`, low to high resolution; the notebook's by default."""
+    decoder_widths: list[Annotated[int, Field(ge=1)]] | None = None
+    """Channels of each decoder stage of a `unet`, low to high resolution. null: by the stride of each stage, 256 from
+    8 on, 128 at 4, 64 at 2, 32 at 1; with five features at strides 2 to 32 the notebook's 256, 256, 128, 64."""
     last_width: Annotated[int, Field(ge=1)] = 64
     """Channels at full resolution, before the 1 x 1 convolution of a `unet`; unused where output_stride is above 1."""
     output_stride: Literal[1, 2, 4, 8] = 1
     """A `unet` decodes to 1 / output_stride of the image's side and enlarges its logits linearly from there; above 1,
-    decoder_widths has no widths for the finer stages. Full resolution costs most of a light net's time."""
+    decoder_widths, if any, has none for the finer stages. Full resolution costs most of a light net's time."""
     normalisation: Literal["none", "batch", "group"] = "none"
     """What follows each decoder convolution of a `unet`; the winner's nets have nothing."""
     bottleneck: Literal["plain", "scse"] = "plain"
@@ -45,6 +46,13 @@ class ModelConfig(Strict):
     """A further 1 x 1 convolution on each decoder stage of a `unet`, for the loss alone (see loss.deep)."""
     input_scaling: Literal["encoder", "none"] = "encoder"
     """`encoder`: as the encoder's ImageNet weights expect; `none`: [0, 1], as the winner's AlbuNet and seunet."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _albunet_brings_its_encoder(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("architecture") == "albunet":
+            return {"encoder": "resnet34", **given}
+        return given
 
     @model_validator(mode="after")
     def _albunet_is_resnet34(self) -> ModelConfig:

@@ -27,7 +27,7 @@ from pleura.learn.optimizers import Freezer
 from pleura.learn.processes import machine, synchronise_batchnorm
 from pleura.learn.run import Progress
 from pleura.learn.seen import STARTED, SeenCases, among, case_key
-from pleura.model import build_model
+from pleura.model import build_model, preprocessing_of
 from pleura.model.encoders import Encoder
 from pleura.model.inference import Preprocessing, normalise
 from pleura.model.resize import REDUCTION, mask_shares, resize_images
@@ -69,8 +69,8 @@ class Learner:
         """Hashes of the weights that `start_from` has taken up, and of those that they had started from."""
         self.taught: dict[str, Any] = {}
         """Of all teachers so far: `weights_sha256`, and whether each `tells_what_it_has_seen`; empty: none so far."""
-        scaled = recipe.model.input_scaling == "encoder"
-        self.mean, self.std = (encoder.mean, encoder.std) if scaled else (0.0, 1.0)
+        expected = preprocessing_of(net)
+        self.mean, self.std = expected.mean, expected.std
         self._teachers: dict[str, Teacher] = {}
         self.labels = {
             stage.name: Labels(stage, dataset, self.train_positions, self._teacher) for stage in recipe.stages
