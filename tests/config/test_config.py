@@ -174,7 +174,7 @@ def test_a_setting_in_the_wrong_place_is_not_answered_with_itself(tmp_path: Path
         ({"pretrained": 3}, "pretrained: input should be a valid boolean"),
         ({"decoder_widths": [8, 0]}, "decoder_widths.1: input should be greater than or equal to 1"),
         ({"architecture": "fpn"}, "architecture: input should be 'unet' or 'albunet'"),
-        ({"architecture": "albunet"}, "albunet is built on resnet34, not on densenet121"),
+        ({"architecture": "albunet", "encoder": "densenet121"}, "albunet is built on resnet34, not on densenet121"),
     ],
 )
 def test_a_wrong_net_is_refused(settings_of_net: dict[str, Any], phrase: str):
