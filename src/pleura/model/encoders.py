@@ -28,15 +28,14 @@ OWN = {"mobilenetv2_100": MobileNetV2}
 """timm's name -> our own net with its keys and arithmetic. Only timm downloads weights."""
 
 _MODULES = (
-    "byoanet byobnet convnext cpubone csatv2 cspnet cspnext davit densenet dla dpn edgenext efficientnet "
-    "efficientvim efficientvit_mit fasternet fastvit focalnet ghostnet hardcorenas hgnet hieradet_sam2 hrnet "
-    "iformer inception_next inception_resnet_v2 inception_v3 inception_v4 lcnetv2 lowformer mambaout metaformer "
-    "mobilenetv3 mobilenetv5 mobilevit nasnet nextvit nfnet pnasnet pvt_v2 rdnet regnet repghost repvit res2net "
-    "resnest resnet resnetv2 rexnet selecsls senet shvit sknet starnet swin_transformer swin_transformer_v2 "
-    "tiny_vit tresnet vgg vovnet xception xception_aligned"
+    "byobnet convnext cpubone cspnet cspnext davit densenet dla dpn edgenext efficientnet efficientvim "
+    "efficientvit_mit fasternet fastvit focalnet ghostnet hardcorenas hgnet hieradet_sam2 hrnet iformer "
+    "inception_next lcnetv2 lowformer mambaout metaformer mobilenetv3 mobilenetv5 mobilevit nextvit nfnet pvt_v2 "
+    "rdnet regnet repghost repvit res2net resnest resnet resnetv2 rexnet selecsls senet shvit sknet starnet "
+    "swin_transformer swin_transformer_v2 tiny_vit tresnet vgg vovnet xception xception_aligned"
 )
 PYRAMID_MODULES = tuple(_MODULES.split())
-"""timm's modules whose nets have features that halve, as far as they take images of any size."""
+"""timm's modules whose nets have features that halve at any size; Inception's and NASNet's crop between them."""
 
 
 @cache
