@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
+import torch
+from PIL import Image
 
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.measure.side import side_of
 from pleura.measure.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.predict import Predictor
+
+
+def write_dicom(path, image):
+    """A DICOM file of 8 bits without a window, which a PNG made from it equals."""
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3.4"
+    dataset.Rows, dataset.Columns = image.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.PixelData = image.tobytes()
+    dataset.save_as(path, enforce_file_format=True)
 
 
 @pytest.fixture
@@ -35,7 +53,7 @@ def test_probabilities_come_back_where_their_pixels_were(checkpoint):
 def test_weights_that_are_not_finite_are_refused_not_called_healthy(checkpoint):
     damaged = {key: tensor * float("nan") for key, tensor in checkpoint.weights.items()}
     with pytest.raises(CheckpointError, match="not finite"):
-        Predictor([replace(checkpoint, weights=damaged)]).predict(np.zeros((64, 64), dtype=np.uint8))
+        Predictor([replace(checkpoint, weights=damaged)]).predict(np.eye(64, dtype=np.uint8))
 
 
 def test_one_fold_that_finds_nothing_does_not_silence_the_others(checkpoint):
@@ -52,11 +70,81 @@ def test_folds_of_different_preparation_do_not_mix(checkpoint):
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2.0), np.full((4, 4), np.nan), np.zeros((0, 4), np.uint8)],
+    [np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2.0), np.full((4, 4), np.nan), np.zeros((0, 4), np.uint8), None, 7],
 )
 def test_an_array_that_is_no_image_is_refused(checkpoint, image):
     with pytest.raises(InputError):
         Predictor([checkpoint]).predict(image)
+
+
+def test_the_same_pixels_are_the_same_prediction_whatever_they_come_as(checkpoint, tmp_path):
+    predictor = Predictor([checkpoint])
+    image = np.random.default_rng(0).integers(0, 256, (70, 61), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    write_dicom(tmp_path / "a.dcm", image)
+    ways = {
+        "file": str(tmp_path / "a.png"),
+        "path": tmp_path / "a.dcm",
+        "array": image,
+        "array of floats": image / 255,
+        "colour": np.stack([image] * 3, axis=-1),
+        "picture": Image.open(tmp_path / "a.png"),
+        "Dataset": pydicom.dcmread(tmp_path / "a.dcm"),
+        "bytes": (tmp_path / "a.dcm").read_bytes(),
+        "BytesIO": io.BytesIO((tmp_path / "a.png").read_bytes()),
+        "tensor": torch.from_numpy(image)[None],
+        "tensor of floats": torch.from_numpy(image) / 255,
+    }
+    first, *others = map(predictor.predict, ways.values())
+    for one in others:
+        np.testing.assert_array_equal(one.probabilities, first.probabilities)
+        assert one.score == first.score
+    many = list(predictor.predict_many(ways.values(), batch_size=3))
+    assert len(many) == len(ways)
+    for one in many:  # a batch of another size rounds in another way
+        np.testing.assert_allclose(one.probabilities, first.probabilities, atol=1e-6)
+
+
+def test_many_are_streamed_and_no_more_than_a_batch_is_read_ahead(checkpoint):
+    predictor, read = Predictor([checkpoint]), []
+
+    def images():
+        for number in range(7):
+            read.append(number)
+            yield np.eye(64 + number, dtype=np.uint8)
+
+    stream = predictor.predict_many(images(), batch_size=2)
+    assert read == []
+    shapes = []
+    for number, prediction in enumerate(stream):
+        shapes.append(prediction.predicted_mask.shape[0])
+        assert len(read) <= number + 2
+    assert shapes == list(range(64, 71))
+    assert list(predictor.predict_many([])) == []
+
+
+def test_those_before_a_bad_one_are_given_back(checkpoint):
+    stream = Predictor([checkpoint]).predict_many([np.eye(64), np.eye(65), "nowhere.png", np.eye(66)])
+    assert [next(stream).predicted_mask.shape[0] for _ in range(2)] == [64, 65]
+    with pytest.raises(InputError, match=r"nowhere\.png"):
+        next(stream)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "4", None])
+def test_a_batch_has_a_size(checkpoint, batch_size):
+    with pytest.raises(InputError, match="batch_size is a whole number from 1 on"):
+        Predictor([checkpoint]).predict_many([np.eye(64)], batch_size)
+
+
+def test_a_single_one_is_refused_at_once(checkpoint):
+    with pytest.raises(InputError, match="not one str"):
+        Predictor([checkpoint]).predict_many("a.png")
+
+
+def test_a_predictor_is_told_in_a_line(checkpoint):
+    told = repr(Predictor([checkpoint, checkpoint], device="cpu"))
+    net = checkpoint.model
+    assert told == f"Predictor(2 checkpoints, unet {net.encoder}, 64 px, tta='none', cpu)"
 
 
 def test_an_unknown_tta_is_refused(checkpoint):

@@ -44,13 +44,14 @@ if TYPE_CHECKING:
     from pleura.learn import losses
     from pleura.measure import metrics
     from pleura.model import build_model, list_encoders, preprocessing_of
-    from pleura.predict import Prediction, Predictor
+    from pleura.predict import Predictor
+    from pleura.prediction import Prediction
 
     load = Predictor.load
 
 _MODULES = {"rle": "pleura.data.rle", "metrics": "pleura.measure.metrics", "losses": "pleura.learn.losses"}
 _HOMES = {
-    "Prediction": "pleura.predict",
+    "Prediction": "pleura.prediction",
     "Predictor": "pleura.predict",
     "build_model": "pleura.model",
     "list_encoders": "pleura.model",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pleura.data.radiograph import SquareGeometry, geometry_of, read_radiograph
+from pleura.data.given import each_of, radiograph_of
+from pleura.data.radiograph import SquareGeometry, geometry_of
 from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError, PleuraError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, net_of
@@ -23,35 +25,10 @@ from pleura.measure.side import side_of
 from pleura.measure.triplet import SCORED_SHARE, Triplet
 from pleura.model.device import pick_device
 from pleura.model.inference import infer
+from pleura.prediction import Prediction
 from pleura.shipped import DEFAULT, model_path
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model finds on one radiograph, on the radiograph's own grid."""
-
-    image_id: str
-    radiograph: Radiograph
-    probabilities: NDArray[np.float32]
-    """(rows, columns) in [0, 1]."""
-    predicted_mask: NDArray[np.uint8]
-    """(rows, columns) in {0, 1}: the probabilities after the triplet."""
-    is_positive: bool
-    score: float
-    """In [0, 1]: mean probability of the highest 0.1 % of pixels. Orders images; not a probability of disease."""
-    probability: float | None
-    """Of a pneumothorax on the image, in [0, 1], from the score by the model's calibration; None if it has none."""
-    ruled_out: bool | None
-    """Whether the score is below the model's threshold of few misses; None if it has none. The mask may still find
-    something: the two rules are for different questions."""
-    area_px: int
-    area_mm2: float | None
-    """None where the spacing is not known."""
-    side: str | None
-    """`R` or `L` of the patient, `B` for both, None where nothing is found. Assumes the usual display, the patient's
-    right at the left of the image."""
 
 
 @dataclass(frozen=True)
@@ -216,14 +193,45 @@ class Predictor:
             raise CheckpointError("the model gives probabilities that are not finite: its weights are damaged")
         return mean
 
-    def predict(self, image: Path | str | NDArray[np.generic]) -> Prediction:
-        """Find pneumothorax on a DICOM, PNG or JPEG file, or on an array.
+    def predict(self, image: Any) -> Prediction:
+        """Find pneumothorax on one radiograph.
 
-        array: (rows, columns); uint8 in 0..255, or float in [0, 1], bright = dense (MONOCHROME2).
-        Raises: InputError if it cannot be read or is no such array.
+        image: a path; the bytes of a DICOM, PNG or JPEG file, or a binary file; a pydicom Dataset; a PIL image; a numpy
+        array or a torch tensor, (rows, columns) with one or three equal channels, uint8, uint16 or float in [0, 1],
+        bright = dense (MONOCHROME2; invert a MONOCHROME1 array first). See `data.given`.
+        Raises: InputError if it cannot be read, or is something else.
         """
-        radiograph = _of_array(image) if isinstance(image, np.ndarray) else read_radiograph(image)
-        return self.predict_radiographs([radiograph])[0]
+        return self.predict_radiographs([radiograph_of(image)])[0]
+
+    def predict_many(self, images: Iterable[Any], batch_size: int = 4) -> Iterator[Prediction]:
+        """Find pneumothorax on radiographs as `predict` takes them, one after the other, in their order.
+
+        images: a list or any iterator; no more than batch_size of them are in memory. Raises: InputError for what is
+        none, at once; for one that cannot be read, when its turn comes and those before it were given back.
+        """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size is a whole number from 1 on, not {batch_size!r:.40}")
+        return self._stream(each_of(images), batch_size)
+
+    def _stream(self, images: Iterator[object], batch_size: int) -> Iterator[Prediction]:
+        refusal = None
+        while refusal is None:
+            batch: list[Radiograph] = []
+            try:
+                batch.extend(map(radiograph_of, islice(images, batch_size)))
+            except InputError as error:
+                refusal = error
+            if batch:
+                yield from self.predict_radiographs(batch)
+            elif refusal is None:
+                return
+        raise refusal
+
+    def __repr__(self) -> str:
+        nets = dict.fromkeys(f"{one.model.architecture} {one.model.encoder}" for one in self.checkpoints)
+        sizes = ", ".join(map(str, sorted({preprocessing.size_px for preprocessing in self.preprocessings})))
+        count = f"{len(self.checkpoints)} checkpoints, " if len(self.checkpoints) > 1 else ""
+        return f"Predictor({count}{', '.join(nets)}, {sizes} px, tta={self.tta!r}, {self.device})"
 
     def calibrated(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pixel probabilities by the model's temperature, of any shape; as they are if it has no calibration."""
@@ -264,15 +272,6 @@ def image_score(probabilities: NDArray[np.float32]) -> float:
     """Mean of the highest 0.1 % of an image's probabilities, (H, W) in [0, 1] -> [0, 1]."""
     wanted = max(1, round(probabilities.size * SCORED_SHARE))
     return float(np.partition(probabilities.reshape(-1), -wanted)[-wanted:].mean())
-
-
-def _of_array(image: NDArray[np.generic]) -> Radiograph:
-    if image.ndim != 2 or 0 in image.shape:
-        raise InputError(f"an image is an array of (rows, columns), this one has the shape {image.shape}")
-    values = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-        raise InputError("an image is uint8, or float within [0, 1]; scale it first")
-    return Radiograph(image=values, image_id="array")
 
 
 def _flips(tta: object) -> bool:

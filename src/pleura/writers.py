@@ -19,8 +19,7 @@ from pleura.data.radiograph import SquareGeometry
 from pleura.errors import OutputError
 from pleura.files import write_atomically
 from pleura.measure.calibration import at_prevalence
-from pleura.measure.overlay import overlay
-from pleura.predict import Prediction
+from pleura.prediction import Prediction
 
 MASKS, OVERLAYS = "masks", "overlays"
 COLUMNS = (
@@ -90,8 +89,7 @@ def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> None
         if "mask" in write:
             _write_png(file_of(out / MASKS, name), Image.fromarray(mask * 255))
         if "overlay" in write:
-            picture = overlay(prediction.radiograph.image, mask, caption=caption(prediction))
-            _write_png(file_of(out / OVERLAYS, name), picture)
+            _write_png(file_of(out / OVERLAYS, name), prediction.overlay())
     except OutputError:
         remove_files(out, name)
         raise
@@ -134,21 +132,6 @@ def on_siim_grid(prediction: Prediction) -> Any:
     if rows != columns or rows == rle.SIIM_SIDE_PX:
         return prediction.predicted_mask
     return SquareGeometry(rows, columns, rle.SIIM_SIDE_PX).mask_to_square(prediction.predicted_mask)
-
-
-def caption(prediction: Prediction) -> str:
-    """The result in words, with what speaks against it."""
-    return "; ".join((_found(prediction), *prediction.radiograph.notes))
-
-
-def _found(prediction: Prediction) -> str:
-    if not prediction.is_positive:
-        return f"no pneumothorax found, score {prediction.score:.2f}"
-    side = {"R": "right", "L": "left", "B": "both sides"}[str(prediction.side)]
-    area = f"{prediction.area_px} px"
-    if prediction.area_mm2 is not None:
-        area = f"{prediction.area_mm2 / 100:.1f} sq cm at the detector"  # which magnifies the chest before it
-    return f"pneumothorax, {side}, {area}, score {prediction.score:.2f}"
 
 
 def _write_png(path: Path, picture: Image.Image) -> None:

@@ -38,6 +38,7 @@ ORDER = (
     ("settings", "progress", "shipped", "files"),
     ("config",),
     NOUNS,
+    ("prediction",),
     ("predict",),
     ("training", "doubts"),
     ("prepare", "train", "migrate", "writers"),
@@ -73,6 +74,7 @@ HOMES = {
     "accelerate": {"training/devices.py", "training/learner.py", "training/validate.py"},
     "pydicom": {
         *("dicom/decode.py", "dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/lut.py", "dicom/parse.py"),
+        "dicom/memory.py",
         "dicom/seg.py",
         "data/phantom_dicom.py",
     },

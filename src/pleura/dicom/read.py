@@ -50,6 +50,10 @@ class Radiograph:
     pixel_aspect: float = 1.0
     stored_shape: tuple[int, int] | None = None
 
+    def __repr__(self) -> str:
+        rows, columns = self.image.shape
+        return f"Radiograph({self.image_id!r:.80}, {rows} x {columns})"  # no pixels, and nothing of a patient
+
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns) of the file's own grid, on which its masks are."""

@@ -1,0 +1,134 @@
+"""What a model finds on one radiograph, and what one does with it: draw it, save it, hand it on as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pleura.data import rle
+from pleura.dicom.read import Radiograph
+from pleura.errors import OutputError
+from pleura.files import write_atomically
+from pleura.measure.overlay import overlay
+
+SIDES = {"R": "right", "L": "left", "B": "both sides"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """What a model finds on one radiograph, on the radiograph's own grid."""
+
+    image_id: str
+    radiograph: Radiograph
+    probabilities: NDArray[np.float32]
+    """(rows, columns) in [0, 1]."""
+    predicted_mask: NDArray[np.uint8]
+    """(rows, columns) in {0, 1}: the probabilities after the triplet."""
+    is_positive: bool
+    score: float
+    """In [0, 1]: mean probability of the highest 0.1 % of pixels. Orders images; not a probability of disease."""
+    probability: float | None
+    """Of a pneumothorax on the image, in [0, 1], from the score by the model's calibration; None if it has none."""
+    ruled_out: bool | None
+    """Whether the score is below the model's threshold of few misses; None if it has none. The mask may still find
+    something: the two rules are for different questions."""
+    area_px: int
+    area_mm2: float | None
+    """None where the spacing is not known."""
+    side: str | None
+    """`R` or `L` of the patient, `B` for both, None where nothing is found. Assumes the usual display, the patient's
+    right at the left of the image."""
+
+    def __repr__(self) -> str:
+        rows, columns = self.predicted_mask.shape
+        return f"Prediction({self.image_id!r:.80}, {rows} x {columns}, {self.found()})"
+
+    def found(self) -> str:
+        """What was found, in words."""
+        if not self.is_positive:
+            return f"no pneumothorax found, score {self.score:.2f}"
+        area = f"{self.area_px} px"
+        if self.area_mm2 is not None:
+            area = f"{self.area_mm2 / 100:.1f} sq cm at the detector"  # which magnifies the chest before it
+        return f"pneumothorax, {SIDES[str(self.side)]}, {area}, score {self.score:.2f}"
+
+    def overlay(self, longest_px: int = 1024) -> Image.Image:
+        """The radiograph with what was found in red; below it the result in words, with what speaks against it.
+
+        Returns an RGB picture, at most `longest_px` on the longer side.
+        """
+        caption = "; ".join((self.found(), *self.radiograph.notes))
+        return overlay(self.radiograph.image, self.predicted_mask, caption=caption, longest_px=longest_px)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON has it: numbers, text and None; `mask_rle` is on `rows` x `columns`."""
+        rows, columns = self.predicted_mask.shape
+        known = self.radiograph
+        return {
+            "image_id": self.image_id,
+            "is_positive": bool(self.is_positive),
+            "score": float(self.score),
+            "probability": None if self.probability is None else float(self.probability),
+            "ruled_out": None if self.ruled_out is None else bool(self.ruled_out),
+            "area_px": int(self.area_px),
+            "area_mm2": None if self.area_mm2 is None else float(self.area_mm2),
+            "side": self.side,
+            "rows": int(rows),
+            "columns": int(columns),
+            "mask_rle": rle.encode(self.predicted_mask),
+            "sop_instance_uid": known.sop_instance_uid,
+            "series_instance_uid": known.series_instance_uid,
+            "study_instance_uid": known.study_instance_uid,
+            "notes": list(known.notes),
+        }
+
+    def save(self, path: Path | str) -> Path:
+        """Write one file, whole or not at all; its suffix says what: see `SAVES`. Returns its path.
+
+        Raises: OutputError for another suffix, or where it cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in SAVES:
+            kinds = ", ".join(f"{suffix} ({what})" for suffix, (what, _) in SAVES.items())
+            raise OutputError(f"cannot write {path}: name a file that ends in {kinds}")
+        write_atomically(path, SAVES[path.suffix.lower()][1](self))
+        return path
+
+
+def _png(prediction: Prediction) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(prediction.predicted_mask * np.uint8(255)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _npy(prediction: Prediction) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, prediction.probabilities)
+    return buffer.getvalue()
+
+
+def _json(prediction: Prediction) -> bytes:
+    return (json.dumps(prediction.to_dict(), indent=1, allow_nan=False) + "\n").encode("utf-8", "surrogateescape")
+
+
+def _jpeg(prediction: Prediction) -> bytes:
+    buffer = io.BytesIO()
+    prediction.overlay().save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+SAVES: dict[str, tuple[str, Callable[[Prediction], bytes]]] = {
+    ".png": ("the mask, 0 and 255", _png),
+    ".npy": ("the probabilities", _npy),
+    ".json": ("to_dict", _json),
+    ".jpg": ("the overlay", _jpeg),
+}
+"""Suffix -> what `Prediction.save` writes, and how."""
