@@ -132,7 +132,7 @@ def test_a_dataset_without_the_column_is_what_it_was(dataset: Path, tmp_path: Pa
 
 
 def test_another_role_is_a_damaged_dataset(dataset: Path, tmp_path: Path):
-    with pytest.raises(InputError, match="has the role 'never'; there is always-train, or nothing"):
+    with pytest.raises(InputError, match="role is 'never', and has to be always-train, or empty"):
         rewritten(dataset, tmp_path / "other", lambda _, row: {**row, "role": "never"})
 
 

@@ -69,9 +69,7 @@ def _fields(given: Mapping[str, str], columns: Sequence[str], size_px: int) -> d
     except RLEError as error:
         raise ValueError(f"the mask of {_shown(given['image_id'])}: {error}") from error
     if fields["fold"] == NO_FOLD and fields["role"] != ALWAYS_TRAIN:
-        raise ValueError(
-            f"fold is {NO_FOLD}, not a whole number from 0 on: that is for the role {ALWAYS_TRAIN}"
-        )
+        raise ValueError(f"fold is {NO_FOLD}, not a whole number from 0 on: that is for the role {ALWAYS_TRAIN}")
     if is_empty == fields["has_pneumothorax"]:
         mask = "its mask_rle is empty" if is_empty else "it has a mask_rle"
         raise ValueError(f"has_pneumothorax is {given['has_pneumothorax']}, and {mask}")
