@@ -367,6 +367,58 @@ def test_stages_of_files_with_one_name_get_names_of_their_own(tmp_path: Path) ->
     assert [stage.name for stage in load_recipe(tmp_path / "recipe.yaml").stages] == ["my_config", "my_config-2"]
 
 
+def stages_and_order(tmp_path: Path, files: dict[str, dict[str, Any]]) -> tuple[list[str], str]:
+    paths = [written(tmp_path, document, name) for name, document in files.items()]
+    lines = import_recipe(paths, tmp_path / "recipe.yaml")
+    sources = load_recipe(tmp_path / "recipe.yaml").source.split(", training files")[0].split(", ")
+    return sources, lines[0]
+
+
+def test_files_are_ordered_by_their_numbers_and_the_second_stage_comes_last(tmp_path: Path) -> None:
+    names = ["train_config_2nd_stage", "train_config_part10", "train_config_part2", "train_config_part0"]
+    given = {f"{name}.yaml": training_file("seunet", 3 if "2nd" in name else 1) for name in names}
+    sources, line = stages_and_order(tmp_path, given)
+    assert sources == [f"train_config_{name}.yaml" for name in ("part0", "part2", "part10", "2nd_stage")]
+    assert line == f"order: {', '.join(sources)}, by the numbers in their names"
+
+
+@pytest.mark.parametrize("by", ["folder", "pipeline"])
+def test_files_are_ordered_by_the_checkpoints_that_they_start_from(tmp_path: Path, by: str) -> None:
+    given: dict[str, dict[str, Any]] = {}
+    for name, before in (("part0.yaml", "b"), ("zeta.yaml", "start"), ("alpha.yaml", "a")):
+        document = training_file("seunet", 1)
+        own = {"part0.yaml": "c", "zeta.yaml": "a", "alpha.yaml": "b"}[name]
+        if by == "folder":
+            document["CHECKPOINTS"] |= {"FULL_FOLDER": f"full-{own}", "BEST_FOLDER": own}
+            document["MODEL"]["PRETRAINED"]["CHECKPOINTS_FOLDER"] = f"{before}/"
+        else:
+            document["PIPELINE_NAME"] = own
+            document["MODEL"]["PRETRAINED"]["PIPELINE_NAME"] = before
+        given[name] = document
+    sources, line = stages_and_order(tmp_path, given)
+    assert sources == ["zeta.yaml", "alpha.yaml", "part0.yaml"]
+    assert line.endswith("by the checkpoints that they start from")
+
+
+def test_files_without_numbers_keep_their_order(tmp_path: Path) -> None:
+    given = {name: training_file("seunet", 1) for name in ("warm.yaml", "fine.yaml")}
+    assert stages_and_order(tmp_path, given) == (
+        ["warm.yaml", "fine.yaml"],
+        "order: warm.yaml, fine.yaml, as they were given",
+    )
+
+
+def test_files_that_start_from_one_another_are_refused(tmp_path: Path) -> None:
+    paths = []
+    for own, before in (("a", "b"), ("b", "a")):
+        document = training_file("seunet", 1)
+        document["CHECKPOINTS"] |= {"FULL_FOLDER": own, "BEST_FOLDER": own}
+        document["MODEL"]["PRETRAINED"]["CHECKPOINTS_FOLDER"] = before
+        paths.append(written(tmp_path, document, f"{own}.yaml"))
+    with pytest.raises(ConfigError, match=r"^a\.yaml, b\.yaml: each starts from a checkpoint of another"):
+        import_recipe(paths, tmp_path / "recipe.yaml")
+
+
 def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
     assert imported(tmp_path, put("OPTIMIZER", "ARGS", "lr", value="3e-4")).stages[0].lr == 3e-4
 

@@ -9,7 +9,7 @@ import typer
 
 
 def import_recipe(
-    files: Annotated[list[Path], typer.Argument(help="Training YAMLs of the winner's repository, in their order.")],
+    files: Annotated[list[Path], typer.Argument(help="Training YAMLs of the winner's repository, in any order.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
 ) -> None:
     """Turn another project's training files into one recipe, and tell what differs and why."""

@@ -15,22 +15,28 @@ import yaml
 from pleura.config import parse_recipe
 from pleura.errors import ConfigError, writing
 from pleura.migrate.keys import Keys
+from pleura.migrate.order import SECOND_STAGE, ordered
 from pleura.migrate.stage import Part, read_part
 
 REPOSITORY = "https://github.com/sneddy/pneumothorax-segmentation"
 
 
 def import_recipe(files: Sequence[Path], out: Path) -> list[str]:
-    """Write the recipe that `files` amount to, a stage each, in their order; the differences are its first lines.
+    """Write the recipe that `files` amount to, a stage each, in the order of training; the differences come first.
 
-    Returns: a line for each key that is not taken over as it is, `KEY: what differs and why`.
+    Returns: of several files the order, and what says so (see `order`); then a line for each key that is not taken
+    over as it is, `KEY: what differs and why`.
     Raises: ConfigError if a file cannot be read, lacks a key, or holds one that nothing here stands for; OutputError.
     """
     if not files:
         raise ConfigError("name at least one training YAML, as in train_config_part0.yaml")
+    documents = [_read_yaml(path) for path in files]
+    order, because = ordered(files, documents)
+    files = [files[position] for position in order]
     parts: list[Part] = []
-    for path in files:
-        parts.append(_read_part(path, parts))
+    for path, position in zip(files, order, strict=True):
+        name = _stage_name(path, [other.name for other in parts])
+        parts.append(read_part(Keys(documents[position], str(path)), path, name))
     for part in parts[1:]:
         _same_net(parts[0], part)
     document = _recipe(parts)
@@ -38,7 +44,8 @@ def import_recipe(files: Sequence[Path], out: Path) -> list[str]:
         parse_recipe(document, ", ".join(path.name for path in files))
     except ConfigError as error:
         raise ConfigError(f"{error}; these are pleura's names, see docs/reference.md for the files' keys") from error
-    lines = _told(parts)
+    lines = [f"order: {', '.join(path.name for path in files)}, {because}"] if len(files) > 1 else []
+    lines += _told(parts)
     text = f"# From {', '.join(path.name for path in files)}, by pleura import-recipe. What differs and why:\n"
     text += "".join(f"#   {line}\n" for line in lines)
     text += yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
@@ -49,20 +56,19 @@ def import_recipe(files: Sequence[Path], out: Path) -> list[str]:
     return lines
 
 
-def _read_part(path: Path, before: list[Part]) -> Part:
+def _read_yaml(path: Path) -> Any:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: is not plain YAML ({reason}); python tags are not run") from error
-    return read_part(Keys(document, str(path)), path, _stage_name(path, [other.name for other in before]))
 
 
 def _stage_name(path: Path, taken: list[str]) -> str:
     stem = path.stem.lower()
-    if re.search(r"(2nd|second)[_-]?stage", stem):
+    if re.search(SECOND_STAGE, stem):
         stem = "second_stage"
     elif match := re.search(r"part[_-]?(\d+)", stem):
         stem = f"part{match[1]}"
