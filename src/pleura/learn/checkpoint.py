@@ -122,7 +122,9 @@ def net_of(checkpoint: Checkpoint) -> nn.Module:
     """
     config = checkpoint.model
     largest = max((side for tensor in checkpoint.weights.values() for side in tensor.shape), default=1)
-    if widest := [width for width in (*config.decoder_widths, config.last_width, config.classes) if width > largest]:
+    if widest := [
+        width for width in (*(config.decoder_widths or ()), config.last_width, config.classes) if width > largest
+    ]:
         raise CheckpointError(  # before a net is built that no memory holds
             f"the net in the header is {widest[0]} channels wide, the widest of the weights {largest}: "
             "they belong to another architecture"
