@@ -86,7 +86,7 @@ def _refused(name: str, text: str, wanted: str) -> ValueError:
 
 
 def _named(name: str, text: str) -> str:
-    if not text.strip():
+    if not text:
         raise _refused(name, text, "the id of the image")
     return text
 
