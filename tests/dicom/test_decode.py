@@ -13,12 +13,15 @@ import gdcm
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
 from pleura.data.phantom import make_phantom
+from pleura.dicom.decode import as_stored
 from pleura.dicom.read import read_dicom
 from pleura.errors import InputError
 
@@ -167,7 +170,7 @@ def test_a_tile_part_may_leave_its_length_open(write_dicom, phantom, syntax, tai
     np.testing.assert_array_equal(levels(with_frames(path, opened)), expected)
 
 
-@pytest.mark.parametrize("syntax", LOSSLESS[:3], ids=name_of)
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=name_of)
 @pytest.mark.parametrize("has_bot", [True, False])
 def test_a_frame_in_several_fragments_is_one_frame(write_dicom, phantom, syntax, has_bot):
     path = write_dicom(phantom, syntax=syntax)
@@ -211,6 +214,56 @@ def test_bits_above_high_bit_are_no_part_of_the_image_in_any_transfer_syntax(wri
     dataset.BitsStored, dataset.HighBit = 12, 11
     dataset.save_as(path)
     np.testing.assert_allclose(read_dicom(path).image, RAMP_12 / RAMP_12.max(), atol=1e-6)
+
+
+def with_sizes(frame: bytes, sizes: int) -> bytes:
+    """Say another depth and sign in the header of a JPEG 2000, of one component."""
+    at = frame.index(b"\xff\x51") + 40
+    return frame[:at] + bytes([sizes]) + frame[at + 1 :]
+
+
+def test_signed_jpeg_2000_of_values_without_a_sign_is_as_pixel_representation_says(write_dicom):
+    # 0 of a signed range lies in its middle: shifted there, the values are those of an int16 array.
+    path = write_dicom(RAMP_12 + 0x8000, syntax=uid.JPEG2000Lossless)
+    path = with_frames(path, with_sizes(frame_of(path), 0x8F), BitsStored=12, HighBit=11)
+    np.testing.assert_allclose(read_dicom(path).image, RAMP_12 / RAMP_12.max(), atol=1e-6)
+
+
+@given(st.integers(2, 16), st.sampled_from([0, 1]), st.integers(-(2**15), 2**16 - 1), st.integers(0, 2**16 - 1))
+def test_bits_above_bits_stored_never_count_and_the_sign_is_extended(bits, signed, value, above):
+    header = Dataset()
+    header.BitsStored, header.PixelRepresentation = bits, signed
+    low = -(2 ** (bits - 1)) if signed else 0
+    right = (value - low) % 2**bits + low
+    dirty = np.array([[(right % 2**bits) | (above << bits) & 0xFFFF]], dtype=np.uint16)
+    for pixels in (dirty, dirty.view(np.int16), np.array([[right]])):
+        assert as_stored(pixels, header).item() == right
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEG2000, uid.JPEG2000Lossless], ids=name_of)
+def test_what_a_lossy_codec_overshoots_is_cut_off_and_does_not_wrap(write_dicom, syntax):
+    stored = np.where(COLUMNS < 24, 0, RAMP_12 % 256 + 3800).astype(np.uint16)
+    stored[20, 10:13] = 4100  # as an overshoot would be, in the 16 bits of the codestream
+    path = write_dicom(stored, syntax=uid.JPEG2000)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.BitsStored, dataset.HighBit, dataset.WindowCenter, dataset.WindowWidth = 12, 11, 2048, 4096
+    dataset.save_as(path)
+    np.testing.assert_allclose(read_dicom(path).image, stored.clip(max=4095) / 4095, atol=0.01)
+
+
+def test_a_small_overlay_that_was_compressed_with_loss_is_refused(write_dicom):
+    stored = RAMP_12.copy()
+    stored[20:22, 20:24] |= 0x8000
+    path = write_dicom(stored, syntax=uid.JPEG2000)
+    assert "exceed Bits Stored" in refusal(with_frames(path, frame_of(path), BitsStored=12, HighBit=11))
+
+
+def test_lossy_values_keep_their_sign_in_a_codestream_without_one(write_dicom):
+    signed = np.where(COLUMNS < 24, -1000, 1000).astype(np.int16)
+    path = write_dicom(signed.view(np.uint16), syntax=uid.JPEG2000, WindowCenter=0, WindowWidth=4096)
+    path = with_frames(path, frame_of(path), PixelRepresentation=1, BitsStored=12, HighBit=11)
+    np.testing.assert_allclose(read_dicom(path).image, (signed + 2048) / 4095, atol=0.01)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (64, 48), (3, 300)])
@@ -336,6 +389,31 @@ def test_encapsulated_pixels_under_an_uncompressed_syntax_are_named(write_dicom,
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=name_of)
+@pytest.mark.parametrize("size", [8, 64])
+def test_a_codestream_that_is_not_encapsulated_is_named(write_dicom, syntax, size):
+    noise = np.random.default_rng(0).integers(0, 256, (size, size)).astype(np.uint8)
+    frame = frame_of(write_dicom(noise, syntax=syntax))
+    path = write_dicom(noise, "bare.dcm", PixelData=frame)
+    assert "its pixels are compressed, but its transfer syntax" in refusal(path)
+    assert "its pixels are compressed, but not encapsulated" in refusal(rewrite_syntax(path, syntax))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "said", "named"),
+    [
+        (uid.JPEGBaseline8Bit, uid.RLELossless, "JPEG baseline"),
+        (uid.JPEGLSLossless, uid.RLELossless, "JPEG-LS"),
+        (uid.JPEG2000, uid.RLELossless, "JPEG 2000"),
+        (uid.RLELossless, uid.JPEGBaseline8Bit, "RLE"),
+        (uid.RLELossless, uid.JPEG2000, "RLE"),
+    ],
+)
+def test_rle_beside_another_transfer_syntax_is_named(write_dicom, syntax, said, named):
+    path = rewrite_syntax(write_dicom(RAMP_8, syntax=syntax), said)
+    assert f"its pixels are {named}, but its transfer syntax says {said.name}" in refusal(path)
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED, ids=name_of)
 def test_native_pixels_under_a_compressed_syntax_are_named(write_dicom, syntax):
     path = write_dicom(RAMP_8)
     path.write_bytes(
@@ -404,8 +482,8 @@ def test_a_second_frame_is_never_left_out_in_silence(write_dicom, syntax, table,
     path = write_dicom(RAMP_8, syntax=syntax)
     frame = frame_of(path)
     attributes: dict[str, Any] = {} if stated is None else {"NumberOfFrames": stated}
-    if table == "one fragment" and syntax != uid.RLELossless:
-        end = frame.rindex(b"\xff\xd9") + 2
+    if table == "one fragment":
+        end = len(frame) if syntax == uid.RLELossless else frame.rindex(b"\xff\xd9") + 2
         path = with_frames(path, frame[:end] + frame, has_bot=False, **attributes)
     else:
         path = with_frames(path, frame, frame, has_bot=table == "basic", **attributes)
@@ -426,3 +504,24 @@ def test_a_second_frame_is_never_left_out_in_silence(write_dicom, syntax, table,
 def test_a_second_native_frame_is_never_left_out_in_silence(write_dicom, stored, stated):
     path = write_dicom(stored, PixelData=stored.tobytes() * 2, **stated)
     assert "it holds 2 frames, although Number of Frames" in refusal(path)
+
+
+@pytest.mark.parametrize("has_bot", [True, False])
+@pytest.mark.parametrize("fragments", [1, 2])
+def test_a_second_frame_in_the_boxes_of_a_jp2_file_is_never_left_out_in_silence(write_dicom, has_bot, fragments):
+    file = io.BytesIO()
+    Image.fromarray(RAMP_8).save(file, "JPEG2000", irreversible=False)
+    boxed = file.getvalue() + b"\0" * (len(file.getvalue()) % 2)
+    path = write_dicom(RAMP_8, syntax=uid.JPEG2000Lossless)
+    np.testing.assert_array_equal(levels(with_frames(path, boxed)), RAMP_8)
+    frames = [boxed, boxed] if fragments == 2 else [boxed + boxed]
+    assert "it holds 2 frames, although Number of Frames" in refusal(with_frames(path, *frames, has_bot=has_bot))
+
+
+@pytest.mark.parametrize("stated", ["-1", "1\\1"])
+def test_the_one_frame_is_read_whatever_number_of_frames_says(write_dicom, stated):
+    path = write_dicom(RAMP_8)
+    dataset = pydicom.dcmread(path)
+    dataset.NumberOfFrames = stated.split("\\")
+    dataset.save_as(path)
+    np.testing.assert_array_equal(levels(path), RAMP_8)

@@ -18,10 +18,11 @@ from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
 
 from pleura.dicom import jpeg, jpeg2000
 from pleura.dicom.codestream import Codestream, CodestreamError, SeveralFramesError
-from pleura.dicom.grey import as_stored
+from pleura.dicom.grey import is_signed, stored_range
+from pleura.dicom.header import text
 from pleura.dicom.jpeg import decode_jpeg, jpeg_codestream, refuse_surplus_of_jpeg
 from pleura.dicom.jpeg2000 import decode_jpeg2000, jpeg2000_codestream
-from pleura.dicom.packbits import decode_rle
+from pleura.dicom.packbits import RLE_STARTS, decode_rle
 from pleura.dicom.parse import DAMAGE
 from pleura.errors import InputError, excerpt
 
@@ -36,17 +37,19 @@ _UNCOMPRESSED = (
     *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian),
     *(uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian),
 )
-_OVERSHOOT = 0.01
+_STARTS = (jpeg.START, jpeg2000.START, jpeg2000.BOXES)
+# Of lossy values: the largest share that may lie beyond Bits Stored, and how far, as a share of their range.
+_OVERSHOOT, _FARTHEST_OVERSHOOT = 0.01, 0.5
 _ITEM, _ITEM_OR_END = b"\xfe\xff\x00\xe0", (b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0")
 # How the JPEG library in GDCM warns that it goes on after damage.
 _WARNINGS = (b"Corrupt JPEG data", b"Premature end of JPEG", b"Invalid SOS", b"Inconsistent progression")
 
 
-def decode(dataset: Dataset) -> NDArray[np.integer]:
-    """Return the pixels of the one frame of `dataset`, integers (rows, columns), as yet without `as_stored`.
+def decode(dataset: Dataset) -> NDArray[np.int32]:
+    """Return the stored values of the one frame of `dataset`, int32 (rows, columns), within what Bits Stored can hold.
 
-    A codestream of signed values makes the dataset signed: that is how its values were meant (toolkits that write
-    Pixel Representation 0 beside one are known).
+    A codestream of signed values makes the dataset signed where they are negative and fit into Bits Stored: that is how
+    its values were meant (toolkits that write Pixel Representation 0 beside one are known).
 
     Raises: InputError. Source: DICOM PS3.5 8.1.1, 8.2, A.4.
     """
@@ -57,17 +60,27 @@ def decode(dataset: Dataset) -> NDArray[np.integer]:
         raise InputError("its Pixel Data is empty; export it again")
     try:
         if syntax in _UNCOMPRESSED:
-            values = _native(dataset, syntax)
-        elif syntax == uid.RLELossless:
-            frame = _frame(dataset, syntax, b"")
-            values = decode_rle(frame, dataset.Rows, dataset.Columns, dataset.BitsAllocated // 8)
-        else:
-            values = _compressed(dataset, syntax)
+            return as_stored(_native(dataset, syntax), dataset)
+        frame = _frame(dataset, syntax)
+        if syntax == uid.RLELossless:
+            return as_stored(_run_lengths(frame, dataset, syntax), dataset)
+        return _compressed(frame, dataset, syntax)
     except SeveralFramesError as error:
         raise _several_frames(dataset, 2) from error
     except CodestreamError as error:
         raise InputError(f"truncated or damaged {syntax.name} pixels ({error}); export it again") from error
-    return values
+
+
+def as_stored(pixels: NDArray[np.integer], dataset: Dataset) -> NDArray[np.int32]:
+    """Return decoded pixels, of any integer type, as the values that the header defines: int32 of the same shape.
+
+    Bits above High Bit are no part of the image, whatever the decoder makes of them: they are dropped, and the sign
+    is extended where Pixel Representation is 1. What is right already stays as it is.
+
+    Source: DICOM PS3.5 8.1.1, 8.2, PS3.3 C.7.6.3.1.
+    """
+    low, high = stored_range(dataset)
+    return ((pixels.astype(np.int32) - low) & (high - low)) + low
 
 
 def _unsupported(syntax: uid.UID) -> str:
@@ -86,12 +99,13 @@ def _several_frames(dataset: Dataset, count: int) -> InputError:
 def _native(dataset: Dataset, syntax: uid.UID) -> NDArray[np.integer]:
     """Return uncompressed values. Raises: InputError. Source: DICOM PS3.5 8.1.1, 8.2 (native format)."""
     data = dataset.PixelData
-    if _is_encapsulated(dataset):
+    rows, columns, bytes_per_pixel = dataset.Rows, dataset.Columns, dataset.BitsAllocated // 8
+    expected = rows * columns * bytes_per_pixel
+    is_bare_codestream = len(data) not in (expected, expected + 1) and data.startswith(_STARTS + RLE_STARTS)
+    if is_bare_codestream or _is_encapsulated(dataset):
         raise InputError(
             f"its pixels are compressed, but its transfer syntax, {syntax.name}, says they are not; export it again"
         )
-    rows, columns, bytes_per_pixel = dataset.Rows, dataset.Columns, dataset.BitsAllocated // 8
-    expected = rows * columns * bytes_per_pixel
     if len(data) < expected:
         raise InputError(f"truncated, with {len(data)} of {expected} bytes of pixels; copy or export it again")
     if len(data) // expected > 1 and len(data) % expected <= 1:
@@ -118,14 +132,16 @@ def _is_encapsulated(dataset: Dataset) -> bool:
     return data[end : end + 4] in _ITEM_OR_END
 
 
-def _frame(dataset: Dataset, syntax: uid.UID, start: bytes) -> bytes:
-    """Return the one frame in the fragments of Pixel Data; `start` is how each begins, empty where each is a fragment.
+def _frame(dataset: Dataset, syntax: uid.UID) -> bytes:
+    """Return the one frame in the fragments of Pixel Data.
 
-    Raises: InputError, where there are several or none; CodestreamError. Source: DICOM PS3.5 A.4, A.4.2 (RLE).
+    Raises: InputError, where there are several, or no fragments; CodestreamError. Source: DICOM PS3.5 A.4.
     """
     if dataset.PixelData[:4] != _ITEM:
+        is_codestream = dataset.PixelData.startswith(_STARTS + RLE_STARTS)
+        how = "compressed, but not encapsulated" if is_codestream else "not compressed"
         raise InputError(
-            f"its pixels are not compressed, but its transfer syntax, {syntax.name}, says so; export it again"
+            f"its pixels are {how}, where its transfer syntax, {syntax.name}, asks for it; export it again"
         )
     try:
         content = io.BytesIO(dataset.PixelData)
@@ -133,22 +149,30 @@ def _frame(dataset: Dataset, syntax: uid.UID, start: bytes) -> bytes:
         fragments = [fragment for fragment in generate_fragments(content) if fragment]
     except DAMAGE as error:
         raise CodestreamError("its fragments are damaged") from error
+    if not fragments:
+        raise CodestreamError("they hold nothing")
     extended = len(dataset.get("ExtendedOffsetTable") or b"") // 8
+    start = next((start for start in _STARTS + RLE_STARTS if fragments[0].startswith(start)), fragments[0])
     frames = max(len(offsets), extended, sum(fragment.startswith(start) for fragment in fragments))
     if frames > 1:
         raise _several_frames(dataset, frames)
-    if not fragments:
-        raise CodestreamError("they hold nothing")
     return b"".join(fragments)
 
 
-def _compressed(dataset: Dataset, syntax: uid.UID) -> NDArray[np.integer]:
-    """Return values out of JPEG, JPEG-LS or JPEG 2000. Raises: InputError; CodestreamError."""
-    is_2000 = syntax in (uid.JPEG2000Lossless, uid.JPEG2000)
-    frame = _frame(dataset, syntax, jpeg2000.START if is_2000 else jpeg.START)
+def _run_lengths(frame: bytes, dataset: Dataset, syntax: uid.UID) -> NDArray[np.integer]:
+    """Return values out of RLE. Raises: InputError; CodestreamError."""
+    if frame.startswith(_STARTS):
+        raise _other_coding(_codestream(frame).coding, syntax)
+    return decode_rle(frame, dataset.Rows, dataset.Columns, dataset.BitsAllocated // 8)
+
+
+def _compressed(frame: bytes, dataset: Dataset, syntax: uid.UID) -> NDArray[np.int32]:
+    """Return the stored values out of JPEG, JPEG-LS or JPEG 2000. Raises: InputError; CodestreamError."""
+    if frame.startswith(RLE_STARTS):
+        raise _other_coding("RLE", syntax)
     codestream = _codestream(frame)
     _refuse_unless_it_agrees(codestream, dataset, syntax)
-    if not is_2000:
+    if codestream.coding != jpeg2000.JPEG_2000:
         refuse_surplus_of_jpeg(frame, codestream)
     try:
         values = _decoder(codestream)(codestream, dataset)
@@ -156,18 +180,43 @@ def _compressed(dataset: Dataset, syntax: uid.UID) -> NDArray[np.integer]:
         raise InputError(f"truncated or damaged, its {syntax.name} pixels do not decode; export it again") from error
     if values.shape != (dataset.Rows, dataset.Columns):
         raise InputError(f"its pixels decode to the shape {values.shape}; export it again")
-    if codestream.is_signed:
-        dataset.PixelRepresentation = 1
-    # A few lossy values overshoot, and are cut off; many mean that the depth is not the one it says.
-    may_exceed = codestream.is_lossy and codestream.bits > dataset.BitsStored
-    if may_exceed and np.mean(as_stored(values, dataset) != values) > _OVERSHOOT:
+    if codestream.is_signed and not is_signed(dataset) and values.min() < 0:
+        half = 1 << (dataset.BitsStored - 1)
+        dataset.PixelRepresentation = int(values.min() >= -half and values.max() < half)
+    # Reversible JPEG 2000 is lossy as well where its last bits were left out, and then the header says so.
+    was_cut = codestream.coding == jpeg2000.JPEG_2000 and text(dataset, "LossyImageCompression") == "01"
+    return _near(values, codestream, dataset) if codestream.is_lossy or was_cut else as_stored(values, dataset)
+
+
+def _near(values: NDArray[np.integer], codestream: Codestream, dataset: Dataset) -> NDArray[np.int32]:
+    """Return lossy values as the header defines them, cut off at the ends of its range: int32 of the same shape.
+
+    Lossy compression overshoots a little. Many values beyond Bits Stored, or one far beyond it, mean that the depth is
+    not the one that the header says, or that an overlay was compressed with the image.
+
+    Raises: InputError for that.
+    """
+    coded = values.astype(np.int32)
+    if is_signed(dataset) and not codestream.is_signed:
+        half = 1 << (codestream.bits - 1)
+        coded = ((coded + half) & (2 * half - 1)) - half
+    low, high = stored_range(dataset)
+    stored = np.clip(coded, low, high)
+    beyond = np.abs(coded - stored)
+    if np.mean(beyond > 0) > _OVERSHOOT or beyond.max() > _FARTHEST_OVERSHOOT * (high - low):
         raise InputError(f"its lossy pixels exceed Bits Stored, {dataset.BitsStored}; export it again")
-    return values
+    return stored
 
 
 def _codestream(frame: bytes) -> Codestream:
     """Return what a frame says of itself, whatever its transfer syntax. Raises: CodestreamError."""
+    if not frame.startswith(_STARTS):
+        raise CodestreamError("it does not begin as JPEG or JPEG 2000 does")
     return jpeg_codestream(frame) if frame.startswith(jpeg.START) else jpeg2000_codestream(frame)
+
+
+def _other_coding(coding: str, syntax: uid.UID) -> InputError:
+    return InputError(f"its pixels are {coding}, but its transfer syntax says {syntax.name}; export it again")
 
 
 def _refuse_unless_it_agrees(codestream: Codestream, dataset: Dataset, syntax: uid.UID) -> None:
@@ -175,7 +224,7 @@ def _refuse_unless_it_agrees(codestream: Codestream, dataset: Dataset, syntax: u
     coding, bits = codestream.coding, codestream.bits
     allocated, stored = dataset.BitsAllocated, dataset.BitsStored
     if coding not in _CODINGS[syntax]:
-        raise InputError(f"its pixels are {coding}, but its transfer syntax says {syntax.name}; export it again")
+        raise _other_coding(coding, syntax)
     if (codestream.rows, codestream.columns, codestream.samples) != (dataset.Rows, dataset.Columns, 1):
         inside = f"{codestream.rows} x {codestream.columns} of {codestream.samples} sample(s)"
         said = f"{dataset.Rows} x {dataset.Columns} of 1"
@@ -226,6 +275,7 @@ def _by_gdcm(codestream: Codestream, dataset: Dataset) -> NDArray[np.integer]:
 
 def _by_pydicom(dataset: Dataset, plugin: str) -> NDArray[np.integer]:
     """Return the frame as pydicom decodes it. Raises: InputError; any of `DAMAGE`."""
+    dataset.NumberOfFrames = 1  # whatever the header says: its frames are counted
     dataset.pixel_array_options(decoding_plugin=plugin)
     stored = dataset.pixel_array
     if stored.shape != (dataset.Rows, dataset.Columns):

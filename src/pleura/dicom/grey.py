@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import uid
 from pydicom.dataset import Dataset
 
 from pleura.dicom.header import integer, is_little_endian, number, signed_word, text, words
@@ -18,30 +17,13 @@ _ONE_LEVEL = 0.999 / 255
 _FULL_RANGE_INSTEAD = "the full range of its grey values is shown instead"
 
 
-def as_stored(pixels: NDArray[np.integer], dataset: Dataset) -> NDArray[np.int32]:
-    """Return decoded pixels, of any integer type, as the values that the header defines: int32 of the same shape.
-
-    Bits above High Bit are no part of the image, whatever the decoder makes of them: they are dropped, and the sign
-    is extended where Pixel Representation is 1. Lossy compression carries nothing in these bits, but overshoots: there
-    values are cut off at the ends of the range. What is right already stays as it is.
-
-    Source: DICOM PS3.5 8.1.1, 8.2, PS3.3 C.7.6.3.1.
-    """
-    low, high = _stored_range(dataset)
-    values: NDArray[np.int32] = pixels.astype(np.int32)
-    if _is_lossy(dataset):
-        return np.clip(values, low, high)
-    return ((values - low) & (high - low)) + low
-
-
-def render(pixels: NDArray[np.integer], dataset: Dataset) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Return decoded pixels as shown, float32 of the same shape in [0, 1], bright = dense; and notes on that.
+def render(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Return stored values as shown, float32 of the same shape in [0, 1], bright = dense; and notes on that.
 
     Every step is a function of the stored value alone, so it is worked out once per value and looked up per pixel.
 
     Raises: InputError. Source: DICOM PS3.3 C.11.1, C.11.2, C.11.6, C.7.6.3.1.2 (MONOCHROME1), C.7.5.1.1.2.
     """
-    stored = as_stored(pixels, dataset)
     low = int(stored.min())
     offsets = stored - low
     counts = np.bincount(offsets.ravel())
@@ -70,30 +52,16 @@ def _refuse_unless_it_shows_something(shown: NDArray[np.float64]) -> None:
         raise InputError("its grey values are shown as less than one of 255 levels: its window is wrong; remove it")
 
 
-def _stored_range(dataset: Dataset) -> tuple[int, int]:
+def stored_range(dataset: Dataset) -> tuple[int, int]:
     """Return the lowest and the highest value that Bits Stored can hold."""
     bits = int(dataset.BitsStored)
-    half = 2 ** (bits - 1) if _is_signed(dataset) else 0
+    half = 2 ** (bits - 1) if is_signed(dataset) else 0
     return -half, 2**bits - 1 - half
 
 
-def _is_signed(dataset: Dataset) -> bool:
+def is_signed(dataset: Dataset) -> bool:
+    """Tell whether stored values have a sign."""
     return integer(dataset, "PixelRepresentation", 0) == 1
-
-
-def _is_lossy(dataset: Dataset) -> bool:
-    """Tell whether the pixels were compressed with loss in this file: native ones that once were do not overshoot."""
-    syntax, pixels = uid.UID(dataset.file_meta.TransferSyntaxUID), dataset.PixelData
-    if syntax == uid.JPEG2000:
-        # The syntax allows both. The irreversible transformation is 0 in the last byte of COD (ITU-T T.800 A.6.1).
-        at = pixels.find(b"\xff\x52\x00")
-        irreversible: bool = at >= 0 and pixels[at + 13 : at + 14] == b"\0"
-        return irreversible or text(dataset, "LossyImageCompression") == "01"
-    if syntax == uid.JPEGLSNearLossless:
-        # The most that a value may differ by is in the header of the scan (ITU-T T.87 C.2.3), for one component here.
-        at = pixels.find(b"\xff\xda\x00\x08\x01")
-        return bool(at < 0 or pixels[at + 7 : at + 8] != b"\0")
-    return syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 
 
 def _padding(levels: NDArray[np.int64], dataset: Dataset) -> NDArray[np.bool_]:
@@ -112,7 +80,7 @@ def _stored_value(word: int, dataset: Dataset) -> int:
 
     One beyond the range of Bits Stored is left there, where no pixel is.
     """
-    low, high = _stored_range(dataset)
+    low, high = stored_range(dataset)
     if low == 0:
         return word
     # A negative value may be written with or without the bits above High Bit.
@@ -161,13 +129,13 @@ def _modality(levels: NDArray[np.int64], dataset: Dataset) -> _Modality:
     """
     values = levels.astype(np.float64)
     if (table := table_of(dataset, "ModalityLUTSequence")) is not None:
-        first = signed_word(table.first_word) if _is_signed(dataset) else table.first_word
+        first = signed_word(table.first_word) if is_signed(dataset) else table.first_word
         notes = _depth_note("Modality LUT", table)
         return _Modality(table.look_up(values, first), 0.0, table.full, table.full > 255, notes)
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     values = values * slope + intercept
-    low, high = sorted(end * slope + intercept for end in _stored_range(dataset))
+    low, high = sorted(end * slope + intercept for end in stored_range(dataset))
     # Beyond 2 to the 53rd, and near the largest number, values that differ come out equal or infinite.
     is_kept = slope == 0 or bool((np.diff(values) != 0).all())
     if not (is_kept and np.isfinite(values).all() and np.isfinite((low, high, high - low)).all()):

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pleura.dicom.codestream import Codestream, CodestreamError, refuse_surplus
+from pleura.dicom.codestream import Codestream, CodestreamError, SeveralFramesError, refuse_surplus
 
 START = b"\xff\x4f\xff\x51"
 JPEG_2000, HIGH_THROUGHPUT = "JPEG 2000", "High-Throughput JPEG 2000"
-_BOXES = b"\0\0\0\x0cjP  "
+BOXES = b"\0\0\0\x0cjP  \r\n\x87\n"
 _SIZE, _CODING, _CAPABILITIES, _TILE_PART, _END = 0xFF51, 0xFF52, 0xFF50, 0xFF90, b"\xff\xd9"
 _HT_BIT, _HT_STYLE = 1 << 17, 0x40
 
@@ -26,7 +26,9 @@ def jpeg2000_codestream(data: bytes) -> Codestream:
 
     Raises: CodestreamError where a header makes no sense, or the end, a tile or a part of one is missing.
     """
-    if data.startswith(_BOXES):
+    if data.count(BOXES) > 1:
+        raise SeveralFramesError
+    if data.startswith(BOXES):
         data = _unboxed(data)
     if not data.startswith(START):
         raise CodestreamError("it does not begin as JPEG 2000 does")

@@ -10,9 +10,11 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.dicom.codestream import CodestreamError
+from pleura.dicom.codestream import CodestreamError, SeveralFramesError
 
 _HEADER_BYTES = 64
+RLE_STARTS = tuple(struct.pack("<2L", segments, _HEADER_BYTES) for segments in (1, 2))
+"""How a frame of grey begins: the number of its segments, and where the first one is."""
 
 
 def decode_rle(frame: bytes, rows: int, columns: int, bytes_per_pixel: int) -> NDArray[np.uint16]:
@@ -61,6 +63,8 @@ def _segment(data: bytes, size: int) -> NDArray[np.uint8]:
             position += 2 if control > 128 else 1
         parts.append(part)
         left -= len(part)
+    if data[position:].lstrip(b"\0").startswith(tuple(start.rstrip(b"\0") for start in RLE_STARTS)):
+        raise SeveralFramesError
     # The last run may not reach beyond the image, and what follows it is padding.
     if left < 0 or (len(data) - position > 1 and data[position:].strip(b"\0")):
         raise CodestreamError("an RLE segment holds more than the image")
