@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 
 from pleura.data.phantom import make_phantom
 from pleura.data.picture import read_picture
+from pleura.data.png import read_png
+from pleura.data.png_chunks import png_of
 from pleura.errors import InputError
 
 RAMP_12 = np.linspace(0, 4095, 37 * 41).round().astype(np.uint16).reshape(37, 41)
@@ -66,6 +69,15 @@ def png(path: Path, channels: list[np.ndarray], colour: int, kinds=(0,), interla
 def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: Any) -> Path:
     picture = Image.fromarray(pixels)
     (picture.convert(mode) if mode else picture).save(path, **options)
+    return path
+
+
+def with_lines(path: Path, change: Callable[[bytes], bytes]) -> Path:
+    """Compress anew what `change` makes of the filtered lines of a PNG, with checksums that are right."""
+    content = path.read_bytes()
+    lines = change(zlib.decompress(png_of(content).data))
+    start = content.index(b"IDAT") - 4
+    path.write_bytes(content[:start] + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
     return path
 
 
@@ -183,6 +195,13 @@ def test_the_depth_that_sbit_names_is_the_detectors(tmp_path, how, bits, colour)
     np.testing.assert_allclose(read_picture(path), stored / (2**bits - 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("colour", [GREY, RGB])
+def test_an_sbit_of_all_sixteen_bits_is_the_depth_however_few_the_values_need(tmp_path, colour):
+    count = 3 if colour == RGB else 1
+    path = png(tmp_path / "a.png", [RAMP_12] * count, colour, extra=[(b"sBIT", b"\x10" * count)])
+    np.testing.assert_allclose(read_picture(path), RAMP_12 / 65535, atol=1e-6)
+
+
 def test_an_sbit_that_the_values_contradict_is_not_believed(tmp_path):
     stored = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
     path = png(tmp_path / "a.png", [stored], GREY, extra=[(b"sBIT", b"\x0a")])
@@ -263,6 +282,27 @@ def test_a_damaged_png_is_refused(tmp_path, phantom, mode):
         refusal(path)
         path.write_bytes(content[:at])
         refusal(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("read", [read_picture, read_png])
+def test_a_png_whose_stream_ends_well_without_all_of_its_rows_is_refused(tmp_path, phantom, mode, read):
+    deep = phantom.astype(np.uint16) * 16
+    path = save(tmp_path / "a.png", *((deep,) if mode == "I;16" else (phantom, mode)))
+    whole = read(path)
+    with_lines(path, lambda lines: lines)
+    if read is read_picture:
+        np.testing.assert_array_equal(read(path), whole)
+    for change in (lambda lines: lines[: len(lines) // 2], lambda lines: lines[:-1], lambda lines: lines + lines[:97]):
+        with pytest.raises(InputError, match="fewer or more than its size says|truncated"):
+            read(with_lines(save(tmp_path / "b.png", *((deep,) if mode == "I;16" else (phantom, mode))), change))
+
+
+def test_a_palette_that_is_shorter_than_what_the_pixels_name_is_refused(tmp_path, phantom):
+    picture = Image.fromarray(phantom).convert("P")
+    picture.putpalette([level for level in range(100) for _ in range(3)])
+    picture.save(tmp_path / "a.png")
+    assert "palette has fewer colours" in refusal(with_lines(tmp_path / "a.png", lambda lines: lines))
 
 
 def test_a_jpeg_in_a_jpeg_is_not_taken_for_it(tmp_path, phantom):

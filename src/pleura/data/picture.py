@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from pleura.data.png_chunks import RGB, PngChunks, deep_channels, png_of
-from pleura.dicom.jpeg import EIGHT_BIT_CODINGS, decode_jpeg, jpeg_codestream
+from pleura.data.png_chunks import GREY, PALETTE, RGB, SIGNATURE, PngChunks, deep_channels, inflated, png_of
+from pleura.dicom.jpeg import EIGHT_BIT_CODINGS, START, decode_jpeg, jpeg_codestream
 from pleura.dicom.limits import check_size, max_bytes
 from pleura.dicom.parse import collect_warnings
 from pleura.dicom.square_pixels import LARGEST_ASPECT, SAME_ASPECT
 from pleura.errors import InputError, excerpt
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _FORMATS = ("PNG", "JPEG")
 _GREY_MODES, _COLOUR_MODES = ("L", "I;16", "I"), ("LA", "P", "PA", "RGB", "RGBA")
 _DEPTHS_BITS = (8, 10, 12, 14, 16)
@@ -42,7 +41,7 @@ def is_picture(path: Path) -> bool:
             head = file.read(132)
     except OSError:
         return False  # what is wrong with the path is said by read_dicom
-    return head[128:] != b"DICM" and head.startswith((_PNG, _JPEG))
+    return head[128:] != b"DICM" and head.startswith((SIGNATURE, START))
 
 
 def picture_pixels(path: Path) -> int:
@@ -105,7 +104,7 @@ def _read(path: Path) -> NDArray[np.float32]:
             f"its file has more than the {max_bytes() // 10**6} MB that a radiograph may have; export it again"
         )
     content = path.read_bytes()
-    png = png_of(content) if content.startswith(_PNG) else None
+    png = png_of(content) if content.startswith(SIGNATURE) else None
     if png is None:
         _refuse_unless_eight_bits(content)
     with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
@@ -159,8 +158,12 @@ def _png_values(png: PngChunks, picture: Image.Image) -> NDArray[Any]:
 
     Raises: InputError where it is in colour, or partly transparent; what Pillow raises where it is damaged.
     """
+    if png.depth < 16 or png.colour == GREY:
+        inflated(png)
     if picture.mode in _GREY_MODES:
         return np.asarray(picture)
+    if png.colour == PALETTE and np.asarray(picture).max() >= len(picture.getpalette() or []) // 3:
+        raise ValueError("its palette has fewer colours than its pixels name")
     if png.depth < 16:
         pixels = np.asarray(picture.convert("RGBA"))
         colours, alpha = [pixels[..., channel] for channel in range(3)], pixels[..., 3]
@@ -202,6 +205,8 @@ def _with_depth(values: NDArray[Any], highest: int, significant: int | None) -> 
     then what it calls significant is taken. Or they lie in the lower bits, as many tools write them.
     """
     full = 8 if values.dtype == np.uint8 else 16
+    if significant == full:
+        return values, full
     if significant and significant < full:
         low = full - significant
         kept = values >> low

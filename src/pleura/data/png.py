@@ -11,15 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pleura.data.png_chunks import deep_channels, png_of
+from pleura.data.png_chunks import CHANNELS, GREY, PALETTE, RGB, SIGNATURE, deep_channels, inflated, png_of
 from pleura.dicom.limits import check_size
 from pleura.dicom.parse import collect_warnings
 from pleura.errors import InputError
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
-"""Colour types. Source: PNG specification (third edition) 11.2.1, IHDR."""
-_CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 _LONGEST_REASON = 120
 # What Pillow raises on damaged files; any other exception is a bug and stays visible.
@@ -79,10 +75,14 @@ def _read(path: Path) -> Png:
         transparency, palette = picture.info.get("transparency"), None
         if colour == PALETTE:
             palette = _palette(picture, transparency)
-        is_deep = depth == 16 and colour != GREY
-        samples = np.dstack(deep_channels(png_of(path.read_bytes()))) if is_deep else np.asarray(picture)
+        chunks = png_of(path.read_bytes())
+        if depth == 16 and colour != GREY:
+            samples = np.dstack(deep_channels(chunks))
+        else:
+            inflated(chunks)
+            samples = np.asarray(picture)
     samples = samples.reshape(rows, columns, -1)
-    if samples.shape[2] != _CHANNELS[colour]:
+    if samples.shape[2] != CHANNELS[colour]:
         raise InputError(f"its colour type {colour} came out as {samples.shape[2]} channels")
     if samples.dtype == np.bool_:
         samples = samples.view(np.uint8)

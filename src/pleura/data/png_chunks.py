@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY_ALPHA, RGB, RGBA = 4, 2, 6
-_CHANNELS = {GREY_ALPHA: 2, RGB: 3, RGBA: 4}
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+"""Colour types. Source: PNG specification (third edition) 11.2.1, IHDR."""
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 # Adam7: first row, first column, and the steps between rows and between columns of each pass.
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
@@ -71,27 +72,46 @@ def deep_channels(png: PngChunks) -> list[NDArray[np.uint16]]:
 
     Raises: ValueError where there is less or more than the pixels of its size; zlib.error; OSError.
     """
-    count = _CHANNELS[png.colour]
-    passes = _PASSES if png.is_interlaced else ((0, 0, 1, 1),)
-    # Of each pass: where its pixels go, and how many rows and columns it has.
-    grids = [
-        (np.s_[top::down, left::right], -(-(png.rows - top) // down), -(-(png.columns - left) // right))
-        for top, left, down, right in passes
-        if top < png.rows and left < png.columns
-    ]
-    inflater, size = zlib.decompressobj(), sum(rows * (1 + columns * 2 * count) for _, rows, columns in grids)
-    raw = np.frombuffer(inflater.decompress(png.data, size + 1), dtype=np.uint8)
-    if raw.size != size or not (inflater.eof or _ends(inflater)):
-        raise ValueError("its pixels are fewer or more than its size says")
+    raw, count = inflated(png), CHANNELS[png.colour]
     channels = [np.zeros((png.rows, png.columns), dtype=np.uint16) for _ in range(count)]
     start = 0
-    for where, rows, columns in grids:
-        end = start + rows * (1 + columns * 2 * count)
-        lines = raw[start:end].reshape(rows, -1)
+    for where, rows, line_bytes in _grids(png):
+        end = start + rows * line_bytes
+        lines = raw[start:end].reshape(rows, line_bytes)
         for number, channel in enumerate(channels):
             channel[where] = _unfiltered(lines, number, count)
         start = end
     return channels
+
+
+def inflated(png: PngChunks) -> NDArray[np.uint8]:
+    """Return the filtered lines of a PNG as one run of bytes, and see to it that all of them are there.
+
+    Pillow shows rows that are missing as black, and the file as whole.
+
+    Raises: ValueError where there is less or more than the pixels of its size; zlib.error.
+    """
+    inflater, size = zlib.decompressobj(), sum(rows * line_bytes for _, rows, line_bytes in _grids(png))
+    raw = np.frombuffer(inflater.decompress(png.data, size + 1), dtype=np.uint8)
+    if raw.size != size or not (inflater.eof or _ends(inflater)):
+        raise ValueError("its pixels are fewer or more than its size says")
+    return raw
+
+
+def _grids(png: PngChunks) -> list[tuple[tuple[slice, slice], int, int]]:
+    """Return of each pass where its pixels go, how many rows it has, and how many bytes a line of it, with its filter.
+
+    Raises: ValueError where the colour type is none.
+    """
+    if png.colour not in CHANNELS:
+        raise ValueError(f"there is no colour type {png.colour}")
+    grids = []
+    for top, left, down, right in _PASSES if png.is_interlaced else ((0, 0, 1, 1),):
+        rows, columns = -(-(png.rows - top) // down), -(-(png.columns - left) // right)
+        if rows > 0 and columns > 0:
+            line_bytes = 1 - (-columns * png.depth * CHANNELS[png.colour] // 8)
+            grids.append((np.s_[top::down, left::right], rows, line_bytes))
+    return grids
 
 
 def _ends(inflater: zlib._Decompress) -> bool:
