@@ -294,7 +294,7 @@ def test_a_png_whose_stream_ends_well_without_all_of_its_rows_is_refused(tmp_pat
     if read is read_picture:
         np.testing.assert_array_equal(read(path), whole)
     for change in (lambda lines: lines[: len(lines) // 2], lambda lines: lines[:-1], lambda lines: lines + lines[:97]):
-        with pytest.raises(InputError, match="fewer or more than its size says|truncated"):
+        with pytest.raises(InputError, match=r"fewer or more than its size says|truncated"):
             read(with_lines(save(tmp_path / "b.png", *((deep,) if mode == "I;16" else (phantom, mode))), change))
 
 

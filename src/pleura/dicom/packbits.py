@@ -5,6 +5,7 @@ Source: DICOM PS3.5 Annex G.
 
 from __future__ import annotations
 
+import re
 import struct
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pleura.dicom.codestream import CodestreamError, SeveralFramesError
 
 _HEADER_BYTES = 64
+_NO_OPERATIONS = re.compile(rb"\x80+")
 RLE_STARTS = tuple(struct.pack("<2L", segments, _HEADER_BYTES) for segments in (1, 2))
 """How a frame of grey begins: the number of its segments, and where the first one is."""
 
@@ -49,23 +51,23 @@ def _offsets(frame: bytes, expected: int) -> list[int]:
 
 def _segment(data: bytes, size: int) -> NDArray[np.uint8]:
     """Return the `size` bytes that a segment holds. Raises: CodestreamError. Source: DICOM PS3.5 G.3.2."""
-    parts: list[bytes] = []
-    position, left = 0, size
-    while left > 0:
+    values = bytearray()
+    position = 0
+    while len(values) < size:
         if position + 1 >= len(data):
             raise CodestreamError("it is cut short: an RLE segment ends before the image does")
         control = data[position]
         if control < 128:
-            part = data[position + 1 : position + 2 + control]
+            values += data[position + 1 : position + 2 + control]
             position += 2 + control
-        else:
-            part = data[position + 1 : position + 2] * (257 - control) if control > 128 else b""
-            position += 2 if control > 128 else 1
-        parts.append(part)
-        left -= len(part)
+        elif control > 128:
+            values += data[position + 1 : position + 2] * (257 - control)
+            position += 2
+        elif following := _NO_OPERATIONS.match(data, position):
+            position = following.end()
     if data[position:].lstrip(b"\0").startswith(tuple(start.rstrip(b"\0") for start in RLE_STARTS)):
         raise SeveralFramesError
     # The last run may not reach beyond the image, and what follows it is padding.
-    if left < 0 or (len(data) - position > 1 and data[position:].strip(b"\0")):
+    if len(values) > size or (len(data) - position > 1 and data[position:].strip(b"\0")):
         raise CodestreamError("an RLE segment holds more than the image")
-    return np.frombuffer(b"".join(parts), dtype=np.uint8)
+    return np.frombuffer(values, dtype=np.uint8)
