@@ -86,9 +86,7 @@ def evaluate(
     model = model_path(model)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
     report = _report(model, out)
-    known = Known.of(
-        [checkpoint.seen for checkpoint in predictor.checkpoints], [case.image_id for case in dataset.cases]
-    )
+    known = Known.of([checkpoint.seen for checkpoint in predictor.checkpoints], *dataset.names)
     split, positions = known.choose(split, dataset.folder, dataset.scored)
     looks = Looks(predictor.triplet, dataset.size_px, _spacings(dataset, positions))
     histograms, scores = measure_cases(predictor, dataset, positions, look=looks.add)

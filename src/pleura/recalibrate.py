@@ -20,6 +20,7 @@ from pleura.calibrate import Sample, fit_part, measure, quality, sample_of
 from pleura.data.dataset import Dataset, hash_files
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.learn.checkpoint import load_checkpoint, update_header
+from pleura.learn.known import Known
 from pleura.learn.seen import refused
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.calibration import Calibration, Method, conformal
@@ -149,7 +150,7 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
         header,
         len(sample.scores),
         int(sample.positive.sum()),
-        model.seen.doubt(),
+        Known.of([model.seen], *dataset.names).doubt,
         out,
     )
     _write(done, checkpoint, sample)

@@ -22,6 +22,7 @@ from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError
 from pleura.files import write_atomically
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, update_header
+from pleura.learn.known import Known
 from pleura.learn.seen import listed, refused
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.calibration import Method
@@ -117,7 +118,7 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Pat
         calibration=calibrate(sample, wanted.method, wanted.alpha, wanted.confidence),
         cases=len(histograms),
         positives=int(sample.positive.sum()),
-        doubt=next((one.seen.doubt() for one in checkpoints if one.seen.doubt()), ""),
+        doubt=Known.of([checkpoint.seen for checkpoint in checkpoints], *dataset.names).doubt,
         written=[*([out] if out else files.described_by or files.checkpoints), beside, beside.with_suffix(".png")],
     )
     _write(tuned, files, checkpoints, sample, wanted, out)

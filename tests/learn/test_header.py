@@ -109,7 +109,7 @@ def changed(document: Any, place: tuple[str | int, ...], value: Any, remove: boo
 def use(path: Path) -> None:
     """What commands do with a checkpoint; anything but a PleuraError is a fault of pleura."""
     predictor = Predictor.load(path, device="cpu")
-    found = predictor.predict(np.zeros((40, 32), dtype=np.uint8))
+    found = predictor.predict(np.arange(40 * 32, dtype=np.uint8).reshape(40, 32))
     assert np.isfinite(found.probabilities).all()
     assert found.probability is None or 0 <= found.probability <= 1
 

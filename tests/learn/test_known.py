@@ -79,6 +79,42 @@ def test_keys_of_an_older_header_still_match_and_it_is_said_where_chance_alone_w
     assert SeenCases(train=tuple(f"{number:032x}" for number in range(12_000))).by_chance("train", 10**9) == ""
 
 
+UID = "1.2.276.0.7230010.3.1.4.8323329.1000.1517875201.850819"
+
+
+@pytest.mark.parametrize("digits", [32, 8])
+@pytest.mark.parametrize(("then", "now"), [(UID, f"images/{UID}"), (f"images/{UID}", UID), (f"a/{UID}", f"b/c/{UID}")])
+def test_a_uid_is_the_same_case_from_whatever_folder_it_was_prepared(digits: int, then: str, now: str):
+    found = Known.of([SeenCases(train=(case_key(then)[:digits],))], [now, "other"])
+    assert found.train.tolist() == [True, False]
+    assert found.in_words("all", np.arange(2)).startswith("2 cases, 1 of which the model has learned from")
+
+
+@pytest.mark.parametrize(("then", "now"), [("0001", "images/0001"), ("images/0001", "0001"), ("a/0001", "b/0001")])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_name_that_many_files_bear_is_no_proof_but_such_a_case_is_not_said_to_be_new(then: str, now: str, part: str):
+    seen = SeenCases(train=(case_key("x"),)) | SeenCases(**{part: (case_key(then),)})
+    found = Known.of([seen], [now, "other"])
+    assert not (found.train | found.val).any()
+    words = found.in_words("all", np.arange(2))
+    assert words.startswith("2 cases, of which it is not known whether they are new to the model: 1 of them may be")
+    assert (
+        Known.of([seen], ["images/0002", "other"]).in_words("all", np.arange(2)) == "2 cases that are new to the model"
+    )
+
+
+def test_dates_and_versions_are_no_uids():
+    assert not Known.of([SeenCases(train=(case_key("a/2.0.1"),))], ["b/2.0.1"]).train.any()
+
+
+def test_an_older_header_has_the_names_of_files_also_where_the_id_is_a_uid_now():
+    old = SeenCases(train=(case_key("0001")[:8],))
+    assert Known.of([old], ["images/0001"]).train.all()  # the ids of that version had no folder
+    words = Known.of([old], [UID, "x"], ["dicom/0001.dcm", "x.png"]).in_words("all", np.arange(2))
+    assert "1 of them may be" in words
+    assert Known.of([old], [UID], ["dicom/0002.dcm"]).doubt == ""
+
+
 def test_several_folds_together_are_refused():
     a, b = (case_key("a"),), (case_key("b"),)
     turned = [SeenCases(a, b), SeenCases(b, a)]

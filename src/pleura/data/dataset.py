@@ -104,6 +104,11 @@ class Dataset:
         return len(self.cases)
 
     @property
+    def names(self) -> tuple[list[str], list[str]]:
+        """The id of each case, and its file, by which a model may have seen it."""
+        return [case.image_id for case in self.cases], [case.source for case in self.cases]
+
+    @property
     def data_hash(self) -> str:
         """sha256 over images and cases, as the card gives it."""
         return str(self.card["sha256"])

@@ -199,7 +199,7 @@ def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examin
             "resampling in serving than in training, which evaluate, tune and compare refuse",
             f"prepare the data with --size {prepared}",
         )
-    seen = Known.of([checkpoint.seen], [case.image_id for case in dataset.cases])
+    seen = Known.of([checkpoint.seen], *dataset.names)
     train, val, new = seen.train, seen.val, ~(seen.train | seen.val)
     rest = f"; whether the rest is new to it is not known: {seen.doubt}" if seen.doubt else ""
     found.told.append(

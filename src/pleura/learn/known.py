@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.errors import InputError
-from pleura.learn.seen import SeenCases, listed
+from pleura.learn.seen import SeenCases, listed, namesakes
 
 Split = Literal["train", "val", "all"]
 
@@ -30,11 +30,15 @@ class Known:
     """How many of them are taken for training cases by chance, in words; empty where that is none."""
 
     @classmethod
-    def of(cls, seen: Sequence[SeenCases], image_ids: Sequence[str]) -> Known:
-        """seen: of each checkpoint of the model; image_ids: of the dataset's cases."""
+    def of(cls, seen: Sequence[SeenCases], image_ids: Sequence[str], sources: Sequence[str] = ()) -> Known:
+        """seen: of each checkpoint of the model; image_ids and sources: of the dataset's cases."""
         together = functools.reduce(operator.or_, seen)
         train, val = listed(together.train, image_ids), listed(together.val, image_ids)
-        doubt = next((one.doubt() for one in seen if one.doubt()), "")
+        doubts = list(dict.fromkeys(one.doubt() for one in seen if one.doubt()))[:1]
+        alike = namesakes([*together.train, *together.val], image_ids, sources) & ~(train | val)
+        if count := int(alike.sum()):
+            doubts.append(f"{count} of them may be, by their file names, images that it has seen in another folder")
+        doubt = ", and ".join(doubts)
         return cls(train, val, doubt, together.by_chance("train", len(image_ids)))
 
     def choose(

@@ -15,12 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.errors import CheckpointError
+from pleura.files import without_suffix
 
 KEY_DIGITS, SHORT_DIGITS = 32, 8
 """Hexadecimal digits of a case's key, 128 bits; headers of format 1 have 32 bits, which strangers can share by chance.
 
 A key is compared by its own length: a model of this version that goes back to one of format 1 lists both kinds.
 """
+NAME_DIGITS = 16
+"""The first of a key's digits, which are of the file's name alone, whatever folder it lies in."""
+_UID, _UID_CHARACTERS = re.compile(r"[0-2](\.[0-9]+){2,}"), 16
+"""Names that are of one image in the world; shorter ones may be a version's, or a date's."""
 _KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}|[0-9a-f]{{{SHORT_DIGITS}}}")
 IMPORTED, STARTED, TAUGHT, ENCODER = (
     "the imported weights",
@@ -34,8 +39,22 @@ WORTH_SAYING = 0.001
 
 
 def case_key(image_id: str) -> str:
-    """32 hexadecimal digits for an image id: enough to recognise a case among billions."""
-    return hashlib.sha256(image_id.encode("utf-8", "surrogateescape")).hexdigest()[:KEY_DIGITS]
+    """32 hexadecimal digits for an image id: enough to recognise a case among billions.
+
+    Half are of the last part of the id, which is all that ids of version 0.1.0 had, and half of the whole id, or of a
+    UID alone: it names the image in whatever folder that lies, and however far above it a dataset was prepared from.
+    """
+    name = _last_part(image_id)
+    whole = name if _UID.fullmatch(name) and _UID_CHARACTERS <= len(name) <= 64 else image_id
+    return _digest(name)[:NAME_DIGITS] + _digest(whole)[NAME_DIGITS:KEY_DIGITS]
+
+
+def _last_part(path: str) -> str:
+    return without_suffix(path.rpartition("/")[2])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,21 @@ class SeenCases:
 def listed(keys: Iterable[str], image_ids: Sequence[str]) -> NDArray[np.bool_]:
     """(N,) whether each of N cases is among keys, each key compared by its own length."""
     return among(keys, [case_key(image_id) for image_id in image_ids])
+
+
+def namesakes(keys: Iterable[str], image_ids: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) whether each of N cases has the file name of one among keys, and is not known to be that one.
+
+    sources: the path of each; version 0.1.0 made the key from the name there, also where the id is a UID.
+    """
+    keys = set(keys)
+    names, short = {key[:NAME_DIGITS] for key in keys}, {key for key in keys if len(key) == SHORT_DIGITS}
+    whole = [case_key(image_id) for image_id in image_ids]
+    files = [_digest(_last_part(source))[:SHORT_DIGITS] for source in sources]
+    alike = np.array([key[:NAME_DIGITS] in names for key in whole], dtype=bool)
+    if short and files:
+        alike |= np.array([each in short for each in files], dtype=bool)
+    return alike & ~among(keys, whole)
 
 
 def among(keys: Iterable[str], whole: Sequence[str]) -> NDArray[np.bool_]:
