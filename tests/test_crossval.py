@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -69,6 +70,20 @@ def test_folds_in_the_way_are_refused_and_finished_ones_left_alone(folds, datase
     after = train_folds(load_recipe(SMOKE, SHORT), Dataset(dataset), out, resume=True)
     assert (out / "fold-1" / "metrics.csv").stat().st_mtime_ns == written
     assert after.cross_fitted == before.cross_fitted
+
+
+def test_other_settings_of_finished_folds_are_refused_while_a_fold_is_to_train(folds, dataset, tmp_path):
+    out = tmp_path / "folds"
+    shutil.copytree(folds[0], out)
+    before = (out / "fold-0" / "recipe.yaml").read_bytes()
+    other = load_recipe(SMOKE, (*SHORT, "training.batch_size=2"))
+    train_folds(other, Dataset(dataset), out, resume=True, parallel=2)  # nothing is left to train
+    assert (out / "fold-0" / "recipe.yaml").read_bytes() == before
+    assert not (out / "recipe.yaml").exists()
+    shutil.rmtree(out / "fold-2")
+    with pytest.raises(OutputError, match=r"stages.0.batch_size was 4, is 2, but that stage is finished"):
+        train_folds(other, Dataset(dataset), out, resume=True)
+    assert not (out / "fold-2").exists()
 
 
 @pytest.mark.parametrize("parallel", [1, 2])

@@ -272,3 +272,20 @@ def test_presence_and_deep_losses_train_the_heads(dataset, tmp_path):
 def test_the_share_of_time_spent_waiting_for_data_is_in_the_table(dataset, tmp_path):
     fold = train(smoke(), Dataset(dataset), tmp_path)
     assert all(0 <= float(row["waiting_share"]) < 1 for row in rows_of(fold / "metrics.csv"))
+
+
+def test_a_run_that_began_with_the_old_reduction_goes_on_with_it(dataset, tmp_path, caplog):
+    fold = train(smoke("stages.low.size_px=48"), Dataset(dataset), tmp_path)
+    state = load_state(fold / STATE)
+    assert state.pop("reduction") == "area"
+    save_state(fold / STATE, state)  # as before states said which
+    with caplog.at_level("INFO", "pleura"):
+        train(smoke("stages.low.size_px=48", "stages.high.epochs=3"), Dataset(dataset), tmp_path, resume=True)
+    assert load_checkpoint(fold / "last.safetensors").preprocessing.reduction == "adaptive"
+    assert load_state(fold / STATE)["reduction"] == "adaptive"
+    assert "images are reduced as when the run began: adaptive, not area" in caplog.text
+    old = load_checkpoint(fold / "low.safetensors")
+    kept = dataclasses.replace(old, preprocessing=dataclasses.replace(old.preprocessing, reduction="adaptive"))
+    save_checkpoint(fold / "low.safetensors", kept)
+    train(smoke("stages.low.size_px=48"), Dataset(dataset), tmp_path, stage="high")
+    assert load_checkpoint(fold / "best.safetensors").preprocessing.reduction == "adaptive"

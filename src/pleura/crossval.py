@@ -28,7 +28,7 @@ from pleura.errors import OutputError, PleuraError
 from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
 from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
-from pleura.learn.run import BEST, STATE, Run, changed_settings
+from pleura.learn.run import BEST, STATE, Run, all_are_finished
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
 from pleura.measure.triplet import Histograms, prevalence_weights, search
@@ -81,11 +81,10 @@ def train_folds(
         raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")
     for fold in folds:  # told before the first fold trains, not when a later one begins
         refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
-    for fold in begun:  # before any fold goes on, or a recipe.yaml is written anew
-        if state := Run(out / f"fold-{fold}").state(resume, None):
-            changed_settings(state, recipe, dataset.data_hash, dataset.folder)
+    runs = [(Run(out / f"fold-{fold}"), recipe) for fold in folds]
+    finished = all_are_finished(runs, resume, dataset.data_hash, dataset.folder)
     _refuse_leaking_teachers(recipe, dataset, folds)
-    if parallel > 1:
+    if parallel > 1 and not finished:
         _side_by_side(recipe, dataset, out, folds, parallel, tensorboard)
     else:
         for fold in folds:

@@ -16,6 +16,7 @@ from pleura.data.dataset import Dataset
 from pleura.errors import OutputError
 from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
+from pleura.learn.run import Run, all_are_finished
 from pleura.measure.triplet import Triplet
 from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.recipes import load_members
@@ -43,6 +44,8 @@ def train_ensemble(
     recipes = load_members(ensemble, overrides)
     described = _described(ensemble)
     _refuse_another(out / ENSEMBLE, described)
+    runs = [(Run(out / name / f"fold-{fold}"), recipe) for name, recipe in recipes.items()]
+    all_are_finished(runs, resume, dataset.data_hash, dataset.folder)
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         if is_first_process():
             logger.info("member %d of %d: %s", number, len(recipes), name)

@@ -23,8 +23,9 @@ from pleura.learn.averaging import RunningAverages
 from pleura.learn.losses import total_loss
 from pleura.learn.optimizers import build_optimizer, resume_optimizer
 from pleura.learn.processes import share_buffers, sum_over_processes
-from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, refuse_other_stages
+from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
 from pleura.learn.schedule import Schedule
+from pleura.model.resize import REDUCTION
 from pleura.progress import Waiting, track
 from pleura.settings import Recipe, StageConfig
 from pleura.training.devices import build_accelerator
@@ -63,6 +64,10 @@ def train(
     refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
     _refuse_what_cannot_run(recipe, accelerator.num_processes, stage, weights)
     state = run.state(resume, stage)
+    if state and stage is None and nothing_is_left(state, recipe):
+        with _logged(run, accelerator.is_main_process):
+            _say_that_it_is_finished(changed_settings(state, recipe, dataset.data_hash, dataset.folder, finished=True))
+        return run.folder
     if state and stage is None:
         refuse_other_stages(state, recipe)
     changes = changed_settings(state, recipe, dataset.data_hash, dataset.folder, stage) if state else []
@@ -78,6 +83,12 @@ def train(
             logger.info("resumed with another setting, from here on: %s", change)
         training.all_stages(tensorboard)
     return run.folder
+
+
+def _say_that_it_is_finished(changes: list[str]) -> None:
+    logger.info("all stages are finished already, and nothing is trained")
+    for change in changes:
+        logger.info("not used, as all stages are finished: %s", change)
 
 
 @contextmanager
@@ -126,7 +137,9 @@ class _Training:
             before = Progress(**state["progress"]) if state else Progress()
             self.progress = before.rewound(names[: names.index(stage)])
             if self.progress.stage:
-                self.learner.take_up(self.run.handed_on_by(names[self.progress.stage - 1]), "the stage before")
+                handed_on = self.run.handed_on_by(names[self.progress.stage - 1])
+                self.learner.take_up(handed_on, "the stage before")
+                self.learner.reduction = handed_on.preprocessing.reduction
         elif state:
             self.progress, self.state = Progress(**state["progress"]), state
             self.learner.go_on(state, self.progress.stage + 1, self.run.folder / STATE)
@@ -138,6 +151,8 @@ class _Training:
     def all_stages(self, tensorboard: bool) -> None:
         """Run the stages, each from what the one before handed on."""
         watch = Watch(self.run.folder, tensorboard, len(self.progress.history)) if self.learner.writes else None
+        if self.learner.reduction != REDUCTION:
+            logger.info("images are reduced as when the run began: %s, not %s", self.learner.reduction, REDUCTION)
         if watch:
             self.run.write_recipe(self.recipe)
         if not self.learner.batchnorm_is_global:
@@ -158,7 +173,7 @@ class _Training:
         learner, progress = self.learner, self.progress
         if not self.state and not (self.is_fresh and progress.stage == 0):
             self._measure_incoming(stage)
-        if not self._is_over(stage):
+        if not progress.is_over(stage):
             learner.meet(stage)
         labels = learner.labels[stage.name]
         logger.info("stage %s learns from %s", stage.name, labels.in_words())
@@ -183,7 +198,7 @@ class _Training:
         if learner.writes and progress.epoch == progress.step == 0:
             self.run.forget([each.name for each in self.recipe.stages[progress.stage :]])
         self.saved = time.monotonic()
-        while not self._is_over(stage):
+        while not progress.is_over(stage):
             progress.closed = False
             began, first = time.monotonic(), progress.step
             self.epoch_began = began - progress.spent_s
@@ -213,9 +228,6 @@ class _Training:
         if self.learner.writes:
             self.run.save_incoming(self.learner.checkpoint(stage, 0, validation, "incoming"), stage.name)
         logger.info("stage %s starts from weights of %s %.4f", stage.name, stage.select, validation.score)
-
-    def _is_over(self, stage: StageConfig) -> bool:
-        return self.progress.epoch >= stage.epochs or 0 < stage.early_stopping <= self.progress.waited
 
     def _epoch(
         self, stage: StageConfig, optimizer: Any, schedule: Schedule, averages: RunningAverages

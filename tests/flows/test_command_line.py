@@ -210,11 +210,25 @@ def test_all_folds_are_trained_by_one_command(pleura, dataset, tmp_path):
     assert (tmp_path / "folds.json").exists()
 
 
-def test_resuming_a_finished_run_with_other_settings_is_refused_and_its_recipe_stays(pleura, dataset, run, tmp_path):
+def test_resuming_a_finished_run_with_other_settings_trains_nothing_and_says_so(pleura, dataset, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.suffix in (".yaml", ".csv")}
+    before |= {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.safetensors")}
+    words = ("training.lr=5e-4", "training.batch_size=2", "training.optimizer=sgd")
+    done = pleura("train", SMOKE, *words, "--data", dataset, "--out", tmp_path / "run", "--resume")
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "run" / "fold-0" / "log.txt").read_text()
+    assert "all stages are finished already, and nothing is trained" in log
+    assert "not used, as all stages are finished: stages.0.lr was 0.002, is 0.0005" in log
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_resuming_a_run_that_goes_on_with_other_settings_of_a_finished_stage_is_refused(pleura, dataset, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     written = tmp_path / "run" / "fold-0" / "recipe.yaml"
     before = written.read_bytes()
-    asked = ("train", SMOKE, "training.lr=5e-4", "--data", dataset, "--out", tmp_path / "run", "--resume")
+    words = ("stages.low.lr=5e-4", "stages.high.epochs=9", "--data", dataset, "--out", tmp_path / "run", "--resume")
+    asked = ("train", SMOKE, *words)
     refused(pleura(*asked), "stages.0.lr was 0.002, is 0.0005", "--stage low begins it again", "choose another --out")
     assert written.read_bytes() == before
 

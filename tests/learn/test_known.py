@@ -115,6 +115,15 @@ def test_an_older_header_has_the_names_of_files_also_where_the_id_is_a_uid_now()
     assert Known.of([old], [UID], ["dicom/0002.dcm"]).doubt == ""
 
 
+def test_a_split_that_chance_alone_may_have_chosen_says_so():
+    ids = [f"1.2.3.{number}" for number in range(10_000)]
+    strangers = tuple(f"{number:08x}" for number in range(12_000))
+    found = Known.of([SeenCases(train=("0" * 32,), val=(case_key(ids[7])[:8], *strangers))], ids)
+    split, positions = found.choose(None, Path())
+    assert (split, positions.tolist()) == ("val", [7])
+    assert "0.028 of so many cases share with another by chance" in found.in_words(split, positions)
+
+
 def test_several_folds_together_are_refused():
     a, b = (case_key("a"),), (case_key("b"),)
     turned = [SeenCases(a, b), SeenCases(b, a)]

@@ -10,7 +10,7 @@ import torch
 
 from pleura.config import parse_recipe
 from pleura.errors import CheckpointError, ConfigError, OutputError
-from pleura.learn.run import METRICS, STATE_KEYS, Progress, Run, changed_settings, refuse_other_stages
+from pleura.learn.run import METRICS, STATE_KEYS, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
 
 RECIPE = parse_recipe({"stages": [{"name": "low"}, {"name": "high"}]})
 
@@ -111,6 +111,37 @@ def test_a_change_that_comes_too_late_is_refused_with_the_way_out():
         resumed({"stage": 1, "epoch": 3, "closed": True}, high={"batch_size": 2})
     with pytest.raises(OutputError, match=r"the epochs of that stage were scored otherwise \(--stage high begins it"):
         resumed({"stage": 1, "epoch": 1}, high={"size_px": 64})
+
+
+def finished(**changes):
+    state = state_of(progress={"stage": 1, "epoch": 3, "closed": True} | changes)
+    return state | {"recipe": TWO_STAGES.model_dump(mode="json")}
+
+
+def two_stages(**changes):
+    low, high = TWO_STAGES.stages
+    return TWO_STAGES.model_copy(update={"stages": [low, high.model_copy(update=changes)]})
+
+
+def test_nothing_is_left_where_the_last_stage_has_handed_on_and_is_no_longer_than_it_was():
+    assert nothing_is_left(finished(), TWO_STAGES)
+    assert nothing_is_left(finished(), two_stages(batch_size=2, epochs=2))
+    assert not nothing_is_left(finished(), two_stages(epochs=4))
+    assert not nothing_is_left(finished(closed=False), TWO_STAGES)
+    assert not nothing_is_left(finished(stage=0), TWO_STAGES)
+    assert not nothing_is_left(finished(), TWO_STAGES.model_copy(update={"stages": TWO_STAGES.stages[:1]}))
+    early = finished(epoch=2, waited=2)
+    assert nothing_is_left(early, two_stages(early_stopping=2))
+    assert not nothing_is_left(early, two_stages(early_stopping=3))
+
+
+def test_a_change_of_a_finished_run_is_told_and_one_of_a_stage_that_stopped_early_comes_too_late():
+    told = changed_settings(finished(), two_stages(batch_size=2), "d", Path("data"), finished=True)
+    assert told == ["stages.1.batch_size was 4, is 2"]
+    early = finished(epoch=2, waited=2)
+    early["recipe"] = two_stages(early_stopping=2).model_dump(mode="json")
+    with pytest.raises(OutputError, match="finished"):
+        changed_settings(early, two_stages(early_stopping=2, lr=0.5), "d", Path("data"))
 
 
 def test_a_run_that_began_before_a_setting_of_the_net_goes_on_with_its_default(tmp_path):

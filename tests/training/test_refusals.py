@@ -125,3 +125,12 @@ def test_a_score_that_needs_negatives_too(dataset: Path, tmp_path: Path):
     refused(
         smoke("training.select=auroc"), data, tmp_path, InputError, "positives alone, so that stages.low.select=auroc"
     )
+
+
+def test_fewer_cases_than_processes(dataset: Path):
+    recipe = smoke("training.batch_size=4", "training.cases_per_epoch=2")
+    learner = Learner(recipe, Dataset(dataset), build_accelerator(recipe), 0)
+    learner.accelerator = SimpleNamespace(num_processes=4)  # type: ignore[assignment]
+    message = r"stages\.low: an epoch has 2 training cases, fewer than the 4 processes that share it"
+    with pytest.raises(ConfigError, match=message):
+        learner._refuse_lone_images(recipe.stages[0])

@@ -204,7 +204,7 @@ def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examin
     rest = f"; whether the rest is new to it is not known: {seen.doubt}" if seen.doubt else ""
     found.told.append(
         f"of the dataset's {len(train)} cases it learned from {train.sum()}{seen.by_chance}, was chosen on "
-        f"{val.sum()}{rest}"
+        f"{val.sum()}{seen.chosen_by_chance}{rest}"
     )
     who = [case.patient for case in dataset.cases]
     learned = [who[row] for row in np.flatnonzero(train)]

@@ -28,6 +28,8 @@ class Known:
     """Why the others may not be new to it; empty where they are."""
     by_chance: str = ""
     """How many of them are taken for training cases by chance, in words; empty where that is none."""
+    chosen_by_chance: str = ""
+    """How many of them are taken for cases that it was chosen on by chance, as `by_chance`."""
 
     @classmethod
     def of(cls, seen: Sequence[SeenCases], image_ids: Sequence[str], sources: Sequence[str] = ()) -> Known:
@@ -39,7 +41,8 @@ class Known:
         if count := int(alike.sum()):
             doubts.append(f"{count} of them may be, by their file names, images that it has seen in another folder")
         doubt = ", and ".join(doubts)
-        return cls(train, val, doubt, together.by_chance("train", len(image_ids)))
+        by_chance, chosen_by_chance = (together.by_chance(part, len(image_ids)) for part in ("train", "val"))
+        return cls(train, val, doubt, by_chance, chosen_by_chance)
 
     def choose(
         self, split: Split | None, folder: Path, scored: NDArray[np.bool_] | None = None
@@ -73,7 +76,7 @@ class Known:
                 f"{count} cases, {learned} of which the model has learned from{self.by_chance}: this estimates nothing"
             )
         if tuned:
-            words = f"{count} cases that the model was chosen on ({split})"
+            words = f"{count} cases that the model was chosen on ({split}){self.chosen_by_chance}"
             if self.doubt:
                 return f"{words}; whether it has learned from any of them is not known: {self.doubt}"
             return words if tuned == count else f"{words}, {count - tuned} of them new to it"

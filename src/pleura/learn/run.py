@@ -27,7 +27,7 @@ from pleura.learn.checkpoint import (
     save_checkpoint,
     save_state,
 )
-from pleura.settings import ModelConfig, Recipe
+from pleura.settings import ModelConfig, Recipe, StageConfig
 
 BEST, LAST, STATE, METRICS, AVERAGES = (
     "best.safetensors",
@@ -66,6 +66,10 @@ class Progress:
     """The validation score, at the stage's own size, of the weights that it started from; None: they are fresh."""
     closed: bool = False
     """Whether the stage has handed on its weights."""
+
+    def is_over(self, stage: StageConfig) -> bool:
+        """Whether the stage has had all of its epochs, or as many as `early_stopping` gives it."""
+        return self.epoch >= stage.epochs or 0 < stage.early_stopping <= self.waited
 
     def next_stage(self) -> Progress:
         """The beginning of the stage after this one."""
@@ -208,12 +212,37 @@ class Run:
         return self.folder / "state" / f"top-{stage}-{epoch:04d}.safetensors"
 
 
+def nothing_is_left(state: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether all stages of a run are finished, so that resuming it trains nothing."""
+    progress, names = Progress(**state["progress"]), [stage.name for stage in recipe.stages]
+    same = [stage["name"] for stage in state["recipe"]["stages"]] == names
+    return same and progress.stage + 1 == len(names) and progress.closed and progress.is_over(recipe.stages[-1])
+
+
+def all_are_finished(runs: Sequence[tuple[Run, Recipe]], resume: bool, data_sha256: str, data: Path) -> bool:
+    """Whether each of several runs is, by its recipe.
+
+    What cannot go on is refused before the first of them does: as `Run.state` and `changed_settings` raise.
+    """
+    begun = [(state, recipe) for run, recipe in runs if (state := run.state(resume, None))]
+    finished = len(begun) == len(runs) and all(nothing_is_left(*each) for each in begun)
+    for state, recipe in begun:
+        changed_settings(state, recipe, data_sha256, data, finished=finished)
+    return finished
+
+
 def changed_settings(
-    state: Mapping[str, Any], recipe: Recipe, data_sha256: str, data: Path, begin_at: str | None = None
+    state: Mapping[str, Any],
+    recipe: Recipe,
+    data_sha256: str,
+    data: Path,
+    begin_at: str | None = None,
+    finished: bool = False,
 ) -> list[str]:
     """The settings in which a resumed run departs from how it began, one sentence each.
 
     begin_at: the stage that is begun again, and those after it; without, the run goes on where it stopped.
+    finished: nothing will be trained, here or in a run beside it, so that no change can come too late.
     Raises: OutputError for other data or another net, or a change that comes too late to do what it says: in a stage
     that is finished, or to the score of one that has been choosing epochs by another.
     """
@@ -229,9 +258,9 @@ def changed_settings(
         raise OutputError(f"{other_net} is not what this run began with; choose another --out")
     told = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
     late = [told[key] + why for key in changed if key in before and (why := _too_late(key, state, recipe, begin_at))]
-    if late:
+    if late and not finished:
         raise OutputError(f"{'; '.join(late)}; leave that as it was, or choose another --out")
-    if "model.pretrained" in told:
+    if "model.pretrained" in told and not finished:
         told["model.pretrained"] += ", which changes nothing: the run has weights of its own"
     return list(told.values())
 
@@ -242,15 +271,14 @@ def _too_late(key: str, state: Mapping[str, Any], recipe: Recipe, begin_at: str 
     names = [stage.name for stage in recipe.stages]
     if not key.startswith("stages.") or int(number) >= len(names):
         return None
-    position, progress = int(number), state["progress"]
+    position, progress = int(number), Progress(**state["progress"])
     again = f" (--stage {names[position]} begins it again)"
     if begin_at is not None:
         return ", but that stage is kept" + again if position < names.index(begin_at) else None
-    stage = recipe.stages[min(progress["stage"], len(names) - 1)]
-    goes_on = not progress["closed"] or progress["epoch"] < stage.epochs
-    if position < progress["stage"] or (position == progress["stage"] and not goes_on):
+    goes_on = not (progress.closed and progress.is_over(recipe.stages[min(progress.stage, len(names) - 1)]))
+    if position < progress.stage or (position == progress.stage and not goes_on):
         return ", but that stage is finished" + again
-    if position == progress["stage"] and progress["epoch"] and rest[0] in ("size_px", "select"):
+    if position == progress.stage and progress.epoch and rest[0] in ("size_px", "select"):
         return ", but the epochs of that stage were scored otherwise" + again
     return None
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pleura.errors import CheckpointError
 from pleura.model.decoder import Outputs, PresenceHead
-from pleura.model.resize import REDUCTIONS, resize_images
+from pleura.model.resize import OLD_REDUCTION, REDUCTIONS, resize_images
 
 MOST_PX, MOST_CHANNELS = 16384, 1024
 LEAST_STD, MOST_NUMBER = 1e-6, 1e6
@@ -30,7 +30,7 @@ class Preprocessing:
     """Of an image in [0, 1]: one number for all channels, or one for each, as imported weights may need."""
     std: float | list[float]
     """As `mean`."""
-    reduction: str = "adaptive"
+    reduction: str = OLD_REDUCTION
     """How it is reduced to `size_px`, a name in `REDUCTIONS`; the default is that of headers without the field."""
 
     def __post_init__(self) -> None:

@@ -38,8 +38,8 @@ def _adaptive(pixels: Tensor, size_px: int) -> Tensor:
 REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"area": area_mean, "adaptive": _adaptive}
 """How an image can be reduced, by the name that a checkpoint carries. `adaptive` is for those that were trained with
 it; where the sizes divide without rest both are the mean over blocks."""
-REDUCTION = "area"
-"""What nets are trained with."""
+REDUCTION, OLD_REDUCTION = "area", "adaptive"
+"""What nets are trained with, and what they were trained with before checkpoints and states said which."""
 
 
 def resize_images(images: Tensor, size_px: int, reduction: str = REDUCTION) -> Tensor:

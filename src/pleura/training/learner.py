@@ -30,10 +30,10 @@ from pleura.learn.seen import STARTED, SeenCases, among, case_key
 from pleura.model import build_model, preprocessing_of
 from pleura.model.encoders import Encoder
 from pleura.model.inference import Preprocessing, normalise
-from pleura.model.resize import REDUCTION, mask_shares, resize_images
+from pleura.model.resize import OLD_REDUCTION, REDUCTION, mask_shares, resize_images
 from pleura.settings import Recipe, StageConfig
 from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
-from pleura.training.validate import Validation
+from pleura.training.validate import Validation, batch_of
 
 
 class Learner:
@@ -69,6 +69,8 @@ class Learner:
         """Hashes of the weights that `start_from` has taken up, and of those that they had started from."""
         self.taught: dict[str, Any] = {}
         """Of all teachers so far: `weights_sha256`, and whether each `tells_what_it_has_seen`; empty: none so far."""
+        self.reduction = REDUCTION
+        """How images are reduced, a name in `REDUCTIONS`: a run goes on with the one that it began with."""
         expected = preprocessing_of(net)
         self.mean, self.std = expected.mean, expected.std
         self._teachers: dict[str, Teacher] = {}
@@ -127,6 +129,7 @@ class Learner:
         """Go on from a state in which so many stages have begun. Raises: CheckpointError."""
         self.load(state["model"], origin)
         self.taught, self.started_from = state.get("taught", {}), state.get("started_from", [])
+        self.reduction = state.get("reduction", OLD_REDUCTION)
         earlier = {"teacher": self.taught, "started_from": self.started_from}  # of a state that says no more
         unsaid = () if "unknown" in state["met"] else unlisted(state.get("recipe", {}), earlier)
         self.seen = SeenCases.of(state["met"], unsaid)
@@ -142,7 +145,7 @@ class Learner:
         origin = {"taught": self.taught, "started_from": self.started_from, "teachers": teachers}
         scaler = self.accelerator.scaler
         part = {"model": self.net.state_dict(), "scaler": scaler.state_dict() if scaler else None}
-        return {**part, "met": self.seen.header(), **origin}
+        return {**part, "met": self.seen.header(), "reduction": self.reduction, **origin}
 
     def changed_teachers(self, state: Mapping[str, Any]) -> list[str]:
         """The teachers that are others than when a run was stopped, under the same path; one sentence each."""
@@ -176,7 +179,7 @@ class Learner:
     def preprocessing(self, stage: StageConfig) -> Preprocessing:
         """What happens to an image of the dataset before the net sees it in this stage."""
         channels = self.recipe.model.in_channels
-        return Preprocessing(self.dataset.size_px, stage.size_px, channels, self.mean, self.std, REDUCTION)
+        return Preprocessing(self.dataset.size_px, stage.size_px, channels, self.mean, self.std, self.reduction)
 
     def order(self, stage: StageConfig, epoch: int, history: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
         """Positions of the cases of an epoch of a stage, (steps, global batch).
@@ -194,9 +197,7 @@ class Learner:
             shown, before = shown.after(cases, rate, earlier.cases_per_epoch), before + 1
         rate = rate_of_epoch(stage.positive_rate, epoch, stage.epochs)
         chosen = epoch_order(positive, rate, self.recipe.seed, before, shown, stage.cases_per_epoch)
-        size = min(stage.batch_size, len(chosen) - len(chosen) % processes)
-        if size == 0:
-            raise ConfigError(f"{len(chosen)} training cases cannot be shared by {processes} processes; use fewer")
+        size = batch_of(stage, len(chosen), processes)
         return np.resize(positions[chosen], (-(-len(chosen) // size), size))
 
     def _epochs_before(
@@ -213,7 +214,7 @@ class Learner:
         processes = self.accelerator.num_processes
         sees = 1 if self.batchnorm_is_global else processes
         cases = min(self._cases_of(stage, epoch) for epoch in range(stage.epochs))
-        size = min(stage.batch_size, cases - cases % processes)
+        size = batch_of(stage, cases, processes)
         if size // sees > 1 or not self._trains_batchnorm(stage):
             return
         setting, way_out = "batch_size", f"set it to {2 * sees} or more, or take a net without BatchNorm"
@@ -261,9 +262,10 @@ class Learner:
     def _augmented(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Tensor]:
         device, size_px = self.accelerator.device, stage.size_px
         larger = batch.images.to(device).float() / 255, batch.masks.to(device).float()
-        images, masks = resize_images(larger[0], size_px), mask_shares(larger[1], size_px)
+        images, masks = resize_images(larger[0], size_px, self.reduction), mask_shares(larger[1], size_px)
         first = self._rows(of)[0] if len(images) < of else 0
-        reduced = batch.images.shape[-1] > size_px
+        # The old filter reduced first, and warped what was left.
+        reduced = batch.images.shape[-1] > size_px and self.reduction == REDUCTION
         return augment(images, masks, stage.augment, seed, of=(first, of), larger=larger if reduced else None)
 
     def _inputs(self, images: Tensor, stage: StageConfig) -> Tensor:

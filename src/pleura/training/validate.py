@@ -129,3 +129,13 @@ def _spread(dataset: Dataset, positions: NDArray[np.int64], count: int) -> NDArr
         if len(part) and number > 0
     ]
     return np.concatenate(chosen) if chosen else positions[:0]
+
+
+def batch_of(stage: StageConfig, cases: int, processes: int) -> int:
+    """The images of a batch of an epoch of so many cases. Raises: ConfigError if there are fewer than processes."""
+    if cases < processes:
+        raise ConfigError(
+            f"stages.{stage.name}: an epoch has {cases} training case{'s' if cases > 1 else ''}, fewer than the "
+            f"{processes} processes that share it; use as many processes, or fewer"
+        )
+    return min(stage.batch_size, cases - cases % processes)
