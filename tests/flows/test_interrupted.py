@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from places import ROOT, SMOKE
+from places import ROOT, SMOKE, sealed
 
 from pleura.config import load_recipe
 from pleura.data.dataset import Dataset, hash_files
@@ -175,10 +175,11 @@ def test_resuming_with_another_net_or_other_data_is_refused(run, dataset, tmp_pa
         train(load_recipe(SMOKE, ["model.last_width=4"]), Dataset(dataset), begun, resume=True)
     other = tmp_path / "data"
     shutil.copytree(dataset, other)
-    card = (other / "card.json").read_text()
-    (other / "card.json").write_text(card.replace(Dataset(dataset).data_hash, "0" * 64))
+    with (other / "images.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
     with pytest.raises(OutputError, match="not the dataset"):
-        train(load_recipe(SMOKE), Dataset(other), begun, resume=True)
+        train(load_recipe(SMOKE), Dataset(sealed(other)), begun, resume=True)
 
 
 def test_resuming_with_another_setting_says_so_in_the_log(run, dataset, tmp_path):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from places import SMOKE
+from places import SMOKE, sealed
 
 from pleura.config import load_recipe
 from pleura.crossval import train_folds
@@ -32,7 +32,7 @@ def with_masks(dataset: Path, out: Path, keep: Callable[[dict[str, str]], bool])
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return Dataset(out)
+    return Dataset(sealed(out))
 
 
 def unread(data: Dataset) -> Dataset:

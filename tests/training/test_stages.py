@@ -61,7 +61,7 @@ def test_a_stage_that_does_harm_hands_on_what_it_started_from(dataset: Path, tmp
     assert not same(low.weights, weights_of(fold, "high-best"))
     assert same(weights_of(fold, "best"), low.weights)
     assert (high.provenance["weights"], high.provenance["epoch"]) == ("incoming", 0)
-    assert high.preprocessing["size_px"] == 64  # with the rule and the scores of that size
+    assert high.preprocessing.size_px == 64  # with the rule and the scores of that size
     [handed_on] = [row for row in rows_of(fold / "averages.csv") if row["stage"] == "high" and row["handed_on"] == "1"]
     assert (handed_on["kind"], handed_on["epochs"]) == ("incoming", "0")
     assert "started from 0.6000; those are handed on" in (fold / "log.txt").read_text()

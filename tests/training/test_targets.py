@@ -179,7 +179,9 @@ def test_a_small_finding_is_present_also_where_its_stage_hardly_shows_it(dataset
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    learner = learner_of(Dataset(folder), 0, "training.augment={affine_probability: 0, distortion_probability: 0}")
+    learner = learner_of(
+        Dataset(sealed(folder)), 0, "training.augment={affine_probability: 0, distortion_probability: 0}"
+    )
     [batch] = learner.batches(learner.train_positions[None, :8])
     _, targets = learner.prepared(batch, learner.recipe.stages[0], (0, 0, 0), 8)
     positive = learner.dataset.positive[learner.train_positions[:8]]
