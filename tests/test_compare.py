@@ -61,3 +61,9 @@ def test_what_cannot_be_compared_is_a_one_line_error(
     done = pleura("compare", tmp_path / "a", tmp_path / "b", "--data", dataset)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)  # type: ignore[attr-defined]
     assert pleura("compare", "a", "b").returncode == 2  # type: ignore[attr-defined]
+    done = pleura(
+        "compare", *(folders[name] for name in ("near", "no")), "--truth", folders["truth"], "--device", "cpu"
+    )
+    assert done.returncode == 2  # type: ignore[attr-defined]
+    assert "--device" in done.stderr  # type: ignore[attr-defined]
+    assert "does nothing" in done.stderr  # type: ignore[attr-defined]

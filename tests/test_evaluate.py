@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from places import sealed
 
+from pleura import say
 from pleura.compare import compare_models
 from pleura.data.dataset import Dataset
+from pleura.data.radiograph import SquareGeometry
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.learn.seen import SeenCases
+from pleura.predict import Predictor
 from pleura.prepare import PrepareSettings, prepare
 
 
@@ -39,6 +42,23 @@ def test_the_scores_of_the_report_are_those_of_its_cases(scored):
     done, document = scored
     mean = sum(case["siim_dice"] for case in document["cases"]) / len(document["cases"])
     assert done.estimates["siim_dice"].value == pytest.approx(mean, abs=1e-6)
+
+
+def test_the_pooled_dice_of_all_pixels_is_named_beside_the_mean(scored, run, dataset):
+    done, document = scored
+    predictor, data = Predictor.load(run), Dataset(dataset)
+    ids = [case.image_id for case in data.cases]
+    inside, sizes = 0, 0
+    for each in document["cases"]:
+        row = ids.index(each["image_id"])
+        square = predictor.probabilities(data.images[row][None])[0]
+        full = SquareGeometry(data.size_px, data.size_px, square.shape[0]).probabilities_to_original(square)
+        found, mask = predictor.triplet.apply(full, data.size_px**2), data.masks([row])[0]
+        inside, sizes = inside + int((found & mask).sum()), sizes + int(found.sum()) + int(mask.sum())
+    assert done.pooled_dice == pytest.approx(2 * inside / sizes)
+    assert document["pooled_dice"] == done.pooled_dice
+    assert f"{done.pooled_dice:.4f}" in next(line for line in say.evaluation(done) if "pooled Dice" in line)
+    assert f"{done.pooled_dice:.4f}" in done.report.read_text().split("Pooled Dice")[1][:300]
 
 
 def test_by_default_the_cases_are_those_the_model_was_chosen_on_and_the_report_says_so(scored, dataset):

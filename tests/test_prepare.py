@@ -9,6 +9,7 @@ import pytest
 from dicom_files import RAMP_8, save_dicom
 from PIL import Image
 
+from pleura import say
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError
 from pleura.files import held
@@ -192,3 +193,31 @@ def test_a_second_process_on_the_same_folder_is_refused(folder):
 def test_a_dataset_is_made_where_the_system_cannot_reserve_space(folder, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     assert len(prepare(settings(folder)).dataset) == 8
+
+
+@pytest.mark.parametrize("grid", ["siim", "image"])
+def test_a_grid_of_runs_is_refused_where_no_masks_are_runs(folder, grid):
+    with pytest.raises(InputError, match="--rle-grid: does nothing"):
+        prepare(settings(folder, rle_grid=grid))
+    assert not (folder / "out").exists()
+
+
+def test_what_a_header_says_against_an_image_is_in_problems_csv(folder):
+    from pydicom import dcmread
+
+    from pleura.data.phantom_dicom import write_phantom_dataset
+
+    write_phantom_dataset(folder / "phantoms", n_patients=4, seed=3, size_px=64)
+    files = sorted((folder / "phantoms" / "dicom").rglob("*.dcm"))
+    header = dcmread(files[0])
+    header.ViewPosition = "LL"
+    header.save_as(files[0])
+    masks = (folder / "phantoms" / "masks.csv",)
+    made = prepare(PrepareSettings(folder / "phantoms" / "dicom", masks, folder / "out", size_px=64, folds=2))
+    notes = [problem for problem in made.problems if problem.kind == "note"]
+    assert [note.image_id for note in notes] == [header.SOPInstanceUID]
+    assert "LL" in notes[0].reason
+    assert notes[0].reason.startswith("kept: ")
+    assert made.dataset.card["problems"]["note"] == 1
+    assert any(line.startswith("  1 note: ") for line in say.prepared(made, folder / "out"))
+    assert len(made.dataset) == len(files)

@@ -35,9 +35,14 @@ def masks_by_id(
 
 
 def doubtful(cases: Sequence[Case], entries: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Masks that were read, and may not be what they are taken for. entries: of the journal, one for each case."""
+    """Radiographs and masks that were read, and may not be what they are taken for.
+
+    entries: of the journal, one for each case.
+    """
     problems = []
     for case, entry in zip(cases, entries, strict=True):
+        if notes := entry.get("notes"):
+            problems.append(Problem("note", case.image_id, case.source, f"kept: {'; '.join(notes)}"))
         if entry["share"] > EXCHANGED_SHARE:
             problems.append(Problem("doubtful mask", case.image_id, case.source, EXCHANGED))
         if entry["soft"]:

@@ -24,6 +24,7 @@ from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.figures import figures
 from pleura.measure.guards import Finding, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.measure.lesions import CaseNumbers, Looks
+from pleura.measure.mask_guards import pooled_dice
 from pleura.measure.metrics import Outcomes, empty_floor
 from pleura.measure.nested import nested
 from pleura.measure.objectives import Objective
@@ -53,6 +54,8 @@ class Evaluation:
     triplet: Triplet
     estimates: dict[str, Estimate]
     """By the checkpoint's triplet."""
+    pooled_dice: float
+    """Of the pixels of all images together, by the same; no mean over images."""
     floor: float
     """SIIM mean Dice of the empty predictor on these cases."""
     positives: int
@@ -100,6 +103,7 @@ def evaluate(
         split=known.in_words(split, positions) + _left_out(dataset, split),
         triplet=predictor.triplet,
         estimates=estimates,
+        pooled_dice=pooled_dice(outcomes.dice, histograms.both_areas(predictor.triplet)),
         floor=floor,
         positives=int(outcomes.positive.sum()),
         negatives=int((~outcomes.positive).sum()),
@@ -262,6 +266,7 @@ def _document(
         "tta": predictor.tta,
         "resamples": resamples,
         "metrics": {name: asdict(estimate) for name, estimate in evaluation.estimates.items()},
+        "pooled_dice": evaluation.pooled_dice,
         **account(measured, resamples),
         "data_sha256": dataset.data_hash,
         "checkpoint": predictor.checkpoints[0].provenance,

@@ -44,7 +44,8 @@ class PrepareSettings:
     patients: Path | None = None
     folds: int | Path = 5
     seed: int = 42
-    rle_grid: Literal["siim", "image"] = "siim"
+    rle_grid: Literal["siim", "image"] | None = None
+    """Which pixels the runs of a csv count; None: siim."""
     segments: tuple[str, ...] = ()
     """Of DICOM-SEG: number or label of the segments that outline a pneumothorax, where files have several."""
     workers: int = 0
@@ -98,13 +99,15 @@ def prepare(settings: PrepareSettings) -> Prepared:
     partial = settings.out / PARTIAL
     with held(settings.out, "prepares a dataset in it"):
         done = begin(partial, pixels, len(plan.jobs), settings.size_px)
-        read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid, settings.workers)
+        read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid or "siim", settings.workers)
         return _finish(settings, plan, tables, done, fingerprint)
 
 
 def _plan(settings: PrepareSettings) -> _Plan:
     """Pair every file with its mask, and report what has no partner."""
     sources = [open_masks(path, segments=settings.segments) for path in settings.masks]
+    if settings.rle_grid and not any(source.kind == "csv" for source in sources):
+        raise InputError("--rle-grid: does nothing: it is of the runs of a csv, and no masks here are one")
     plan = _Plan(find_radiographs([settings.images], _mask_files(settings.masks)))
     who = identify(plan.found.radiographs)
     ids = {case.path: case.image_id for case in who.cases}
@@ -169,7 +172,7 @@ def _fingerprints(settings: PrepareSettings, plan: _Plan) -> tuple[str, str]:
 
     An unfinished run can be taken up with other folds: they are made at the end.
     """
-    digest = hashlib.sha256(repr((FORMAT, settings.size_px, settings.rle_grid, settings.segments)).encode())
+    digest = hashlib.sha256(repr((FORMAT, settings.size_px, settings.rle_grid or "siim", settings.segments)).encode())
     for job in plan.jobs:
         digest.update(_stamp(Path(job.path)) + b"".join(map(_stamp, job.mask.files)))
         if job.image_id != name_of(Path(job.path)):

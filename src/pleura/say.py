@@ -138,6 +138,7 @@ def evaluation(done: Evaluation) -> Iterator[str]:
 
     yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"
     rows = [(name, done.estimates[key].value, f"  {name:<36}{done.estimates[key]}") for key, (name, _) in NAMES.items()]
+    rows.insert(3, _pooled(done.pooled_dice, 36))
     yield from _measurable(rows, done.positives, done.negatives)
     tuned = ", tuned on these very cases" if done.in_sample else ""
     yield f"  triplet {done.triplet}{tuned}"
@@ -258,9 +259,7 @@ def scored(done: Score, out: Path | None) -> Iterator[str]:
         )
         for key, name in names.items()
     ]
-    pooled = done.read.pooled_dice
-    note = "of the pixels of all images together: not a mean, and not to be compared with one"
-    rows.insert(3, ("pooled Dice", pooled, f"  {'pooled Dice':<38}{pooled:.4f}, {note}"))
+    rows.insert(3, _pooled(done.read.pooled_dice, 38))
     rows += _outlines(facts["surface"])
     for row in facts["strata"]:
         if row["by"] == "lesion size":
@@ -276,6 +275,11 @@ def scored(done: Score, out: Path | None) -> Iterator[str]:
     yield done.verdict
     if out:
         yield f"{out / 'score.json'}, {out / 'cases.csv'}"
+
+
+def _pooled(value: float, width: int) -> tuple[str, float, str]:
+    note = "of the pixels of all images together: not a mean, and not to be compared with one"
+    return "pooled Dice", value, f"  {'pooled Dice':<{width}}{value:.4f}, {note}"
 
 
 def _measurable(rows: Sequence[tuple[str, float, str]], positives: int, negatives: int) -> Iterator[str]:

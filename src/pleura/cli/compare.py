@@ -12,6 +12,7 @@ from pleura.shipped import named
 
 
 def compare(
+    context: typer.Context,
     first: Annotated[Path, typer.Argument(parser=named, help="A checkpoint or run; or masks, with --truth.")],
     second: Annotated[Path, typer.Argument(parser=named, help="What it is compared with, of the same kind.")],
     data: Annotated[Path | None, typer.Option(help="Of models: the dataset folder.")] = None,
@@ -28,6 +29,11 @@ def compare(
     from pleura.compare import compare_masks, compare_models
 
     _check_kinds(data, truth, patients)
+    asked = context.get_parameter_source("device")
+    if truth is not None and asked is not None and asked.name == "COMMANDLINE":
+        raise typer.BadParameter(
+            "does nothing with --truth: masks are compared, and no net runs", param_hint="--device"
+        )
     if data is not None:
         typer.echo("\n".join(say.compared(compare_models(first, second, data, resamples, out))))
     elif truth is not None:

@@ -28,8 +28,9 @@ def prepare(
     folds: Annotated[str, typer.Option(help="How many, or a csv with ImageId and fold, or split (train, val).")] = "5",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the folds; by default 42.")] = None,
     rle_grid: Annotated[
-        RleGrid, typer.Option(help="siim: runs are on 1024 x 1024; image: on each image's own pixels.")
-    ] = RleGrid.siim,
+        RleGrid | None,
+        typer.Option(help="Of a csv: siim, runs are on 1024 x 1024, the default; image: on each image's own pixels."),
+    ] = None,
     segment: Annotated[
         list[str] | None,
         typer.Option(help="Of DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
@@ -55,7 +56,7 @@ def prepare(
             patients=patients,
             folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
             seed=42 if seed is None else seed,
-            rle_grid=rle_grid.value,
+            rle_grid=rle_grid.value if rle_grid else None,
             segments=tuple(segment or ()),
             workers=workers,
             always_train=tuple(always_train or ()),

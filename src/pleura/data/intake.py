@@ -87,6 +87,8 @@ def _read_journal(path: Path, count: int) -> dict[int, dict[str, Any]]:
         spacing, texts = entry.get("pixel_spacing_mm"), [entry.get(key) for key in ("patient", "view", "sex")]
         pair = spacing is None or (isinstance(spacing, list) and [type(each) for each in spacing] in NUMBER_PAIRS)
         others = aspect in (int, float) and age in (int, float, type(None))
+        notes = entry.get("notes", [])
+        others = others and isinstance(notes, list) and all(type(note) is str for note in notes)
         told = pair and others and all(text is None or type(text) is str for text in texts)
         fits = type(entry.get("problem")) is str or (read and told)
         if type(row) is not int or not 0 <= row < count or not fits:
@@ -165,6 +167,7 @@ def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, 
         "rows": geometry.rows,
         "columns": geometry.columns,
         "pixel_aspect": geometry.aspect,
+        "notes": list(radiograph.notes),
     }
 
 

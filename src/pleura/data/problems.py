@@ -16,7 +16,7 @@ MOST_ABSENT = 20
 class Problem:
     """Something about one file that a person should know."""
 
-    kind: Literal["quarantined", "unlabelled", "same id", "copy", "equal pixels", "no image", "doubtful mask"]
+    kind: Literal["quarantined", "unlabelled", "same id", "copy", "equal pixels", "no image", "doubtful mask", "note"]
     image_id: str
     file: str
     reason: str

@@ -116,6 +116,10 @@ def _metrics(document: Mapping[str, Any]) -> str:
             f"<td class=n>{low:.4f} to {high:.4f}<td><div class=bar><i style='left:{100 * low:.1f}%;"
             f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * estimate['value']:.1f}%'></b></div>"
         )
+    pooled = document.get("pooled_dice", float("nan"))
+    if pooled == pooled:
+        meaning = "of the pixels of all images together: no mean over images, and not to be compared with one"
+        rows.append(f"<tr><td>Pooled Dice<div class=soft>{meaning}</div><td class=n>{pooled:.4f}<td class=n colspan=2>")
     return (
         "<div class=scroll tabindex=0><table class=metrics><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1"
         + "".join(rows)

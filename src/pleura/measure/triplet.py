@@ -181,6 +181,11 @@ class Histograms:
         found = triplet.decides(areas[:, top], areas[:, bottom], self.area_px)
         return found, np.where(found, self.dice()[:, bottom], np.where(self.positive, 0.0, 1.0))
 
+    def both_areas(self, triplet: Triplet) -> NDArray[np.float64]:
+        """(N,) the area in px of the true mask and of the one that the rule gives, added."""
+        found = self.areas()[:, round(triplet.bottom_threshold * LEVELS)] * self.decided(triplet)[0]
+        return np.asarray(self.counts[:, :, 1].sum(axis=1) + found, dtype=np.float64)
+
 
 @dataclass(frozen=True)
 class Gains:
