@@ -79,7 +79,7 @@ def test_albunet_brings_its_encoder():
             pleura.build_model("albunet", encoder="resnet34", pretrained=False),
         ]
     assert [sum(tensor.numel() for tensor in net.parameters()) for net in nets] == [35_117_897 - 64 * 2 * 49] * 3
-    with pytest.raises(ConfigError, match="albunet is built on resnet34, not on resnet50"):
+    with pytest.raises(ConfigError, match=r"^model: albunet is built on resnet34, not on resnet50"):
         pleura.build_model("albunet", encoder="resnet50", pretrained=False)
 
 

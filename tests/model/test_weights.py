@@ -87,6 +87,22 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content:
     assert "cannot be read as weights" in refusal(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty; copy it again"),
+        (b"\n<!DOCTYPE html><html>404</html>", "is a web page, .* download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "is a pointer of Git LFS"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_what_was_never_written_by_torch_is_named(tmp_path: Path, name: str, content: bytes, reason: str):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool):
     torch.save({"w": Attack(tmp_path / "pwned")}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)

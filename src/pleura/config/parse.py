@@ -144,7 +144,8 @@ def parse_model(document: Mapping[str, Any]) -> ModelConfig:
     try:
         return ModelConfig.model_validate_json(json.dumps(dict(document), default=str))
     except ValidationError as error:
-        raise ConfigError("model: " + "; ".join(in_words(error, root=ModelConfig))) from error
+        phrases = [phrase.removeprefix("recipe: ") for phrase in in_words(error, root=ModelConfig)]
+        raise ConfigError("model: " + "; ".join(phrases)) from error
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

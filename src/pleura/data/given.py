@@ -199,7 +199,7 @@ def _content(file: Any) -> bytes:
 def _of_bytes(content: bytes, what: str) -> Radiograph:
     """Read the bytes of a DICOM, PNG or JPEG file by way of a file: there is one reader, and it takes paths."""
     if not content:
-        raise InputError(f"the {what} is empty; give the whole file")
+        raise InputError(f"nothing in the {what}; give the whole file")
     with tempfile.TemporaryDirectory(prefix="pleura-") as folder:
         path = Path(folder) / what
         path.write_bytes(content)

@@ -106,10 +106,25 @@ def _why(path: Path, message: str) -> str:
             f"cannot be read as weights: it holds {what} besides tensors ({printable(name)}), and unpickling one can "
             f"run any code{_found(path, keys_of(path), trusted=False)}"
         )
+    if kind := _other_kind(path):
+        return f"cannot be read as weights: {kind}"
     plain = " ".join(_ESCAPES.sub("", message).split()).rpartition("WeightsUnpickler error: ")[2]
     sentences = re.split(r"(?<=[.;]) ", plain)
     reason = sentences[0] if len(sentences[0]) <= _REASON_CHARACTERS else "damaged"
     return f"cannot be read as weights ({printable(reason, _REASON_CHARACTERS).rstrip('.')}); copy it again"
+
+
+def _other_kind(path: Path) -> str:
+    """What a file is that torch never wrote, and the way out; empty if it looks like none of those."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        return "it is empty; copy it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS and not the file itself; fetch that with git lfs pull"
+    if head.lstrip().startswith(b"<"):
+        return "it is a web page, as a download that was refused leaves it; download it again"
+    return ""
 
 
 def _found(path: Path, content: object, trusted: bool) -> str:

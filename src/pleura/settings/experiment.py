@@ -66,7 +66,7 @@ class RuleConfig(Strict):
     """A decision rule that is given, not tuned."""
 
     top_threshold: Probability = 0.5
-    """An image is empty unless enough pixels reach this probability."""
+    """An image is empty unless enough pixels reach this probability, moved to the nearest 1/256."""
     min_pixels: Annotated[int, Field(ge=0)] = 0
     """How many are enough, of 1024 x 1024; scaled with the area."""
     bottom_threshold: Probability = 0.5
