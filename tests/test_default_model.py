@@ -71,7 +71,7 @@ def test_what_is_stored_is_small_and_not_all_one_number(stored):
 def test_the_file_is_small_and_says_all_that_its_user_has_to_know():
     assert FILE.stat().st_size <= MOST_BYTES
     checkpoint = load_checkpoint(FILE)
-    assert set(checkpoint.triplet) == {"top_threshold", "min_pixels", "bottom_threshold"}
+    assert not checkpoint.triplet.finds_nothing
     assert checkpoint.calibration
     assert checkpoint.scores["tuned"]["nested"]
     assert {"title", "intended_use", "known_failures", "licence"} <= checkpoint.card.keys()
@@ -134,7 +134,7 @@ def test_predict_without_a_model_uses_it_and_says_so(pleura, phantoms, tmp_path,
     assert first["model"] == name
     assert (tmp_path / "out" / "predictions.csv").read_text().count("\n") == 2
     again = pleura("predict", tmp_path / "in", "--out", tmp_path / "out", "--model", FILE)
-    assert "1 were done by an earlier run" in again.stdout
+    assert "1 was done by an earlier run" in again.stdout
 
 
 def test_another_model_is_not_said_to_be_the_default_one(pleura, phantoms, run, tmp_path):
@@ -221,15 +221,15 @@ def local(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_command_that_takes_a_model_takes_the_word_default(pleura, local, run, tmp_path):
+def test_every_command_that_takes_a_model_takes_the_word_default(pleura, local, tmp_path):
     few = ("--data", local, "--resamples", 10)
     tuned = ("tune", DEFAULT, *few, "--split", "all", "--out", tmp_path / "tuned.safetensors")
     site = ("recalibrate", DEFAULT, "--data", local, "--out", tmp_path / "site.safetensors")
     for words in (
         ("evaluate", DEFAULT, *few, "--out", tmp_path / "report"),
-        ("compare", DEFAULT, run, *few),
         ("doctor", DEFAULT, "--data", local),
         ("pack", DEFAULT, "--out", tmp_path / "copy.safetensors"),
+        ("compare", DEFAULT, tmp_path / "copy.safetensors", *few),
         tuned,
         site,
     ):

@@ -173,8 +173,10 @@ def test_all_stages_of_a_recipe_follow_on_one_another(name, dataset, tmp_path):
     assert all(math.isfinite(float(row["loss"])) for row in rows)
     assert load_checkpoint(run / "best.safetensors").provenance["stage"] == recipe.stages[-1].name
     with (run / "averages.csv").open(newline="") as file:
-        handed_on = [(row["stage"], row["kind"]) for row in csv.DictReader(file) if row["handed_on"] == "1"]
-    assert handed_on == [(stage.name, stage.averaging.hand_on) for stage in recipe.stages]
+        handed_on = {row["stage"]: row["kind"] for row in csv.DictReader(file) if row["handed_on"] == "1"}
+    assert list(handed_on) == [stage.name for stage in recipe.stages]
+    # In two steps a stage may well do harm, and hands on what it started from.
+    assert all(handed_on[stage.name] in (stage.averaging.hand_on, "incoming") for stage in recipe.stages)
 
 
 def test_the_list_names_every_recipe_with_its_score_cost_and_source_in_100_columns():

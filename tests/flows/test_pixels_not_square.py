@@ -86,9 +86,8 @@ def test_distances_in_millimetres_are_those_of_the_square(datasets):
 
 def test_what_is_found_comes_back_on_the_grid_of_the_file(folders, run):
     checkpoint = load_checkpoint(run / "fold-0" / "best.safetensors")
-    predictor = Predictor(
-        [replace(checkpoint, preprocessing={**checkpoint.preprocessing, "prepared_px": 128})], triplet=RULE
-    )
+    larger = replace(checkpoint.preprocessing, prepared_px=128)
+    predictor = Predictor([replace(checkpoint, preprocessing=larger)], triplet=RULE)
     # In place of a net: a disc on the square that it sees.
     rows, columns = np.mgrid[:128, :128]
     disc = ((rows - 50) ** 2 + (columns - 70) ** 2 < 20**2).astype(np.float32)

@@ -98,7 +98,9 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 def run_command(line: str) -> None:
     """Run one `pleura` line in the working folder, with the smoke recipe and no weights from elsewhere."""
-    words = [str(SMOKE) if word in recipe_names() else word for word in shlex.split(line, comments=True)[1:]]
+    words = shlex.split(line, comments=True)[1:]
+    if words[0] == "train":  # elsewhere `default` is the model
+        words = [str(SMOKE) if word in recipe_names() else word for word in words]
     words = [word for word in words if not word.startswith("model.")]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, f"{line}\n{done.output}"

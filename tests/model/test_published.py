@@ -22,7 +22,7 @@ from pleura.learn.seen import SeenCases
 from pleura.measure.triplet import Triplet
 from pleura.migrate.weights import WeightSettings, import_weights
 from pleura.model import build_model
-from pleura.model.inference import infer
+from pleura.model.inference import Preprocessing, infer
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 PARAMETERS = {
@@ -118,7 +118,7 @@ def test_an_imported_checkpoint_gives_the_published_nets_logits(published: Publi
 def test_the_settings_of_a_net_are_read_from_its_file(published: Published) -> None:
     model, preprocessing = published.checkpoint.model, published.checkpoint.preprocessing
     expected = {
-        "albunet": ("resnet34", "plain", [256, 256, 128, 64], 64, 0.0),
+        "albunet": ("resnet34", "plain", None, 64, 0.0),
         "resnet_unet-resnet50": ("resnet50", "plain", [256, 256, 128, 64], 64, IMAGENET_MEAN),
         "densenet_unet-densenet121": ("densenet121", "plain", [256, 256, 128, 64], 64, IMAGENET_MEAN),
         "scse_unet-seresnext50": ("legacy_seresnext50_32x4d", "scse", [384, 256, 128, 64], 32, 0.0),
@@ -159,8 +159,7 @@ def test_a_triplet_a_size_and_a_scaling_can_be_given(small: dict[str, Tensor], f
     made = imported(small, folder, triplet="0.6/800/0.25", size_px=512, input_scaling="none")
     assert made.triplet == Triplet(0.6, 800, 0.25)
     assert made.provenance["triplet"] == "given"
-    scaled = {"in_channels": 3, "mean": 0.0, "std": 1.0}
-    assert made.preprocessing == {"prepared_px": 512, "size_px": 512, "reduction": "area", **scaled}
+    assert made.preprocessing == Preprocessing(512, 512, in_channels=3, mean=0.0, std=1.0, reduction="area")
     assert made.model.input_scaling == "none"
 
 
@@ -217,7 +216,12 @@ MISSING, STEM = "bottlenecks.2.seq.0.bias", "encoder_stages.0.0.weight"
         (lambda state: without(state, STEM), {}, CheckpointError, f"{STEM} is missing"),
         (lambda state: state | {"final.1.bias": torch.ones(1)}, {}, CheckpointError, "final.1.bias is not known"),
         (lambda state: state | {MISSING: torch.zeros(7)}, {}, CheckpointError, rf"{MISSING} is \(7,\), not \(128,\)"),
-        (lambda state: state | {MISSING: torch.full((128,), torch.nan)}, {}, CheckpointError, f"{MISSING} holds NaN"),
+        (
+            lambda state: state | {MISSING: torch.full((128,), torch.nan)},
+            {},
+            CheckpointError,
+            f"hold NaN or infinity, {MISSING}",
+        ),
         (lambda state: state | {MISSING: torch.zeros(128).to_sparse()}, {}, CheckpointError, "no plain tensor"),
         (lambda state: state, {"architecture": "albunet"}, CheckpointError, "looks like --architecture unet"),
         (lambda state: state, {"encoder": "resnet50"}, CheckpointError, "is no unet with resnet50"),

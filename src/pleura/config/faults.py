@@ -106,7 +106,9 @@ def _meant(path: Sequence[str], root: type[BaseModel]) -> str | None:
     """The setting that may be meant by an unknown one: of the same section by its key, of another by its path."""
     *section, key = path
     of_stage = section[:2] if section[:1] == ["stages"] else ["training"]
-    section = ["training", *section[2:]] if section[:1] == ["stages"] else section
+    section = (
+        ["training", *section[2:]] if section[:1] == ["stages"] else [each for each in section if not each.isdecimal()]
+    )
     if root is Recipe and key in _OPTIONS and section in ([], ["training"]):
         return f"the option --{key}"
     known = [list(each) for each in _settings(root)]
