@@ -106,9 +106,8 @@ def _meant(path: Sequence[str], root: type[BaseModel]) -> str | None:
     """The setting that may be meant by an unknown one: of the same section by its key, of another by its path."""
     *section, key = path
     of_stage = section[:2] if section[:1] == ["stages"] else ["training"]
-    section = (
-        ["training", *section[2:]] if section[:1] == ["stages"] else [each for each in section if not each.isdecimal()]
-    )
+    names = [part for part in section if not part.isdecimal()]  # without the numbers of a list's items
+    section = ["training", *section[2:]] if section[:1] == ["stages"] else names
     if root is Recipe and key in _OPTIONS and section in ([], ["training"]):
         return f"the option --{key}"
     known = [list(each) for each in _settings(root)]
