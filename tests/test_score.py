@@ -32,7 +32,8 @@ def truth(tmp_path: Path) -> Path:
 
 
 def scored(truth: Path, predicted: Path, **options: object) -> Score:
-    settings = {"grid": (SIDE, SIDE), "resamples": 30, **options}
+    grid = {"grid": (SIDE, SIDE)} if ".csv" in (truth.suffix, predicted.suffix) else {}
+    settings = {**grid, "resamples": 30, **options}
     return score(ScoreSettings(truth, predicted, **settings))  # type: ignore[arg-type]
 
 
@@ -182,3 +183,11 @@ def test_a_wrong_file_is_a_one_line_error(truth: Path, tmp_path: Path, pleura: C
         assert done.stderr.count("\n") == 1  # type: ignore[attr-defined]
         assert told_of in done.stderr  # type: ignore[attr-defined]
     assert pleura("score", "--truth", truth, "--pred", truth, "--grid", "big").returncode == 2  # type: ignore[attr-defined]
+
+
+def test_options_of_masks_that_are_not_there_are_refused(truth: Path, tmp_path: Path) -> None:
+    pngs = write_pngs(tmp_path / "pngs", MASKS)
+    with pytest.raises(InputError, match=r"^--grid: does nothing: it is of the runs of a csv"):
+        scored(pngs, pngs, grid=(SIDE, SIDE))
+    with pytest.raises(InputError, match=r"^--segment: does nothing: it is of DICOM-SEG"):
+        scored(truth, pngs, segments=("1",))

@@ -24,7 +24,7 @@ from pleura.data.finding import Found, find_radiographs, walk
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identify
 from pleura.data.intake import Job, begin, finished_images, read_all
-from pleura.data.masks import open_masks
+from pleura.data.masks import open_masks, refuse_in_vain
 from pleura.data.problems import Problem, read_problems, write_problems
 from pleura.doubts import doubtful, masks_by_id
 from pleura.errors import InputError, OutputError, writing
@@ -105,9 +105,10 @@ def prepare(settings: PrepareSettings) -> Prepared:
 
 def _plan(settings: PrepareSettings) -> _Plan:
     """Pair every file with its mask, and report what has no partner."""
+    refuse_in_vain(
+        settings.masks, "--rle-grid" if settings.rle_grid else None, "--segment" if settings.segments else None
+    )
     sources = [open_masks(path, segments=settings.segments) for path in settings.masks]
-    if settings.rle_grid and not any(source.kind == "csv" for source in sources):
-        raise InputError("--rle-grid: does nothing: it is of the runs of a csv, and no masks here are one")
     plan = _Plan(find_radiographs([settings.images], _mask_files(settings.masks)))
     who = identify(plan.found.radiographs)
     ids = {case.path: case.image_id for case in who.cases}

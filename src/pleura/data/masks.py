@@ -5,7 +5,7 @@ The one reader of every command: what is a mask, an empty cell or the name of an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -193,6 +193,23 @@ def open_masks(path: Path, grid: Shape | None = None, segments: Sequence[str] = 
     if path.is_dir():
         raise InputError(f"{path}: holds no mask: neither PNG nor DICOM-SEG")
     return _of_csv(path, grid)
+
+
+def refuse_in_vain(paths: Iterable[Path], of_runs: str | None = None, of_segments: str | None = None) -> None:
+    """Refuse an option of csv runs, or of DICOM-SEG, where no path holds such masks: it would do nothing.
+
+    of_runs, of_segments: the options that were given, by name. Raises: InputError.
+    """
+    forms = {_form(path) for path in paths}
+    for option, form, what in ((of_runs, "csv", "the runs of a csv"), (of_segments, "DICOM", "DICOM-SEG")):
+        if option and form not in forms:
+            raise InputError(f"{option}: does nothing: it is of {what}, and no masks here are such; leave it out")
+
+
+def _form(path: Path) -> str:
+    if (path / CARD).is_file():
+        return "dataset"
+    return next((kind for kind, files in mask_files(path).items() if files), "csv")
 
 
 def mask_files(path: Path) -> dict[str, list[Path]]:
