@@ -108,7 +108,17 @@ def _shown(content: bytes) -> np.ndarray:
         count = int(dataset.Rows) * int(dataset.Columns)
         values = np.frombuffer(dataset.PixelData, dtype=kind, count=count)
     pixels = values.reshape(int(dataset.Rows), int(dataset.Columns))
-    return render(pixels.astype(pixels.dtype.newbyteorder("=")), dataset)[0]
+    return render(_stored(pixels.astype(np.int32), dataset, syntax), dataset)[0]
+
+
+def _stored(words: np.ndarray, dataset: pydicom.Dataset, syntax: str) -> np.ndarray:
+    """The Bits Stored of each word, signed or not; what a lossy codec overshoots is the end of the range."""
+    bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation)
+    half = 2 ** (bits - 1)
+    if syntax == uid.JPEG2000:
+        return np.clip(words, -half * signed, 2**bits - 1 - half * signed)
+    values = words & (2**bits - 1)
+    return np.where(values >= half, values - 2**bits, values) if signed else values
 
 
 def _decoded(frame: bytes, syntax: str, dataset: pydicom.Dataset) -> np.ndarray:

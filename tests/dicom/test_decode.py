@@ -525,3 +525,12 @@ def test_the_one_frame_is_read_whatever_number_of_frames_says(write_dicom, state
     dataset.NumberOfFrames = stated.split("\\")
     dataset.save_as(path)
     np.testing.assert_array_equal(levels(path), RAMP_8)
+
+
+def test_run_lengths_of_values_that_may_be_signed_are_refused(write_dicom):
+    path = write_dicom(RAMP_8, syntax=uid.RLELossless)
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelRepresentation
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="it has no Pixel Representation, which says whether its values are signed"):
+        read_dicom(path)

@@ -386,6 +386,7 @@ def test_a_jpeg_that_contradicts_the_header_is_refused_before_gdcm_aborts(write_
         ({"BitsStored": 12, "HighBit": 15}, "bits do not fit"),
         ({"BitsStored": 0}, "bits do not fit"),
         ({"PixelRepresentation": 7}, "Pixel Representation"),
+        ({"PixelRepresentation": None}, "it has no Pixel Representation"),
         ({"Rows": 0}, "0 x 16"),
         ({"Rows": None}, "0 x 16"),
         ({"Columns": 20001}, "24 x 20001"),

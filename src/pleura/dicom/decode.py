@@ -58,6 +58,8 @@ def decode(dataset: Dataset) -> NDArray[np.int32]:
         raise InputError(f"{_unsupported(syntax)}; convert it to an uncompressed one")
     if not dataset.PixelData:
         raise InputError("its Pixel Data is empty; export it again")
+    if dataset.get("PixelRepresentation") is None:
+        raise InputError("it has no Pixel Representation, which says whether its values are signed; export it again")
     try:
         if syntax in _UNCOMPRESSED:
             return as_stored(_native(dataset, syntax), dataset)
