@@ -180,3 +180,9 @@ def test_the_patients_right_is_at_the_left_of_the_image():
     assert side_of(mask) == "R"
     assert side_of(mask[:, ::-1]) == "L"
     assert side_of(mask | mask[:, ::-1]) == "B"
+
+
+@pytest.mark.parametrize("model", [3, None, b"best.safetensors"])
+def test_what_is_no_path_names_no_model(model):
+    with pytest.raises(CheckpointError, match="a model is named by its path"):
+        Predictor.load(model)

@@ -26,7 +26,10 @@ def named(model: Path | str) -> Path:
     """The path of a model as it was typed: `./default` is a file or folder of that name, `default` the word.
 
     A Path drops the `./`, so that only a text can tell them apart: the former becomes absolute.
+    Raises: CheckpointError for what is no path.
     """
+    if not isinstance(model, str | Path):
+        raise CheckpointError(f"a model is named by its path, a str or Path, not by {type(model).__name__}")
     path = Path(model)
     return path.absolute() if path == Path(DEFAULT) and str(model) != DEFAULT else path
 
