@@ -534,3 +534,14 @@ def test_run_lengths_of_values_that_may_be_signed_are_refused(write_dicom):
     dataset.save_as(path)
     with pytest.raises(InputError, match="it has no Pixel Representation, which says whether its values are signed"):
         read_dicom(path)
+
+
+def test_a_run_that_names_more_bytes_than_its_segment_has_is_refused(write_dicom):
+    path = write_dicom(np.arange(64, dtype=np.uint8).reshape(8, 8), syntax=uid.RLELossless)
+    dataset = pydicom.dcmread(path)
+    frame = bytearray(frame_of(path))
+    frame[-9] += 3  # the literal of the last row names 11 bytes, and 8 are there
+    dataset.PixelData = encapsulate([bytes(frame)])
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="names more bytes than there are"):
+        read_dicom(path)

@@ -65,6 +65,8 @@ def _segment(data: bytes, size: int) -> NDArray[np.uint8]:
             position += 2
         elif following := _NO_OPERATIONS.match(data, position):
             position = following.end()
+    if position > len(data):
+        raise CodestreamError("the last run of an RLE segment names more bytes than there are")
     if data[position:].lstrip(b"\0").startswith(tuple(start.rstrip(b"\0") for start in RLE_STARTS)):
         raise SeveralFramesError
     # The last run may not reach beyond the image, and what follows it is padding.
