@@ -145,11 +145,14 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> dict[str, dict[str,
     if header.get("key") != key:
         raise OutputError(f"{settings.out}: holds results of another model or other settings; {way_out}")
     done: dict[str, dict[str, Any]] = {}
+    latest: dict[Any, str] = {}
     for entry in entries:
         if any(type(entry.get(name)) not in kinds for name, kinds in TYPES.items() if name in entry or name in NEEDED):
             raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
-        for other in [one for one in done.values() if one.get("file") == entry.get("file")]:
-            del done[other["image_id"]]
+        file = entry.get("file", entry["source"])
+        if file in latest:  # it was predicted again, perhaps under another id
+            done.pop(latest[file], None)
+        latest[file] = entry["image_id"]
         done[entry["image_id"]] = entry
     write_journal(path, [header, *done.values()])
     return done
@@ -172,22 +175,17 @@ def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]
         work.notes.append(f"{some}, predicted too: {path} is {other} again{more}")
     if found.passed_over:
         work.notes.append(found.in_words())
+    by_file = {entry.get("file"): key for key, entry in work.done.items()}
     new = []
     for case in who.cases:
         stamp = _stamp(case.path)
-        same = [
-            entry
-            for entry in work.done.values()
-            if entry["image_id"] == case.image_id or entry.get("file") == stamp["file"]
-        ]
-        for entry in same:
-            gone = not os.path.exists(entry.get("file", ""))
-            if entry["image_id"] == case.image_id and _unchanged(entry, stamp, gone):
-                break
-            del work.done[entry["image_id"]]
-            remove_files(settings.out, entry["image_id"])
-        else:
-            new.append(case)
+        entry = work.done.get(case.image_id)
+        if entry is not None and _unchanged(entry, stamp, not os.path.exists(entry.get("file", ""))):
+            continue
+        new.append(case)
+        for key in {case.image_id, by_file.get(stamp["file"])}:
+            if key is not None and work.done.pop(key, None) is not None:
+                remove_files(settings.out, key)
     return new
 
 

@@ -5,6 +5,7 @@ It lies in the package, which belongs to pip: nothing is written into it, nor be
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pleura.errors import CheckpointError, OutputError
@@ -28,7 +29,7 @@ def named(model: Path | str) -> Path:
     A Path drops the `./`, so that only a text can tell them apart: the former becomes absolute.
     Raises: CheckpointError for what is no path.
     """
-    if not isinstance(model, str | Path):
+    if not isinstance(model, str | os.PathLike):
         raise CheckpointError(f"a model is named by its path, a str or Path, not by {type(model).__name__}")
     path = Path(model)
     return path.absolute() if path == Path(DEFAULT) and str(model) != DEFAULT else path
