@@ -212,23 +212,6 @@ def test_histograms_join_and_part_as_their_images_do():
     )
 
 
-def test_an_image_score_is_the_mean_of_its_highest_pixels():
-    probabilities = np.zeros((3, 100, 100), dtype=np.float32)  # 0.1 % are ten pixels
-    probabilities[1, 0, :5] = 0.75
-    probabilities[2] = 1.0
-    scores = Histograms.of(probabilities, np.zeros(probabilities.shape, dtype=np.uint8)).scores()
-    assert scores == pytest.approx([0.0, 0.375, 1.0], abs=1 / LEVELS)
-
-
-@settings(max_examples=40)
-@given(probability_maps, st.sampled_from([0.001, 0.1, 0.35, 1.0]))
-def test_an_image_score_agrees_with_sorting_the_pixels(probabilities: np.ndarray, share: float):
-    histograms = Histograms.of(probabilities, np.zeros(probabilities.shape, dtype=np.uint8))
-    wanted = max(1, round(20 * share))
-    highest = np.sort(probabilities.reshape(3, -1))[:, -wanted:].mean(axis=1)
-    np.testing.assert_allclose(histograms.scores(share), highest, atol=0.5 / LEVELS + 1e-6)
-
-
 @settings(max_examples=150)
 @given(
     st.integers(1, 40),

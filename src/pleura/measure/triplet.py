@@ -164,14 +164,6 @@ class Histograms:
         sizes = self.areas() + inside[:, :1]
         return np.where(sizes == 0, 1.0, 2.0 * inside / np.maximum(sizes, 1))
 
-    def scores(self, share: float = SCORED_SHARE) -> NDArray[np.float64]:
-        """(N,) image scores in [0, 1]: mean probability of the highest 0.1 % of pixels, to the width of a level."""
-        wanted = max(1, round(self.area_px * share))
-        above = np.minimum(self.areas(), wanted)
-        taken = above - np.concatenate([above[:, 1:], np.zeros((len(above), 1), dtype=above.dtype)], axis=1)
-        middles = np.minimum((np.arange(taken.shape[1]) + 0.5) / LEVELS, 1)
-        return np.asarray(taken @ middles / wanted)
-
     def decided(self, triplet: Triplet) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """(N,) whether the rule finds a pneumothorax, and (N,) the SIIM Dice of its masks: those of `Triplet.apply`."""
         areas, (top, bottom) = (
