@@ -8,7 +8,16 @@ import pytest
 
 from pleura import files
 from pleura.errors import OutputError
-from pleura.files import as_json, held, read_journal, refuse_unwritable, reserve, write_atomically, write_journal
+from pleura.files import (
+    as_json,
+    held,
+    read_journal,
+    refuse_unwritable,
+    reserve,
+    without_suffix,
+    write_atomically,
+    write_journal,
+)
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path: Path):
@@ -90,3 +99,8 @@ def test_a_line_of_a_journal_that_was_changed_is_seen(tmp_path):
     path.write_text(path.read_text().replace("0.0042", "0.0742"))
     with pytest.raises(OutputError, match=r"is damaged in line 1; remove it$"):
         read_journal(path, "remove it")
+
+
+def test_the_dots_of_a_uid_are_no_suffix():
+    assert without_suffix("1.2.276.0.7230010.3") == "1.2.276.0.7230010.3"
+    assert [without_suffix(f"1.2{end}") for end in (".dcm", ".DICOM", ".png", ".Jpg", ".jpeg")] == ["1.2"] * 5

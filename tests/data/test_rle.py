@@ -190,11 +190,6 @@ def test_no_rows_and_empty_rows_are_an_empty_mask():
     assert not rle.decode_union(["-1", "-1"], (4, 2)).any()
 
 
-def test_the_dots_of_a_uid_are_no_suffix():
-    assert rle.strip_suffix("1.2.276.0.7230010.3") == "1.2.276.0.7230010.3"
-    assert [rle.strip_suffix(f"1.2{end}") for end in (".dcm", ".DICOM", ".png", ".Jpg", ".jpeg")] == ["1.2"] * 5
-
-
 def test_a_csv_that_cannot_be_written_is_an_output_error(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="choose another --out"):

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
 from pleura.data.columns import FOLD, ID, PATIENT, column
 from pleura.data.ids import as_name
-from pleura.data.rle import strip_suffix
 from pleura.errors import InputError, excerpt
+from pleura.files import without_suffix
 
 SIZE_QUARTILES = (0.25, 0.5, 0.75)
 
@@ -107,7 +107,7 @@ def read_column(path: Path, names: Sequence[str]) -> dict[str, str]:
             at_id, at = column(path, header, ID), column(path, header, names)
             for row in reader:
                 cells = [*row, *[""] * (len(header) - len(row))]
-                image_id, value = as_name(strip_suffix(cells[at_id].strip())), cells[at].strip()
+                image_id, value = as_name(without_suffix(cells[at_id].strip())), cells[at].strip()
                 if row and values.setdefault(image_id, value) != value:
                     name = header[at].strip()
                     both = f"{excerpt(values[image_id])} and {excerpt(value)}"

@@ -22,8 +22,8 @@ from pleura.data.mask_csv import damage, read_table
 from pleura.data.mask_png import read_mask_png
 from pleura.dicom.seg import Segmentation, choose, read_segmentation, segmentation_pixels
 from pleura.errors import InputError, RLEError, excerpt
+from pleura.files import DICOM_SUFFIXES
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
 OTHER_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".pbm", ".ppm"),
     *(".npy", ".npz", ".nii", ".gz", ".nrrd", ".mha", ".mat"),

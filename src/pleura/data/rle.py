@@ -149,11 +149,3 @@ def write_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("ImageId", "EncodedPixels"))
         writer.writerows(rows)
-
-
-def strip_suffix(image_id: str) -> str:
-    """Drop a file suffix from an id: the UIDs of SIIM have dots themselves, so only known suffixes count."""
-    for suffix in (".dcm", ".dicom", ".png", ".jpg", ".jpeg"):
-        if image_id.lower().endswith(suffix):
-            return image_id[: -len(suffix)]
-    return image_id
