@@ -38,7 +38,8 @@ NOTHING = replace(
 
 
 def test_a_prediction_is_told_in_a_line_without_pixels_and_names():
-    assert repr(FOUND) == "Prediction('1.2.3', 40 x 30, pneumothorax, right, 0.4 sq cm at the detector, score 0.75)"
+    words = "pneumothorax, right, 0.4 sq cm by its pixel spacing, score 0.75"
+    assert repr(FOUND) == f"Prediction('1.2.3', 40 x 30, {words})"
     assert repr(NOTHING) == "Prediction('1.2.3', 40 x 30, no pneumothorax found, score 0.75)"
     assert len(repr(replace(FOUND, image_id="x" * 10_000))) < 200
     assert "NAME" not in repr(FOUND) + repr(FOUND.radiograph)

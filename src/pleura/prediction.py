@@ -57,7 +57,8 @@ class Prediction:
             return f"no pneumothorax found, score {self.score:.2f}"
         area = f"{self.area_px} px"
         if self.area_mm2 is not None:
-            area = f"{self.area_mm2 / 100:.1f} sq cm at the detector"  # which magnifies the chest before it
+            # Mostly at the detector, which magnifies the chest before it; the header need not say where.
+            area = f"{self.area_mm2 / 100:.1f} sq cm by its pixel spacing"
         return f"pneumothorax, {SIDES[str(self.side)]}, {area}, score {self.score:.2f}"
 
     def overlay(self, longest_px: int = 1024) -> Image.Image:
