@@ -40,12 +40,14 @@ def test_every_command_has_help_with_an_example(pleura):
 
 def test_options_have_the_values_that_their_verbs_know():
     # The command line names them again, because --help is not to wait for numpy.
-    from pleura import tune
+    from pleura import score, tune
     from pleura.cli import import_weights, options
+    from pleura.cli import score as scoring
     from pleura.cli import tune as tuning
     from pleura.data import dataset
     from pleura.learn import known
     from pleura.measure import calibration
+    from pleura.measure.objectives import OBJECTIVES
     from pleura.settings import ModelConfig, Recipe
 
     for option, values in (
@@ -54,10 +56,12 @@ def test_options_have_the_values_that_their_verbs_know():
         (options.Tta, Recipe.model_fields["tta"].annotation),
         (import_weights.Architecture, ModelConfig.model_fields["architecture"].annotation),
         (import_weights.InputScaling, ModelConfig.model_fields["input_scaling"].annotation),
+        (scoring.Scored, score.Cases),
         (tuning.TunedOn, tune.Part),
         (tuning.Scaling, calibration.Method),
     ):
-        assert {each.value for each in option} == set(get_args(values)), option
+        assert set(get_args(option)) == set(get_args(values)), option
+    assert set(get_args(options.ObjectiveName)) == set(OBJECTIVES)
 
 
 def test_wrong_usage_exits_with_2(pleura):

@@ -25,5 +25,5 @@ def evaluate(
     """Score a model, next to its floor and with intervals; writes report.html and report.json."""
     from pleura.evaluate import evaluate as run
 
-    done = run(model, data, split.value if split else None, tta.value if tta else None, resamples, out)
+    done = run(model, data, split, tta, resamples, out)
     typer.echo("\n".join(say.evaluation(done)))

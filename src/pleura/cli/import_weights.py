@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class Architecture(str, Enum):
-    """The nets."""
-
-    unet = "unet"
-    albunet = "albunet"
-
-
-class InputScaling(str, Enum):
-    """What happens to an image in [0, 1] before the net sees it."""
-
-    encoder = "encoder"
-    none = "none"
+Architecture = Literal["unet", "albunet"]
+InputScaling = Literal["encoder", "none"]
 
 
 def import_weights(
@@ -38,7 +26,6 @@ def import_weights(
     from pleura.migrate.weights import WeightSettings
     from pleura.migrate.weights import import_weights as run
 
-    scaling = input_scaling.value if input_scaling else None
-    made = run(WeightSettings(file, architecture.value, out, encoder, size, scaling, triplet))
+    made = run(WeightSettings(file, architecture, out, encoder, size, input_scaling, triplet))
     typer.echo(f"{out}: {made.model.architecture} with {made.model.encoder}, {len(made.weights)} tensors")
     typer.echo(f"  input scaling {made.model.input_scaling}; triplet {made.triplet}, {made.provenance['triplet']}")

@@ -8,37 +8,15 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from enum import Enum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-
-class SplitName(str, Enum):
-    """Parts of a dataset."""
-
-    train = "train"
-    val = "val"
-    all = "all"
-
-
-class Tta(str, Enum):
-    """Test-time augmentation."""
-
-    none = "none"
-    flip = "flip"
-
-
-class ObjectiveName(str, Enum):
-    """What a triplet can be the best for."""
-
-    siim_dice = "siim_dice"
-    dice_on_positives = "dice_on_positives"
-    youden = "youden"
-    expected_cost = "expected_cost"
-
+SplitName = Literal["train", "val", "all"]
+Tta = Literal["none", "flip"]
+ObjectiveName = Literal["siim_dice", "dice_on_positives", "youden", "expected_cost"]
 
 Goal = Annotated[ObjectiveName, typer.Option(help="What the triplet is to be the best for.")]
 Specificity = Annotated[float | None, typer.Option(help="The least, for dice_on_positives; by default 0.95.")]
@@ -52,13 +30,11 @@ Confidence = Annotated[float, typer.Option(help="With which it stays below.")]
 def check_goal(objective: ObjectiveName, specificity: float | None, miss_cost: float | None) -> tuple[float, float]:
     """The specificity and the cost of a miss; one that the objective does not use would do nothing, and is refused."""
     for given, of, option in (
-        (specificity, ObjectiveName.dice_on_positives, "--specificity"),
-        (miss_cost, ObjectiveName.expected_cost, "--miss-cost"),
+        (specificity, "dice_on_positives", "--specificity"),
+        (miss_cost, "expected_cost", "--miss-cost"),
     ):
         if given is not None and objective != of:
-            raise typer.BadParameter(
-                f"does nothing for {objective.value}; add --objective {of.value}", param_hint=option
-            )
+            raise typer.BadParameter(f"does nothing for {objective}; add --objective {of}", param_hint=option)
     return 0.95 if specificity is None else specificity, 10.0 if miss_cost is None else miss_cost
 
 

@@ -42,7 +42,7 @@ def predict(
         for handler in logging.getLogger("pleura").handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)
-    done = predict_batch(Predictor.load(model, tta.value if tta else None), settings)
+    done = predict_batch(Predictor.load(model, tta), settings)
     if as_json:
         typer.echo(json.dumps(say.predicted_document(done, settings), indent=1))
     else:

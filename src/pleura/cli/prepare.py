@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pleura import say
-
-
-class RleGrid(str, Enum):
-    """Which pixels run-length masks count."""
-
-    siim = "siim"
-    image = "image"
 
 
 def prepare(
@@ -28,7 +20,7 @@ def prepare(
     folds: Annotated[str, typer.Option(help="How many, or a csv with ImageId and fold, or split (train, val).")] = "5",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the folds; by default 42.")] = None,
     rle_grid: Annotated[
-        RleGrid | None,
+        Literal["siim", "image"] | None,
         typer.Option(help="Of a csv: siim, runs are on 1024 x 1024, the default; image: on each image's own pixels."),
     ] = None,
     segment: Annotated[
@@ -56,7 +48,7 @@ def prepare(
             patients=patients,
             folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
             seed=42 if seed is None else seed,
-            rle_grid=rle_grid.value if rle_grid else None,
+            rle_grid=rle_grid,
             segments=tuple(segment or ()),
             workers=workers,
             always_train=tuple(always_train or ()),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pleura import say
-from pleura.cli.options import Alpha, Confidence, Goal, MissCost, ObjectiveName, Specificity, check_goal
+from pleura.cli.options import Alpha, Confidence, Goal, MissCost, Specificity, check_goal
 from pleura.shipped import named
 
 
@@ -19,7 +19,7 @@ def recalibrate(
     ],
     data: Annotated[Path, typer.Option(help="A dataset of local cases, fifty or more.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
-    objective: Goal = ObjectiveName.siim_dice,
+    objective: Goal = "siim_dice",
     prevalence: Annotated[
         float, typer.Option(help="Share of positives that scores are weighted to; 0: as the local cases are.")
     ] = 0.0,
@@ -33,5 +33,5 @@ def recalibrate(
     from pleura.recalibrate import SiteSettings
     from pleura.recalibrate import recalibrate as run
 
-    goal = Objective(objective.value, prevalence or None, *check_goal(objective, specificity, miss_cost))
+    goal = Objective(objective, prevalence or None, *check_goal(objective, specificity, miss_cost))
     typer.echo("\n".join(say.recalibrated(run(checkpoint, data, out, SiteSettings(goal, alpha, confidence)))))

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pleura import say
 
-
-class Scored(str, Enum):
-    """Which images count."""
-
-    truth = "truth"
-    both = "both"
+Scored = Literal["truth", "both"]
 
 
 def score(
@@ -25,7 +19,7 @@ def score(
     patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; or SIIM to NIH.")] = None,
     cases: Annotated[
         Scored, typer.Option(help="truth: an image without a prediction counts as empty; both: it is left out.")
-    ] = Scored.truth,
+    ] = "truth",
     grid: Annotated[str | None, typer.Option(help="ROWSxCOLUMNS that runs count; by default 1024x1024.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for score.json and cases.csv.")] = None,
     segment: Annotated[
@@ -39,7 +33,7 @@ def score(
     from pleura.score import score as run
 
     shape, segments = _shape(grid), tuple(segment or ())
-    settings = ScoreSettings(truth, pred, patients, out, cases.value, shape, resamples, segments)
+    settings = ScoreSettings(truth, pred, patients, out, cases, shape, resamples, segments)
     typer.echo("\n".join(say.scored(run(settings), out)))
 
 

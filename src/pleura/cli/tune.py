@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pleura import say
-from pleura.cli.options import Alpha, Confidence, Goal, MissCost, ObjectiveName, Specificity, check_goal
+from pleura.cli.options import Alpha, Confidence, Goal, MissCost, Specificity, check_goal
 from pleura.shipped import named
 
-
-class TunedOn(str, Enum):
-    """Which cases of a dataset."""
-
-    val = "val"
-    all = "all"
-
-
-class Scaling(str, Enum):
-    """How image scores become probabilities."""
-
-    platt = "platt"
-    beta = "beta"
+TunedOn = Literal["val", "all"]
+Scaling = Literal["platt", "beta"]
 
 
 def tune(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, or the folder of a run or ensemble.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
-    objective: Goal = ObjectiveName.siim_dice,
-    split: Annotated[TunedOn, typer.Option(help="val: the cases that the model was chosen on.")] = TunedOn.val,
+    objective: Goal = "siim_dice",
+    split: Annotated[TunedOn, typer.Option(help="val: the cases that the model was chosen on.")] = "val",
     prevalence: Annotated[
         float, typer.Option(help="Share of positives that scores are weighted to; 0: as the cases are.")
     ] = 0.2215,
     specificity: Specificity = None,
     miss_cost: MissCost = None,
-    calibration: Annotated[Scaling, typer.Option(help="Of the image score.")] = Scaling.platt,
+    calibration: Annotated[Scaling, typer.Option(help="Of the image score.")] = "platt",
     alpha: Alpha = 0.05,
     confidence: Confidence = 0.95,
     resamples: Annotated[int, typer.Option(min=10, help="Searches that tell how much the triplet wavers.")] = 50,
@@ -50,6 +38,6 @@ def tune(
     from pleura.tune import TuneSettings
     from pleura.tune import tune as run
 
-    goal = Objective(objective.value, prevalence or None, *check_goal(objective, specificity, miss_cost))
-    done = run(model, data, TuneSettings(goal, split.value, calibration.value, alpha, confidence, resamples), out)
+    goal = Objective(objective, prevalence or None, *check_goal(objective, specificity, miss_cost))
+    done = run(model, data, TuneSettings(goal, split, calibration, alpha, confidence, resamples), out)
     typer.echo("\n".join(say.tuned(done)))
