@@ -1,4 +1,4 @@
-# Every target sets itself up: a fresh machine needs only Python >= 3.10 with pip and venv.
+# Every target sets itself up: a fresh machine needs only Python >= 3.11 with pip and venv.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -20,7 +20,7 @@ TUNE ?= --objective dice_on_positives --specificity 0.9
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "pleura needs Python 3.10 or newer")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pleura needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -324,6 +324,6 @@ def _card(
         "problems": dict(sorted(Counter(problem.kind for problem in problems).items())),
         "settings": asked,
         "pleura": __version__,
-        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "fingerprint": fingerprint,
     }

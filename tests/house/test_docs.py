@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -40,11 +40,6 @@ from pleura.settings import (
     StageConfig,
     TrainingConfig,
 )
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, DOCS = ROOT / "src" / "pleura", ROOT / "docs"

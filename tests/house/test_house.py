@@ -7,29 +7,26 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
 from pleura.recipes import load_experiment
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pytest brings it
-
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "pleura"
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 TEST_FILES = sorted((ROOT / "tests").rglob("test_*.py"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+FLOOR = PROJECT["requires-python"].removeprefix(">=")
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-PIN = re.compile(r'([A-Za-z0-9._-]+)==([0-9][^;\s]*)(?:; python_version (>=|<) "3\.11")?')
-PINS = [match for line in CONSTRAINTS if (match := PIN.fullmatch(line))]
-PINNED = {match[1]: match[2] for match in PINS if match[3] != "<"}
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9]\S*)")
+PINNED = {match[1]: match[2] for line in CONSTRAINTS if (match := PIN.fullmatch(line))}
 
 NOUNS = ("dicom", "data", "model", "learn", "measure", "recipes")
 # Each may import what stands in a line above it; the nouns have exceptions of their own.
@@ -260,20 +257,20 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_what_needs_a_newer_python_than_promised_has_a_pin_for_the_older_one_too() -> None:
-    assert PROJECT["requires-python"] == ">=3.10"
-    without = []
-    for pin in PINS:
-        if pin[3] == "<":
-            continue
-        try:
-            wanted = metadata(pin[1])["Requires-Python"] or ""
-        except PackageNotFoundError:
-            continue
-        match = re.search(r">=\s*3\.(\d+)", wanted)
-        if match and int(match[1]) > 10 and not any(other[1] == pin[1] and other[3] == "<" for other in PINS):
-            without.append(f"{pin[1]} {wanted}")
-    assert without == []
+def test_no_pin_needs_a_newer_python_than_the_floor() -> None:
+    needs = {_normal(each.name): each.metadata["Requires-Python"] or "" for each in distributions()}
+    lowest = {name: re.search(r">=\s*3\.(\d+)", needs.get(_normal(name), "")) for name in PINNED}
+    assert [name for name, match in lowest.items() if match and int(match[1]) > int(FLOOR.removeprefix("3."))] == []
+
+
+def test_the_floor_of_python_is_the_same_wherever_it_is_said() -> None:
+    for name in ("Makefile", ".ci/run", "README.md", "docs/tutorial.md"):
+        said = re.findall(r"Python (?:>= )?(3\.\d+)", (ROOT / name).read_text(encoding="utf-8"))
+        assert set(said) == {FLOOR}, name
+    major, minor = FLOOR.split(".")
+    assert f"sys.version_info < ({major}, {minor})" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert PYPROJECT["tool"]["ruff"]["target-version"] == f"py{major}{minor}"
+    assert PYPROJECT["tool"]["mypy"]["python_version"] == FLOOR
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
