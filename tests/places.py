@@ -7,6 +7,12 @@ ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "recipes" / "smoke.yaml"
 
 
+def published_keys(net: str) -> dict[str, str]:
+    """The state dict of a published net as its repository has it: key -> shape, as "(64, 3, 7, 7)"."""
+    lines = (ROOT / "tests/published_keys" / f"{net}.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
 def sealed(folder: Path) -> Path:
     """A dataset folder whose card has the hash of its files as they are now; a test has changed them on purpose."""
     from pleura.data.dataset import CARD, CASES, IMAGES, hash_files

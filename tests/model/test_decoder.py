@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import published_keys
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +28,6 @@ from pleura.model.decoder import (
 )
 from pleura.settings import ModelConfig
 
-PUBLISHED = Path(__file__).parents[2].parent / "shared" / "published"
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}
 HEADS = {"presence_head": True, "deep_supervision": True}
 CHOICES = list(itertools.product(NORMALISATIONS, BOTTLENECKS, UPSAMPLINGS))
@@ -69,10 +68,7 @@ def test_the_winners_seunet_has_the_published_number_of_parameters(seunet: nn.Mo
 
 
 def test_the_winners_seunet_has_tensors_of_the_published_shapes(seunet: nn.Module):
-    path = PUBLISHED / "scse_unet-seresnext50.txt"
-    if not path.is_file():
-        pytest.skip(f"the published list is not here ({path})")
-    published = Counter(line.split(" ", 1)[1] for line in path.read_text().splitlines() if line)
+    published = Counter(published_keys("scse_unet-seresnext50").values())
     assert Counter(str(tuple(tensor.shape)) for tensor in seunet.state_dict().values()) == published
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from places import ROOT, published_keys
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +23,7 @@ from pleura.model import Outputs, build_model, encoders
 from pleura.model.encoders import Encoder, padded
 from pleura.settings import ModelConfig
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+REAL = ROOT.parent / "shared/data/weights"
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}
 
 
@@ -62,12 +63,9 @@ def conv(features: Tensor, layer: nn.Conv2d, **options: Any) -> Tensor:
     return functional.conv2d(features, layer.weight, layer.bias, **options)
 
 
-def published_shapes(name: str) -> Counter[str]:
-    path = SHARED / "published" / name
-    if not path.is_file():
-        pytest.skip(f"the published list is not here ({path})")
-    lines = [line.split(" ", 1) for line in path.read_text().splitlines() if line]
-    return Counter(shape for key, shape in lines if not re.match(r"conv\d\.", key))
+def published_shapes(net: str) -> Counter[str]:
+    """Of AlbuNet's encoder, whose tensors have two names each, once."""
+    return Counter(shape for key, shape in published_keys(net).items() if not re.match(r"conv\d\.", key))
 
 
 def shapes_of(net: nn.Module) -> Counter[str]:
@@ -86,11 +84,11 @@ def test_albunet_has_the_published_number_of_parameters(albunet: nn.Module):
 
 
 def test_the_densenet_unets_tensors_have_the_published_shapes(densenet_unet: nn.Module):
-    assert shapes_of(densenet_unet) == published_shapes("densenet_unet-densenet121.txt")
+    assert shapes_of(densenet_unet) == published_shapes("densenet_unet-densenet121")
 
 
 def test_albunets_tensors_have_the_published_shapes(albunet: nn.Module):
-    assert shapes_of(albunet) == published_shapes("albunet.txt")
+    assert shapes_of(albunet) == published_shapes("albunet")
 
 
 def test_the_resnet50_unet_has_the_published_number_of_parameters():
@@ -449,7 +447,7 @@ def test_weights_that_are_missing_or_cut_in_half_are_refused(tmp_path: Path):
 @pytest.mark.parametrize("channels", [1, 3])
 @torch.inference_mode()
 def test_real_imagenet_weights_load(name: str, channels: int):
-    path = SHARED / f"data/weights/{name}.timm.safetensors"
+    path = REAL / f"{name}.timm.safetensors"
     if not path.is_file():
         pytest.skip(f"the ImageNet weights are not here ({path})")
     features = Encoder(name, channels, str(path)).eval()(torch.rand(1, channels, 64, 64))

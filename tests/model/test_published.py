@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from places import published_keys
 from published_nets import published_net
 from torch import Tensor, nn
 
@@ -24,7 +25,6 @@ from pleura.migrate.weights import WeightSettings, import_weights
 from pleura.model import build_model
 from pleura.model.inference import Preprocessing, infer
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 PARAMETERS = {
     "densenet_unet-densenet121": 15_544_705,
     "resnet_unet-resnet50": 34_458_177,
@@ -104,11 +104,8 @@ def test_the_independent_nets_have_the_published_number_of_parameters(published:
 
 
 def test_the_independent_nets_have_the_published_keys_and_shapes(published: Published) -> None:
-    path = SHARED / "published" / f"{published.name}.txt"
-    if not path.is_file():
-        pytest.skip(f"the published list is not here ({path})")
-    expected = dict(line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line)
-    assert {key: str(tuple(tensor.shape)) for key, tensor in published.net.state_dict().items()} == expected
+    found = {key: str(tuple(tensor.shape)) for key, tensor in published.net.state_dict().items()}
+    assert found == published_keys(published.name)
 
 
 def test_an_imported_checkpoint_gives_the_published_nets_logits(published: Published) -> None:
