@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test abuse check format bench model asked clean
+.PHONY: install demo test abuse check format bench same model asked clean
 
 # Of `make model`: a dataset of pleura prepare; the folder to work in; processes; what is trained, with which
 # settings changed (as in pleura train), and what the card says, if anything: recipes/cards/default.yaml is about the
@@ -47,6 +47,12 @@ format: install
 bench: install       ## the ratios of docs/benchmarks.md, each from one run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# A commit, as origin/main: the state before a change.
+BASE ?= HEAD
+
+same: install        ## whether this tree computes what BASE computed: files, weights, exit codes; BASE=rev
+	$(BIN)/python tests/house/goldens.py --base "$(BASE)"
 
 # On CPUs two processes of one thread were 1.5 times as fast as one process of two threads. glibc gives the memory of
 # large tensors back to the system in each step and asks for it again, zeroed page by page; told to keep it, a step was
