@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from pleura import train as loop
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.augment import AugmentParameters, sample_parameters
 from pleura.data.dataset import Dataset
 from pleura.data.phantom_dicom import write_phantom_dataset

@@ -47,7 +47,7 @@ def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the smoke recipe. Not to be written to."""
-    from pleura.config import load_recipe
+    from pleura.config.parse import load_recipe
     from pleura.data.dataset import Dataset
     from pleura.train import train
 

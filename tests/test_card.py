@@ -19,7 +19,7 @@ from places import ROOT
 
 from pleura import recipes
 from pleura.card import attach, card, parameter_count
-from pleura.config import load_card
+from pleura.config.parse import load_card
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint, update_header

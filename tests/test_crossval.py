@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from places import SMOKE
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.crossval import train_folds
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError, PleuraError

@@ -16,7 +16,7 @@ from places import ROOT
 import pleura as package
 from pleura import say, shipped
 from pleura.card import card
-from pleura.config import load_card
+from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
 from pleura.data.phantom import make_phantom
 from pleura.errors import CheckpointError, OutputError

@@ -12,7 +12,7 @@ import torch
 from places import SMOKE
 
 from pleura.batch import model_name
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError

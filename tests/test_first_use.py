@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from pleura.config import parse_model
+from pleura.config.parse import parse_model
 from pleura.data.phantom_dicom import write_phantom_dataset
 from pleura.learn.checkpoint import Checkpoint, save_checkpoint
 from pleura.measure.triplet import Triplet
 from pleura.model import build_model
-from pleura.model.inference import Preprocessing
+from pleura.model.preprocessing import Preprocessing
 
 LARGE = ("timm", "torchvision", "torch._dynamo", "accelerate", "scipy", "sklearn", "matplotlib", "sympy", "hypothesis")
 """What predicting needs none of: each of them takes longer to import than an image takes."""

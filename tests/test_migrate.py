@@ -14,7 +14,7 @@ import pytest
 import yaml
 from places import ROOT
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.errors import ConfigError, OutputError
 from pleura.migrate.recipe import import_recipe
 from pleura.migrate.transforms import read_transforms

@@ -11,7 +11,7 @@ import torch
 from places import SMOKE, sealed
 
 from pleura import train as loop
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.learn.identity import weights_hash

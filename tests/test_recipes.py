@@ -10,7 +10,7 @@ import sys
 import pytest
 from places import ROOT
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError
 from pleura.learn.checkpoint import load_checkpoint

@@ -11,7 +11,7 @@ import torch
 from places import SMOKE
 
 from pleura.card import card
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError, NonFiniteLossError, OutputError
 from pleura.learn.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pleura.config import parse_recipe
+from pleura.config.parse import parse_recipe
 from pleura.data.dataset import hash_files
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, update_header

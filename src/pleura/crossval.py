@@ -30,8 +30,8 @@ from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
 from pleura.learn.run import BEST, STATE, Run, all_are_finished
 from pleura.measure.bootstrap import Estimate, bootstrap
-from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, empty_floor
-from pleura.measure.triplet import Histograms, prevalence_weights, search
+from pleura.measure.metrics import Outcomes, empty_floor
+from pleura.measure.triplet import SIIM_PREVALENCE, Histograms, prevalence_weights, search
 from pleura.model.device import chosen_device
 from pleura.predict import Predictor
 from pleura.settings import Recipe

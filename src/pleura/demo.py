@@ -14,7 +14,7 @@ from PIL import Image
 
 from pleura import __version__
 from pleura.batch import BatchSettings, model_name, predict_batch
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data import rle
 from pleura.data.dataset import Dataset
 from pleura.data.finding import find_radiographs

@@ -1,15 +1,66 @@
-"""Masks and the images that they are of, and those that may not be what they are taken for."""
+"""Masks matched to images, and masks that are doubtful: exchanged colours, cells that a spreadsheet cut, blanks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pleura.data.dataset import Case
 from pleura.data.masks import AnyMask, MaskSource
 from pleura.data.pairing import pair
-from pleura.data.problems import Problem
-from pleura.measure.mask_guards import EXCHANGED, EXCHANGED_SHARE, about_source
+from pleura.data.problems import Finding, Problem
+
+EXCHANGED_SHARE = 0.5
+"""No pneumothorax covers more of an image: SIIM's largest covers 0.154."""
+EXCHANGED = (
+    "the mask covers more than half of the image, and SIIM's largest 15.4 %: are black and white exchanged, mask and "
+    "background?"
+)
+
+
+def exchanged(shares: Mapping[str, float], side: str = "") -> Finding | None:
+    """Whether masks cover more of their image than any pneumothorax does; shares in [0, 1] by name."""
+    large = {name: share for name, share in shares.items() if share > EXCHANGED_SHARE}
+    if not large:
+        return None
+    low, high = (100 * bound for bound in (min(large.values()), max(large.values())))
+    cover = f"{low:.0f} %" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f} %"
+    return Finding(
+        "warning",
+        f"{len(large)} {side}masks cover {cover} of the image ({_some(large)}); SIIM's largest covers 15.4 %",
+        "black and white look exchanged, mask and background: invert these masks",
+    )
+
+
+def about_source(
+    blank: Sequence[str], cut: Sequence[str], without_segment: Sequence[str], side: str = ""
+) -> Iterator[Finding]:
+    """What is to be known of a source of masks as a whole: names of images with blank and with cut cells, and so on."""
+    if cut:
+        yield Finding(
+            "warning",
+            f"{len(cut)} cells {side}have 32,767 characters, the most that a spreadsheet keeps: the masks of "
+            f"{_some(cut)} are cut",
+            "take the csv from its source, and do not save it in a spreadsheet",
+        )
+    if blank:
+        yield Finding(
+            "note",
+            f"{len(blank)} rows {side}have no runs: each counts as the empty mask ({_some(blank)})",
+            "write -1, as SIIM does",
+        )
+    if without_segment:
+        yield Finding(
+            "note",
+            f"{len(without_segment)} segmentations {side}have no such segment: each counts as the empty mask "
+            f"({_some(without_segment)})",
+            "check that the segment is named there as in the others",
+        )
+
+
+def _some(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:3]) + (" ..." if len(first) > 3 else "")
 
 
 def masks_by_id(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
+from pleura.data.problems import Finding
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
@@ -22,9 +23,8 @@ from pleura.learn.known import Known, by_source
 from pleura.measure.account import Measured, account
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.figures import figures
-from pleura.measure.guards import Finding, empty_predictor, other_prevalence, saturated, shared_patients
+from pleura.measure.guards import empty_predictor, other_prevalence, pooled_dice, saturated, shared_patients
 from pleura.measure.lesions import CaseNumbers, Looks
-from pleura.measure.mask_guards import pooled_dice
 from pleura.measure.metrics import Outcomes, empty_floor
 from pleura.measure.nested import nested
 from pleura.measure.objectives import Objective

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pleura import __version__
-from pleura.config import load_card
+from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
 from pleura.data.phantom import make_phantom
 from pleura.errors import CheckpointError, OutputError

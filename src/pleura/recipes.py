@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from pleura.config import load_ensemble, load_recipe
+from pleura.config.parse import load_ensemble, load_recipe
 from pleura.errors import ConfigError
 from pleura.settings import Ensemble, Recipe
 

@@ -43,7 +43,7 @@ def prepared(made: Prepared, out: Path) -> Iterator[str]:
 
 def resolved(recipe: Recipe) -> Iterator[str]:
     """What a recipe comes to: its net, and by stage the settings that matter or are not the default."""
-    from pleura.config import idle_settings
+    from pleura.config.idle import idle_settings
     from pleura.settings import StageConfig
 
     net = ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if key in _NET)
@@ -232,7 +232,7 @@ def _calibration(header: dict[str, Any]) -> Iterator[str]:
 
 def scored(done: Score, out: Path | None) -> Iterator[str]:
     """Masks of any tool: who they are of, the floor, findings, each number with its interval, and the verdict."""
-    from pleura.measure.metrics import SIIM_PREVALENCE
+    from pleura.measure.triplet import SIIM_PREVALENCE
 
     facts, estimates = done.document, done.estimates
     share = 100 * facts["positives"] / facts["images"]

@@ -21,14 +21,15 @@ from pleura.data.ids import Names
 from pleura.data.mask_grid import read_pair
 from pleura.data.masks import FoundMask, MaskSource, Shape, open_masks, refuse_in_vain
 from pleura.data.pairing import pair
+from pleura.data.problems import Finding
+from pleura.doubts import about_source, exchanged
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.measure.account import Measured, account
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.compare import Ratio, intervals, mask_metrics
-from pleura.measure.guards import Finding, OrientationCheck, empty_predictor, not_binary
+from pleura.measure.guards import OrientationCheck, empty_predictor, not_binary, pooled_dice
 from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers
-from pleura.measure.mask_guards import about_source, exchanged, pooled_dice
 from pleura.measure.metrics import Outcomes, empty_floor, siim_dice
 from pleura.measure.operating import Candidates
 from pleura.measure.side import side_of

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pleura.config import load_recipe, parse_model, parse_recipe
+from pleura.config.parse import load_recipe, parse_model, parse_recipe
 from pleura.errors import ConfigError
 from pleura.settings import ModelConfig, Recipe
 

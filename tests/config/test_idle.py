@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pleura.config import idle_settings, load_recipe, parse_recipe
+from pleura.config.idle import idle_settings
+from pleura.config.parse import load_recipe, parse_recipe
 from pleura.errors import ConfigError
 from pleura.recipes import load_experiment, recipe_names
 from pleura.settings import Ensemble

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.errors import ConfigError
 from pleura.settings import Recipe
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from places import SMOKE, sealed
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.crossval import train_folds
 from pleura.data.cases import ALWAYS_TRAIN
 from pleura.data.dataset import Dataset

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from places import ROOT, SMOKE, sealed
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset, hash_files
 from pleura.demo import MARKER
 from pleura.errors import InputError, NonFiniteLossError, OutputError

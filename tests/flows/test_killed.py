@@ -10,7 +10,7 @@ import time
 import pytest
 from places import SMOKE
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 
 OVERRIDES = (

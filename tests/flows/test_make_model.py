@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from places import ROOT, SMOKE
 
-from pleura.config import Card
+from pleura.config.parse import Card
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.measure.triplet import Triplet
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from places import SMOKE, sealed
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.evaluate import measure_cases, outcomes_by
 from pleura.learn.checkpoint import load_checkpoint

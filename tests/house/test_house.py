@@ -28,27 +28,89 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines(
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9]\S*)")
 PINNED = {match[1]: match[2] for line in CONSTRAINTS if (match := PIN.fullmatch(line))}
 
-NOUNS = ("dicom", "data", "model", "learn", "measure", "recipes")
-# Each may import what stands in a line above it; the nouns have exceptions of their own.
+# Each may import what stands in a line above it, and its own line where that says so; a longer dotted name counts first.
 ORDER = (
-    ("errors",),
-    ("settings", "progress", "shipped", "files"),
+    ("errors", "progress"),
+    ("files",),
     ("config",),
-    NOUNS,
-    ("prediction",),
-    ("predict",),
-    ("training", "doubts"),
-    ("prepare", "train", "migrate", "writers"),
-    ("batch", "evaluate", "ensemble", "doctor", "score", "pack", "card"),
-    ("crossval", "calibrate", "compare"),
-    ("tune", "recalibrate"),
-    ("demo", "say"),
+    ("decision",),
+    ("dicom",),
+    ("data",),
+    ("models",),
+    ("inference",),
+    ("evaluation.metrics",),
+    ("evaluation.checks", "evaluation.scoring", "evaluation.summary", "evaluation.nested", "evaluation.fitting"),
+    ("evaluation.report",),
+    ("evaluation",),
+    ("training",),
+    ("export", "doctor"),
+    ("demo",),
     ("cli",),
     ("__main__",),
 )
+# Until each package is in its place.
+NOT_YET = {
+    "settings": "config",
+    "settings.header": "models",
+    "recipes": "config",
+    "migrate": "config",
+    "migrate.weights": "models",
+    "measure.triplet": "decision",
+    "measure.objectives": "decision",
+    "measure.calibration": "decision",
+    "measure.side": "decision",
+    "doubts": "data",
+    "prepare": "data",
+    "model": "models",
+    "model.inference": "inference",
+    "model.device": "inference",
+    "learn.checkpoint": "models",
+    "learn.header": "models",
+    "learn.identity": "models",
+    "learn.known": "models",
+    "learn.seen": "models",
+    "shipped": "models",
+    "predict": "inference",
+    "prediction": "inference",
+    "batch": "inference",
+    "writers": "inference",
+    "measure.overlay": "inference",
+    "measure": "evaluation.report",
+    "measure.metrics": "evaluation.metrics",
+    "measure.bootstrap": "evaluation.metrics",
+    "measure.operating": "evaluation.metrics",
+    "measure.surface": "evaluation.metrics",
+    "measure.strata": "evaluation.metrics",
+    "measure.compare": "evaluation.metrics",
+    "measure.lesions": "evaluation.scoring",
+    "measure.guards": "evaluation.checks",
+    "measure.nested": "evaluation.nested",
+    "measure.verdict": "evaluation.summary",
+    "measure.curves": "training",
+    "calibrate": "evaluation",
+    "evaluate": "evaluation",
+    "score": "evaluation",
+    "compare": "evaluation",
+    "tune": "evaluation",
+    "recalibrate": "evaluation",
+    "card": "evaluation",
+    "train": "training",
+    "learn": "training",
+    "crossval": "training",
+    "ensemble": "training",
+    "pack": "export",
+    "say": "cli",
+}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-NOUN_TO_NOUN = {("data", "dicom"), ("learn", "measure"), ("learn", "model")}
-"""A checkpoint carries the decision rule and the preprocessing, as what they are."""
+RANK |= {name: RANK[place] for name, place in NOT_YET.items()}
+
+
+def rank_of(module: str) -> int:
+    """Of a dotted name below pleura, by the longest part of it that has a rank."""
+    parts = module.split(".")
+    names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next(RANK[name] for name in names if name in RANK)
+
 
 # Heavy dependencies, and the only files that may import them.
 HOMES = {
@@ -183,16 +245,26 @@ def test_imports_go_one_way(name: str) -> None:
     """Lazy imports count too: they save time, and change no direction."""
     if name == "__init__.py":
         return
-    here = name.removesuffix(".py").split("/")[0]
+    here = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     wrong = []
     for module in imports(TREES[name]):
-        there = module.split(".")[1] if module.startswith("pleura.") else here
-        if there in (here, "__version__"):
+        there = module.removeprefix("pleura.")
+        if there == module or there.split(".")[0] == "__version__":
             continue
-        allowed = RANK[there] < RANK[here] or (here, there) in NOUN_TO_NOUN
-        if not allowed:
+        if rank_of(there) > rank_of(here):
             wrong.append(f"{here} imports {there}")
     assert sorted(set(wrong)) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in MODULES}
+    graph: dict[str, set[str]] = {}
+    for name, tree in TREES.items():
+        here = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        graph[here] = {module.removeprefix("pleura.") for module in imports(tree)} & names - {here, "__init__"}
+    while leaves := {name for name, needs in graph.items() if not needs & graph.keys()}:
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+    assert graph == {}
 
 
 def test_the_package_itself_imports_none_of_its_modules_at_once() -> None:

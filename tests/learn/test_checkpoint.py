@@ -32,7 +32,7 @@ from pleura.learn.checkpoint import (
 from pleura.learn.seen import SeenCases
 from pleura.measure.calibration import Calibration
 from pleura.measure.triplet import Triplet
-from pleura.model.inference import Preprocessing
+from pleura.model.preprocessing import Preprocessing
 from pleura.settings import ModelConfig
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(7), "half": torch.ones(3).bfloat16()}

@@ -22,7 +22,7 @@ from pleura.learn.seen import SeenCases, case_key
 from pleura.measure.calibration import Calibration, Rule
 from pleura.measure.triplet import Triplet
 from pleura.model import build_model
-from pleura.model.inference import Preprocessing
+from pleura.model.preprocessing import Preprocessing
 from pleura.pack import pack
 from pleura.predict import Predictor
 from pleura.settings import ModelConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pleura.config import parse_recipe
+from pleura.config.parse import parse_recipe
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.learn.run import METRICS, STATE_KEYS, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
 

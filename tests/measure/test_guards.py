@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pleura.data.problems import Finding
 from pleura.measure.guards import (
     ORIENTATIONS,
-    Finding,
     empty_predictor,
     not_binary,
     orientation,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pleura.measure.mask_guards import about_source, exchanged, pooled_dice, reported_dice
+from pleura.doubts import about_source, exchanged
+from pleura.measure.guards import pooled_dice, reported_dice
 from pleura.measure.metrics import Outcomes
 
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pleura.errors import InputError
-from pleura.measure.metrics import SIIM_PREVALENCE, siim_dice
+from pleura.measure.metrics import siim_dice
 from pleura.measure.triplet import (
     LEVELS,
     PUBLISHED,
     REFERENCE_AREA_PX,
+    SIIM_PREVALENCE,
     Histograms,
     Triplet,
     prevalence_weights,

@@ -18,7 +18,8 @@ from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.measure.triplet import Triplet
 from pleura.model import Outputs, build_model
 from pleura.model.decoder import PresenceHead
-from pleura.model.inference import Preprocessing, infer, normalise
+from pleura.model.inference import infer
+from pleura.model.preprocessing import Preprocessing, normalise
 from pleura.model.resize import resize_images
 from pleura.settings import ModelConfig
 

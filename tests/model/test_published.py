@@ -23,7 +23,8 @@ from pleura.learn.seen import SeenCases
 from pleura.measure.triplet import Triplet
 from pleura.migrate.weights import WeightSettings, import_weights
 from pleura.model import build_model
-from pleura.model.inference import Preprocessing, infer
+from pleura.model.inference import infer
+from pleura.model.preprocessing import Preprocessing
 
 PARAMETERS = {
     "densenet_unet-densenet121": 15_544_705,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from places import SMOKE, sealed
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.crossval import train_folds
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError, PleuraError

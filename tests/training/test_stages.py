@@ -12,7 +12,7 @@ import torch
 from places import SMOKE
 from torch import nn
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.learn.averaging import refresh_batchnorm
 from pleura.learn.checkpoint import load_checkpoint, load_state

@@ -14,7 +14,7 @@ from places import SMOKE, sealed
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.augment import augment
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from places import SMOKE
 
-from pleura.config import load_recipe
+from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint

@@ -1,4 +1,4 @@
-"""What `prepare` has to say of single files, and the table of it."""
+"""What is wrong, or worth knowing: findings about a whole, problems of single files and the table of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+Severity = Literal["error", "warning", "note"]
+
 MOST_ABSENT = 20
 """Masks without an image that problems.csv names; the others it counts."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing, and what to do about it."""
+
+    severity: Severity
+    what: str
+    way_out: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.what}; {self.way_out}"
 
 
 @dataclass(frozen=True)

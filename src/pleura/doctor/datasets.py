@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pleura.data.dataset import CASES, Case, Dataset, case_faults
 from pleura.data.folds import leak_report
 from pleura.data.likeness import THUMBNAIL_PX, near_duplicates, thumbnails
+from pleura.data.problems import Finding
 from pleura.data.radiograph import SquareGeometry
 from pleura.doctor.examination import Examination, some
+from pleura.doubts import exchanged
 from pleura.errors import InputError
-from pleura.measure.guards import ORIENTATIONS, Finding, other_prevalence, turned
-from pleura.measure.mask_guards import exchanged
+from pleura.measure.guards import ORIENTATIONS, other_prevalence, turned
 
 BLACK_LEVEL, BLACK_SHARE = 8, 0.02
 """An image is nearly black if hardly a pixel (0.5 %) is above this of 255: what division by 255 once more leaves."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pleura.measure.guards import Finding
+from pleura.data.problems import Finding
 
 
 @dataclass(frozen=True)

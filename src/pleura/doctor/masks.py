@@ -11,9 +11,9 @@ from pleura.data.ids import identified
 from pleura.data.masks import MaskSource, PngFile, open_masks
 from pleura.data.pairing import pair
 from pleura.doctor.examination import Against, Examination, some
+from pleura.doubts import about_source, exchanged
 from pleura.errors import InputError
 from pleura.measure.guards import not_binary
-from pleura.measure.mask_guards import about_source, exchanged
 
 PNG_ONE = 255
 

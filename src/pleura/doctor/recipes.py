@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pleura.config import idle_settings
+from pleura.config.idle import idle_settings
 from pleura.doctor.examination import Examination
 from pleura.errors import ConfigError
 from pleura.migrate.recipe import import_recipe

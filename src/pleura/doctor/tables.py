@@ -18,9 +18,9 @@ from pleura.data.mask_csv import damage, read_rows
 from pleura.data.masks import open_masks
 from pleura.data.pairing import by_themselves, pair
 from pleura.doctor.examination import Against, Examination, some
+from pleura.doubts import about_source, exchanged
 from pleura.errors import InputError, RLEError
 from pleura.measure.guards import other_prevalence
-from pleura.measure.mask_guards import about_source, exchanged
 
 SIDE = rle.SIIM_SIDE_PX
 MIN_POSITIVES, ASKEW = 30, 0.1

@@ -27,7 +27,7 @@ from pleura.learn.header import KEYS, dump, parse
 from pleura.learn.seen import SeenCases
 from pleura.measure.triplet import Triplet
 from pleura.model import build_model
-from pleura.model.inference import Preprocessing
+from pleura.model.preprocessing import Preprocessing
 from pleura.model.weights import not_finite
 from pleura.settings import ModelConfig
 from pleura.shipped import keep_default

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pleura.measure.markdown import fill, table
-from pleura.measure.metrics import SIIM_PREVALENCE
 from pleura.measure.sections import FEW
-from pleura.measure.triplet import Triplet
+from pleura.measure.triplet import SIIM_PREVALENCE, Triplet
 
 KEPT = (
     "pleura",

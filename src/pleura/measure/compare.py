@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.measure.bootstrap import Estimate
-from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes, auroc
+from pleura.measure.metrics import Outcomes, auroc
 from pleura.measure.operating import patient_weights
+from pleura.measure.triplet import SIIM_PREVALENCE
 
 Numbers = NDArray[np.float64]
 LEVEL = 0.05

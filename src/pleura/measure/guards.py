@@ -6,16 +6,15 @@ A guard that cannot tell (too few cases, nothing known) is silent: it never blam
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.data.problems import Finding
 from pleura.measure.metrics import Outcomes, empty_floor
 from pleura.measure.triplet import LEVELS, Histograms
 
-Severity = Literal["error", "warning", "note"]
+Numbers = NDArray[np.float64]
 
 ORIENTATIONS = (
     "as it is",
@@ -32,22 +31,12 @@ MIN_CASES, MIN_GAIN, MIN_ERRORS = 3, 0.1, 4.0
 """Another orientation is blamed if on at least so many cases it is better by so much Dice, and by so many standard
 errors of the mean: eight are compared, and neither a symmetric mask nor a weak model is a fault."""
 CHECKED_SIDE_PX = 128
+REPORTED_WITHIN = 6e-4
+"""A reported number is taken for one of ours within so much: three decimals, and a little."""
 TWICE_LOW, TWICE_HIGH = 0.5, 0.7311
 """sigmoid(0) and sigmoid(1): a probability that is put through a sigmoid once more lies between them."""
 MOVING_RANGE, LEAST_MOVE = (0.1, 0.9), 0.002
 OTHER_SHARE, OTHER_ERRORS = 0.05, 3.0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, or worth knowing, and what to do about it."""
-
-    severity: Severity
-    what: str
-    way_out: str
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.what}; {self.way_out}"
 
 
 def empty_predictor(outcomes: Outcomes) -> Finding | None:
@@ -229,4 +218,47 @@ def shared_patients(train: Iterable[str | None], val: Iterable[str | None]) -> F
         f"{shared} of {len(rated)} validation images ({share:.1f} %) show a patient who is in training too: scores are "
         "too high",
         "make new folds by patient: pleura prepare --patients CSV",
+    )
+
+
+def pooled_dice(dice: Numbers, sizes: Numbers) -> float:
+    """Dice of the pixels of all images together, in [0, 1]; NaN where there are none.
+
+    dice: (N,) of each image. sizes: (N,) the area of both its masks together, as a share of the image. Images that are
+    rightly called empty add nothing, and large masks count more than small ones: it compares with no mean over images.
+    """
+    total = float(sizes.sum())
+    return float(dice @ sizes) / total if total else float("nan")
+
+
+def reported_dice(reported: float, outcomes: Outcomes, pooled: float) -> Finding | None:
+    """Whether a Dice that was reported as the mean is another number of the same predictions.
+
+    Such as the pooled Dice of pixels, which the .8241 of arXiv 2509.03950 is.
+    """
+    positive, called, dice = outcomes.positive, outcomes.called, outcomes.dice
+    either = positive | called
+    numbers = {
+        "the pooled Dice of all pixels": pooled,
+        "the mean Dice of the positives alone": float(dice[positive].mean()) if positive.any() else float("nan"),
+        "the mean Dice without the images where both masks are empty": float(dice[either].mean())
+        if either.any()
+        else float("nan"),
+        "the mean Dice where empty masks that are rightly empty count 0": float((dice * either).mean()),
+    }
+    mean = float(dice.mean())
+    if abs(reported - mean) <= REPORTED_WITHIN:
+        return None
+    same = [name for name, value in numbers.items() if abs(value - reported) <= REPORTED_WITHIN]
+    if not same:
+        return Finding(
+            "warning",
+            f"the reported Dice of {reported:g} is not the SIIM mean of these masks, {mean:.4f}, nor any other Dice "
+            f"of them ({pooled:.4f} pooled)",
+            "was it measured on these predictions?",
+        )
+    return Finding(
+        "error",
+        f"the reported Dice of {reported:g} is {same[0]}, and not the SIIM mean over images, which is {mean:.4f}",
+        "do not compare it with mean scores; report the mean, its floor and Dice on positives (pleura score)",
     )

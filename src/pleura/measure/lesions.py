@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pleura.data.problems import Finding
 from pleura.measure.calibration import LOGIT_LEVELS, pixel_counts
-from pleura.measure.guards import Finding, OrientationCheck
+from pleura.measure.guards import OrientationCheck
 from pleura.measure.operating import Candidates
 from pleura.measure.side import side_of
 from pleura.measure.surface import SurfaceDistances

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SIIM_PREVALENCE = 0.2215
-"""2,669 of 12,047 training radiographs show a pneumothorax: what scores of other mixtures are re-weighted to."""
+from pleura.measure.triplet import SIIM_PREVALENCE
 
 
 def siim_dice(masks: NDArray[np.generic], predicted_masks: NDArray[np.generic]) -> NDArray[np.float64]:

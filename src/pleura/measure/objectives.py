@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.errors import InputError
-from pleura.measure.metrics import SIIM_PREVALENCE
-from pleura.measure.triplet import Found, Gains, Histograms, search_gains
+from pleura.measure.triplet import SIIM_PREVALENCE, Found, Gains, Histograms, search_gains
 
 Numbers: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from pleura.config import parse_recipe
+from pleura.config.parse import parse_recipe
 from pleura.errors import ConfigError, writing
 from pleura.migrate.keys import Keys
 from pleura.migrate.order import SECOND_STAGE, ordered

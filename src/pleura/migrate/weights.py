@@ -17,7 +17,7 @@ from pleura.measure.triplet import Triplet
 from pleura.migrate.nets import ENCODERS
 from pleura.migrate.transforms import IMAGENET
 from pleura.model import build_model
-from pleura.model.inference import Preprocessing
+from pleura.model.preprocessing import Preprocessing
 from pleura.model.published import published_config, published_weights
 from pleura.model.resize import REDUCTION
 from pleura.model.weights import not_finite, read_weights

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from pleura.config import parse_model
+from pleura.config.parse import parse_model
 from pleura.errors import ConfigError, InputError
 from pleura.model.albunet import AlbuNet
 from pleura.model.decoder import Outputs

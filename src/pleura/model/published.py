@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pleura.config import parse_model
+from pleura.config.parse import parse_model
 from pleura.errors import CheckpointError
 from pleura.settings import ModelConfig
 

@@ -29,7 +29,7 @@ from pleura.learn.run import Progress
 from pleura.learn.seen import STARTED, SeenCases, among, case_key
 from pleura.model import build_model, preprocessing_of
 from pleura.model.encoders import Encoder
-from pleura.model.inference import Preprocessing, normalise
+from pleura.model.preprocessing import Preprocessing, normalise
 from pleura.model.resize import OLD_REDUCTION, REDUCTION, mask_shares, resize_images
 from pleura.settings import Recipe, StageConfig
 from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks

@@ -15,9 +15,10 @@ from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import ConfigError, InputError
-from pleura.measure.metrics import SIIM_PREVALENCE, Outcomes
-from pleura.measure.triplet import Histograms, Triplet, prevalence_weights, search
-from pleura.model.inference import Preprocessing, infer
+from pleura.measure.metrics import Outcomes
+from pleura.measure.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevalence_weights, search
+from pleura.model.inference import infer
+from pleura.model.preprocessing import Preprocessing
 from pleura.predict import image_score
 from pleura.settings import Recipe, StageConfig
 
