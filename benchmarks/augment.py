@@ -22,8 +22,8 @@ from paired import in_turn, machine, ratio, table
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from pleura.config.augmentation import AugmentConfig
 from pleura.data.augment import AugmentParameters, apply, sample_parameters, sampling_grid
-from pleura.settings import AugmentConfig
 
 BATCH, ROUNDS = 8, 9
 CONFIG = AugmentConfig()

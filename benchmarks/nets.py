@@ -18,9 +18,9 @@ import torch
 from paired import in_turn, machine, milliseconds, ratio, table
 from torch import Tensor, nn
 
+from pleura.config.training import LossConfig
 from pleura.learn.losses import combo_loss
 from pleura.model import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
-from pleura.settings import LossConfig
 
 import segmentation_models_pytorch as smp  # isort: skip
 

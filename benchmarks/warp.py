@@ -18,9 +18,9 @@ import torch
 from paired import in_turn, machine, milliseconds, ratio, table
 from torch import Tensor
 
+from pleura.config.augmentation import AugmentConfig
 from pleura.data.augment import AugmentParameters, apply, sample_parameters
 from pleura.model.resize import area_mean, mask_shares
-from pleura.settings import AugmentConfig
 
 BATCH, ROUNDS = 8, 7
 SIZES = ((512, 256), (512, 384), (512, 448))

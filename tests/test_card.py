@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
 
-from pleura import recipes
 from pleura.card import attach, card, parameter_count
+from pleura.config import bundled as recipes
+from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
@@ -29,7 +30,6 @@ from pleura.measure.calibration import Calibration
 from pleura.measure.markdown import fill, plain, table
 from pleura.measure.triplet import Triplet
 from pleura.model import build_model
-from pleura.recipes import load_experiment
 
 PROSE = ROOT / "recipes" / "cards" / "default.yaml"
 HEADINGS = [

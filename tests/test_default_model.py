@@ -16,6 +16,7 @@ from places import ROOT
 import pleura as package
 from pleura import say, shipped
 from pleura.card import card
+from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
 from pleura.data.phantom import make_phantom
@@ -23,7 +24,6 @@ from pleura.errors import CheckpointError, OutputError
 from pleura.evaluate import _command, evaluate
 from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.predict import Predictor, find_model, image_score
-from pleura.recipes import load_experiment
 from pleura.shipped import DEFAULT, FILE
 from pleura.tune import TuneSettings, tune
 

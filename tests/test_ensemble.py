@@ -12,7 +12,9 @@ import torch
 from places import SMOKE
 
 from pleura.batch import model_name
+from pleura.config.bundled import load_experiment, load_members
 from pleura.config.parse import load_recipe
+from pleura.config.recipe import Ensemble
 from pleura.data.dataset import Dataset
 from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
@@ -21,8 +23,6 @@ from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
 from pleura.measure.calibration import Calibration
 from pleura.measure.triplet import LEVELS, Triplet
 from pleura.predict import ENSEMBLE, Predictor, find_model
-from pleura.recipes import load_experiment, load_members
-from pleura.settings import Ensemble
 
 RULE = "triplet: {top_threshold: 0.5, min_pixels: 2048, bottom_threshold: 0.4}\n"
 ONE_STEP = ["training.cases_per_epoch=4", "samples=0"]

@@ -8,7 +8,9 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pleura.config.bundled import load_experiment, recipe_names
 from pleura.config.parse import parse_recipe
+from pleura.config.recipe import Recipe
 from pleura.data.dataset import hash_files
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, update_header
@@ -18,8 +20,6 @@ from pleura.measure.markdown import plain
 from pleura.measure.model_card import CardFacts, render
 from pleura.measure.triplet import Triplet
 from pleura.predict import find_checkpoint
-from pleura.recipes import load_experiment, recipe_names
-from pleura.settings import Recipe
 from pleura.shipped import DEFAULT, is_default, keep_default
 
 REPORT = "report.json"

@@ -23,6 +23,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import OutputError, PleuraError
 from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
@@ -34,7 +35,6 @@ from pleura.measure.metrics import Outcomes, empty_floor
 from pleura.measure.triplet import SIIM_PREVALENCE, Histograms, prevalence_weights, search
 from pleura.model.device import chosen_device
 from pleura.predict import Predictor
-from pleura.settings import Recipe
 from pleura.train import train
 from pleura.training.labels import Teacher, refuse_leaks
 from pleura.training.validate import refuse_what_cannot_be_learned_or_scored

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pleura import __version__
 from pleura.batch import BatchSettings, model_name, predict_batch
+from pleura.config.bundled import find_recipe
 from pleura.config.parse import load_recipe
 from pleura.data import rle
 from pleura.data.dataset import Dataset
@@ -30,7 +31,6 @@ from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, gallery, page
 from pleura.predict import Predictor, find_model
 from pleura.prepare import PrepareSettings, prepare
-from pleura.recipes import find_recipe
 from pleura.shipped import default_model
 from pleura.train import train
 

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pleura import __version__
+from pleura.config.bundled import load_members
+from pleura.config.recipe import Ensemble
 from pleura.data.dataset import Dataset
 from pleura.errors import OutputError
 from pleura.files import write_atomically
@@ -19,8 +21,6 @@ from pleura.learn.processes import is_first_process
 from pleura.learn.run import Run, all_are_finished
 from pleura.measure.triplet import Triplet
 from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
-from pleura.recipes import load_members
-from pleura.settings import Ensemble
 from pleura.train import train
 
 logger = logging.getLogger("pleura")

@@ -11,6 +11,7 @@ from pleura.shipped import as_typed
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.batch import BatchResult, BatchSettings
     from pleura.compare import Comparison
+    from pleura.config.recipe import Recipe
     from pleura.crossval import FoldsSummary
     from pleura.doctor import Examination
     from pleura.evaluate import Evaluation
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.prepare import Prepared
     from pleura.recalibrate import Recalibrated
     from pleura.score import Score
-    from pleura.settings import Recipe
     from pleura.tune import Tuned
 
 
@@ -44,7 +44,7 @@ def prepared(made: Prepared, out: Path) -> Iterator[str]:
 def resolved(recipe: Recipe) -> Iterator[str]:
     """What a recipe comes to: its net, and by stage the settings that matter or are not the default."""
     from pleura.config.idle import idle_settings
-    from pleura.settings import StageConfig
+    from pleura.config.training import StageConfig
 
     net = ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if key in _NET)
     yield f"{recipe.name}: {net}; seed {recipe.seed}, tta {recipe.tta}"

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pleura.config.recipe import Recipe
+from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, NonFiniteLossError
 from pleura.learn.averaging import RunningAverages
@@ -27,7 +29,6 @@ from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, no
 from pleura.learn.schedule import Schedule
 from pleura.model.resize import REDUCTION
 from pleura.progress import Waiting, track
-from pleura.settings import Recipe, StageConfig
 from pleura.training.devices import build_accelerator
 from pleura.training.handover import HandOver
 from pleura.training.learner import Learner, number_of

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pleura.config.model import ModelConfig
 from pleura.config.parse import load_recipe, parse_model, parse_recipe
+from pleura.config.recipe import Recipe
 from pleura.errors import ConfigError
-from pleura.settings import ModelConfig, Recipe
 
 ONE_STAGE = "stages: [{name: low}]"
 TWO_STAGES = """

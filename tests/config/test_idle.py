@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pleura.config.bundled import load_experiment, recipe_names
 from pleura.config.idle import idle_settings
 from pleura.config.parse import load_recipe, parse_recipe
+from pleura.config.recipe import Ensemble
 from pleura.errors import ConfigError
-from pleura.recipes import load_experiment, recipe_names
-from pleura.settings import Ensemble
 
 TWO_STAGES = "stages: [{name: low, schedule: {name: plateau}}, {name: high}]"
 

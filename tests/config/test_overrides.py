@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pleura.config.parse import load_recipe
+from pleura.config.recipe import Recipe
 from pleura.errors import ConfigError
-from pleura.settings import Recipe
 
 ONE_STAGE = "stages: [{name: low}]"
 TWO_STAGES = """

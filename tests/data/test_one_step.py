@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pleura.config.augmentation import AugmentConfig
 from pleura.data.augment import AugmentParameters, apply, augment, sample_parameters
 from pleura.model.resize import area_mean
-from pleura.settings import AugmentConfig
 
 PROBABILITIES = [name for name in AugmentConfig.model_fields if name.endswith("_probability")]
 NOTHING = AugmentConfig(horizontal_flip=0, **dict.fromkeys(PROBABILITIES, 0.0))

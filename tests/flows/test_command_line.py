@@ -44,11 +44,12 @@ def test_options_have_the_values_that_their_verbs_know():
     from pleura.cli import import_weights, options
     from pleura.cli import score as scoring
     from pleura.cli import tune as tuning
+    from pleura.config.model import ModelConfig
+    from pleura.config.recipe import Recipe
     from pleura.data import dataset
     from pleura.learn import known
     from pleura.measure import calibration
     from pleura.measure.objectives import OBJECTIVES
-    from pleura.settings import ModelConfig, Recipe
 
     for option, values in (
         (options.SplitName, dataset.Split),

@@ -20,26 +20,17 @@ from test_house import ORDER
 import pleura
 from pleura.batch import COLUMNS, WRITES
 from pleura.cli import app
+from pleura.config.augmentation import AugmentConfig
+from pleura.config.bundled import load_experiment
+from pleura.config.model import ModelConfig
+from pleura.config.recipe import Ensemble, MemberConfig, Recipe, RuleConfig
+from pleura.config.targets import LabelsConfig
+from pleura.config.training import AveragingConfig, LossConfig, ScheduleConfig, StageConfig, TrainingConfig
 from pleura.data.dataset import Case
 from pleura.data.rle import SIIM_SIDE_PX
 from pleura.learn.checkpoint import Checkpoint
 from pleura.measure.metrics import empty_floor
 from pleura.measure.report import NAMES
-from pleura.recipes import load_experiment
-from pleura.settings import (
-    AugmentConfig,
-    AveragingConfig,
-    Ensemble,
-    LabelsConfig,
-    LossConfig,
-    MemberConfig,
-    ModelConfig,
-    Recipe,
-    RuleConfig,
-    ScheduleConfig,
-    StageConfig,
-    TrainingConfig,
-)
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, DOCS = ROOT / "src" / "pleura", ROOT / "docs"

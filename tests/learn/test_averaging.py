@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from pleura.config.training import AveragingConfig
 from pleura.learn.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
-from pleura.settings import AveragingConfig
 
 
 def net_of(value: float) -> nn.Module:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pleura.config.model import ModelConfig
 from pleura.errors import CheckpointError, OutputError
 from pleura.learn.checkpoint import (
     Checkpoint,
@@ -33,7 +34,6 @@ from pleura.learn.seen import SeenCases
 from pleura.measure.calibration import Calibration
 from pleura.measure.triplet import Triplet
 from pleura.model.preprocessing import Preprocessing
-from pleura.settings import ModelConfig
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(7), "half": torch.ones(3).bfloat16()}
 CHECKPOINT = Checkpoint(

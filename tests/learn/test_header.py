@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pleura.card import card
+from pleura.config.model import ModelConfig
 from pleura.doctor import Against, examine
 from pleura.errors import CheckpointError, PleuraError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -25,7 +26,6 @@ from pleura.model import build_model
 from pleura.model.preprocessing import Preprocessing
 from pleura.pack import pack
 from pleura.predict import Predictor
-from pleura.settings import ModelConfig
 
 EDITS: tuple[Any, ...] = (
     None,

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pleura.config.training import LossConfig
 from pleura.learn.losses import (
     TERMS,
     combo_loss,
@@ -24,7 +25,6 @@ from pleura.learn.losses import (
     total_loss,
     tversky_loss,
 )
-from pleura.settings import LossConfig
 
 
 def only(**weights: float) -> LossConfig:

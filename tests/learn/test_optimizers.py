@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from pleura.config.training import TrainingConfig
 from pleura.learn.optimizers import Freezer, build_optimizer, resume_optimizer
-from pleura.settings import TrainingConfig
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pleura.config.training import ScheduleConfig, TrainingConfig
 from pleura.learn.schedule import Schedule
-from pleura.settings import ScheduleConfig, TrainingConfig
 
 
 def schedule(name: str, epochs: int = 10, lr: float = 1e-2, **settings_of_schedule: float) -> Schedule:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pleura.config.training import LossConfig
 from pleura.learn.losses import TERMS, combo_loss, total_loss
-from pleura.settings import LossConfig
 
 
 def only(**weights: float) -> LossConfig:

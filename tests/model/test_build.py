@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import pleura
+from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError, PleuraError
 from pleura.model import NetInput, encoders
-from pleura.settings import ModelConfig
 
 RANDOM = {"pretrained": False}
 PYRAMIDS = {

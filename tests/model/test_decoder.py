@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from pleura.config.model import ModelConfig
 from pleura.model import build_model
 from pleura.model.decoder import (
     BOTTLENECKS,
@@ -26,7 +27,6 @@ from pleura.model.decoder import (
     PresenceHead,
     normalisation_groups,
 )
-from pleura.settings import ModelConfig
 
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}
 HEADS = {"presence_head": True, "deep_supervision": True}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from pleura.config.model import ModelConfig
 from pleura.errors import CheckpointError, ConfigError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.measure.triplet import Triplet
@@ -21,7 +22,6 @@ from pleura.model.decoder import PresenceHead
 from pleura.model.inference import infer
 from pleura.model.preprocessing import Preprocessing, normalise
 from pleura.model.resize import resize_images
-from pleura.settings import ModelConfig
 
 SMALL = Preprocessing(prepared_px=16, size_px=16, in_channels=1, mean=0.5, std=0.25)
 

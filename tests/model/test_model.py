@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import pleura
+from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError, InputError
 from pleura.model import Outputs, build_model, encoders
 from pleura.model.encoders import Encoder, padded
-from pleura.settings import ModelConfig
 
 REAL = ROOT.parent / "shared/data/weights"
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}

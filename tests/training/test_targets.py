@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pleura.config.parse import load_recipe
+from pleura.config.training import StageConfig
 from pleura.data.augment import augment
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
@@ -23,7 +24,6 @@ from pleura.learn.identity import weights_hash
 from pleura.learn.seen import SeenCases, case_key
 from pleura.measure.triplet import Triplet
 from pleura.predict import Predictor
-from pleura.settings import StageConfig
 from pleura.training.devices import build_accelerator
 from pleura.training.labels import Labels, Targets, Teacher
 from pleura.training.learner import Learner

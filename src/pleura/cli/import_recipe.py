@@ -13,7 +13,7 @@ def import_recipe(
     out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
 ) -> None:
     """Turn another project's training files into one recipe, and tell what differs and why."""
-    from pleura.migrate.recipe import import_recipe as run
+    from pleura.config.imported.recipe import import_recipe as run
 
     for line in run(files, out):
         typer.echo(line)

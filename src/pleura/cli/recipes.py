@@ -11,6 +11,6 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="One of them, to see all of it.")] = None,
 ) -> None:
     """List the recipes that come with pleura, with their scores to compare with, cost and source."""
-    from pleura.recipes import describe_recipe, list_recipes
+    from pleura.config.bundled import describe_recipe, list_recipes
 
     typer.echo(describe_recipe(name) if name else list_recipes())

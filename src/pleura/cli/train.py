@@ -13,7 +13,7 @@ from pleura import say
 from pleura.shipped import named
 
 if TYPE_CHECKING:  # it imports pydantic, which --help is not to wait for
-    from pleura.settings import Ensemble, Recipe
+    from pleura.config.recipe import Ensemble, Recipe
 
 
 def train(
@@ -33,8 +33,8 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
 ) -> None:
     """Train a recipe on all folds but one, or on each of them."""
-    from pleura.recipes import load_members
-    from pleura.settings import Ensemble
+    from pleura.config.bundled import load_members
+    from pleura.config.recipe import Ensemble
 
     _refuse_wrong_usage(fold, stage, resume, parallel, weights)
     if weights and any(word.startswith("model.pretrained=") for word in overrides or ()):
@@ -89,8 +89,8 @@ def _settings(recipe: Path, overrides: list[str]) -> Recipe | Ensemble:
 
     Only where something is wrong anyway, the net that the command line asks for is looked at too.
     """
+    from pleura.config.bundled import load_experiment
     from pleura.errors import ConfigError
-    from pleura.recipes import load_experiment
 
     try:
         return load_experiment(recipe, overrides, strict=True)
@@ -101,9 +101,9 @@ def _settings(recipe: Path, overrides: list[str]) -> Recipe | Ensemble:
 
 
 def _fault_of_net(recipe: Path, overrides: list[str]) -> str | None:
+    from pleura.config.bundled import load_experiment
+    from pleura.config.recipe import Recipe
     from pleura.errors import PleuraError
-    from pleura.recipes import load_experiment
-    from pleura.settings import Recipe
 
     try:
         settings = load_experiment(recipe, overrides)

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pleura.settings import Recipe, TrainingConfig
+from pleura.config.recipe import Recipe
+from pleura.config.training import TrainingConfig
 
 _ALTERNATIVE = re.compile(r"^(function-|constrained-|tuple\[)|^(bool|str|float|int)$")
 """What pydantic puts into the path of a fault for each type that a value may have."""

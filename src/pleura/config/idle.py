@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pleura.config.augmentation import AugmentConfig
+from pleura.config.model import ModelConfig
 from pleura.config.overrides import Override
-from pleura.settings import AugmentConfig, LossConfig, ModelConfig, Recipe, StageConfig
+from pleura.config.recipe import Recipe
+from pleura.config.training import LossConfig, StageConfig
 
 _ELASTIC, _GRID, _OPTICAL = (
     ("elastic_alpha", "elastic_sigma"),

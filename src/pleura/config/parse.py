@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pleura.config.document import NOT_YAML, parse_yaml, read_yaml
 from pleura.config.faults import in_words
 from pleura.config.idle import idle_overrides
+from pleura.config.model import ModelConfig
 from pleura.config.overrides import apply_overrides, void_overrides
+from pleura.config.recipe import Ensemble, Recipe
+from pleura.config.training import TrainingConfig
 from pleura.errors import ConfigError
-from pleura.settings import Ensemble, ModelConfig, Recipe, TrainingConfig
 
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Lines = Line | Annotated[list[Line], Len(1)]

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pleura.config.augmentation import AugmentConfig
 from pleura.data.artefacts import add_noise, blur, change_contrast, change_gamma, compress
-from pleura.settings import AugmentConfig
 
 REFERENCE_SIDE_PX = 1024
 """The side at which the published elastic and optical settings are pixels."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
+from pleura.config.bundled import load_experiment
 from pleura.config.idle import idle_settings
+from pleura.config.imported.recipe import import_recipe
+from pleura.config.recipe import Ensemble, Recipe
 from pleura.doctor.examination import Examination
 from pleura.errors import ConfigError
-from pleura.migrate.recipe import import_recipe
-from pleura.recipes import load_experiment
-from pleura.settings import Ensemble, Recipe
 
 THEIRS = ("PIPELINE_NAME", "TRAIN_TRANSFORMS", "CRITERION", "MODEL")
 """Keys of the winner's training files."""

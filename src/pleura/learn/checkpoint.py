@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pleura.config.model import ModelConfig
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.files import write_atomically
 from pleura.learn.header import KEYS, dump, parse
@@ -29,7 +30,6 @@ from pleura.measure.triplet import Triplet
 from pleura.model import build_model
 from pleura.model.preprocessing import Preprocessing
 from pleura.model.weights import not_finite
-from pleura.settings import ModelConfig
 from pleura.shipped import keep_default
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pleura.settings import LossConfig
+from pleura.config.training import LossConfig
 
 Gather = Callable[[Tensor], Tensor]
 """Sum of a tensor over processes, its gradient summed as well: `learn.processes.sum_over_processes`."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pleura.settings import TrainingConfig
+from pleura.config.training import TrainingConfig
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,

@@ -18,6 +18,9 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from pleura.config.model import ModelConfig
+from pleura.config.recipe import Recipe
+from pleura.config.training import StageConfig
 from pleura.errors import CheckpointError, ConfigError, OutputError, writing
 from pleura.files import held, write_atomically
 from pleura.learn.checkpoint import (
@@ -27,7 +30,6 @@ from pleura.learn.checkpoint import (
     save_checkpoint,
     save_state,
 )
-from pleura.settings import ModelConfig, Recipe, StageConfig
 
 BEST, LAST, STATE, METRICS, AVERAGES = (
     "best.safetensors",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pleura.settings import TrainingConfig
+from pleura.config.training import TrainingConfig
 
 
 @dataclass

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pleura import __version__
+from pleura.config.imported.nets import ENCODERS
+from pleura.config.imported.transforms import IMAGENET
 from pleura.data.dataset import hash_files
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_weights, save_checkpoint
 from pleura.learn.seen import IMPORTED, SeenCases
 from pleura.measure.triplet import Triplet
-from pleura.migrate.nets import ENCODERS
-from pleura.migrate.transforms import IMAGENET
 from pleura.model import build_model
 from pleura.model.preprocessing import Preprocessing
 from pleura.model.published import published_config, published_weights

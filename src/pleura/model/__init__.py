@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from pleura.config.model import ModelConfig
 from pleura.config.parse import parse_model
 from pleura.errors import ConfigError, InputError
 from pleura.model.albunet import AlbuNet
 from pleura.model.decoder import Outputs
 from pleura.model.encoders import Encoder, list_encoders
 from pleura.model.unet import UNet
-from pleura.settings import ModelConfig
 
 __all__ = [
     "ARCHITECTURES",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pleura.config.model import ModelConfig
 from pleura.model.decoder import Outputs
 from pleura.model.encoders import Encoder, padded
-from pleura.settings import ModelConfig
 
 
 class DecoderBlock(nn.Module):

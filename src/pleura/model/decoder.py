@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pleura.settings import ModelConfig
+from pleura.config.model import ModelConfig
 
 
 class Outputs(NamedTuple):

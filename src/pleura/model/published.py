@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from pleura.config.model import ModelConfig
 from pleura.config.parse import parse_model
 from pleura.errors import CheckpointError
-from pleura.settings import ModelConfig
 
 Pairs = list[tuple[str, str]]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError
 from pleura.model.decoder import DecoderStage, Outputs, PresenceHead, last_upsample
 from pleura.model.encoders import Encoder, padded
-from pleura.settings import ModelConfig
 
 WIDTHS, DEEP_WIDTH = {1: 32, 2: 64, 4: 128}, 256
 """Channels of a decoder stage by its stride where no `decoder_widths` are given; checkpoints rely on them."""

@@ -7,8 +7,8 @@ import os
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
+from pleura.config.recipe import Recipe
 from pleura.model.device import chosen_device
-from pleura.settings import Recipe
 
 
 def build_accelerator(recipe: Recipe) -> Accelerator:

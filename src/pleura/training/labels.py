@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.learn.identity import weights_hash
 from pleura.learn.seen import TAUGHT, SeenCases, listed
 from pleura.model.inference import infer
 from pleura.predict import Predictor
-from pleura.settings import StageConfig
 
 
 @dataclass(frozen=True)

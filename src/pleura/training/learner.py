@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pleura import __version__
+from pleura.config.recipe import Recipe
+from pleura.config.training import StageConfig
 from pleura.data.augment import augment
 from pleura.data.batches import Batch, batches
 from pleura.data.dataset import Dataset
@@ -31,7 +33,6 @@ from pleura.model import build_model, preprocessing_of
 from pleura.model.encoders import Encoder
 from pleura.model.preprocessing import Preprocessing, normalise
 from pleura.model.resize import OLD_REDUCTION, REDUCTION, mask_shares, resize_images
-from pleura.settings import Recipe, StageConfig
 from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
 from pleura.training.validate import Validation, batch_of
 

@@ -11,6 +11,8 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import nn
 
+from pleura.config.recipe import Recipe
+from pleura.config.training import StageConfig
 from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
 from pleura.data.radiograph import SquareGeometry
@@ -20,7 +22,6 @@ from pleura.measure.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevale
 from pleura.model.inference import infer
 from pleura.model.preprocessing import Preprocessing
 from pleura.predict import image_score
-from pleura.settings import Recipe, StageConfig
 
 
 @dataclass(frozen=True)

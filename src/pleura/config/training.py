@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pleura.settings.augment import AugmentConfig
-from pleura.settings.labels import LabelsConfig
-from pleura.settings.strict import NotNegative, Rate, Strict
+from pleura.config.augmentation import AugmentConfig
+from pleura.config.strict import NotNegative, Rate, Strict
+from pleura.config.targets import LabelsConfig
 
 
 class LossConfig(Strict):

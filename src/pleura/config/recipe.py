@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pleura.settings.net import ModelConfig
-from pleura.settings.strict import NotNegative, Probability, Strict
-from pleura.settings.training import StageConfig
+from pleura.config.model import ModelConfig
+from pleura.config.strict import NotNegative, Probability, Strict
+from pleura.config.training import StageConfig
 
 
 class _Experiment(Strict):

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pleura.config.augmentation import AugmentConfig
+from pleura.config.imported.keys import Keys
 from pleura.errors import ConfigError
-from pleura.migrate.keys import Keys
-from pleura.settings import AugmentConfig
 
 INTENSITIES = ("RandomContrast", "RandomBrightness", "RandomBrightnessContrast", "RandomGamma")
 DISTORTIONS = ("ElasticTransform", "GridDistortion", "OpticalDistortion")

@@ -13,10 +13,10 @@ from pathlib import Path
 import yaml
 
 from pleura.config.parse import load_ensemble, load_recipe
+from pleura.config.recipe import Ensemble, Recipe
 from pleura.errors import ConfigError
-from pleura.settings import Ensemble, Recipe
 
-_PLACES = (Path(__file__).parent / "recipes", Path(__file__).parents[2] / "recipes")
+_PLACES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
 _COLUMNS, _INDENT = 100, 10
 _TOLD = ("source", "anchor", "unknown", "cost")
 

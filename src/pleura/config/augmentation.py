@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pleura.settings.strict import NotNegative, Probability, Strict
+from pleura.config.strict import NotNegative, Probability, Strict
 
 
 class AugmentConfig(Strict):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pleura.settings.strict import Strict
+from pleura.config.strict import Strict
 
 
 class ModelConfig(Strict):

@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
+from pleura.config.imported.keys import Keys
+from pleura.config.imported.order import SECOND_STAGE, ordered
+from pleura.config.imported.stage import Part, read_part
 from pleura.config.parse import parse_recipe
 from pleura.errors import ConfigError, writing
-from pleura.migrate.keys import Keys
-from pleura.migrate.order import SECOND_STAGE, ordered
-from pleura.migrate.stage import Part, read_part
 
 REPOSITORY = "https://github.com/sneddy/pneumothorax-segmentation"
 

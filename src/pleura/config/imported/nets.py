@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pleura.migrate.keys import Keys
+from pleura.config.imported.keys import Keys
 
 Say = Callable[[str, str], None]
 

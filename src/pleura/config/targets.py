@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pleura.settings.strict import Probability, Strict
+from pleura.config.strict import Probability, Strict
 
 Source = Annotated[str, Field(min_length=1)]
 Weight = Annotated[float, Field(ge=0, le=1000)]

@@ -10,13 +10,13 @@ import sys
 import pytest
 from places import ROOT
 
+from pleura.config.bundled import describe_recipe, find_recipe, list_recipes, load_experiment, recipe_names, recipe_path
 from pleura.config.parse import load_recipe
+from pleura.config.recipe import Ensemble, Recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.learn.losses import total_loss
-from pleura.recipes import describe_recipe, find_recipe, list_recipes, load_experiment, recipe_names, recipe_path
-from pleura.settings import Ensemble, Recipe
 from pleura.train import train
 
 OURS = {"default", "demo", "lite0_cpu", "smoke"}
@@ -208,7 +208,7 @@ def test_a_bare_name_is_one_of_ours_unless_there_is_a_file_of_it(tmp_path, monke
 
 
 def test_the_list_needs_no_torch():
-    code = "import sys, pleura.recipes as r; r.list_recipes(); sys.exit('torch' in sys.modules)"
+    code = "import sys, pleura.config.bundled as r; r.list_recipes(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
 
 

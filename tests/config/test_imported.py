@@ -14,11 +14,12 @@ import pytest
 import yaml
 from places import ROOT
 
+from pleura.config.augmentation import AugmentConfig
+from pleura.config.imported.recipe import import_recipe
+from pleura.config.imported.transforms import read_transforms
 from pleura.config.parse import load_recipe
+from pleura.config.recipe import Recipe
 from pleura.errors import ConfigError, OutputError
-from pleura.migrate.recipe import import_recipe
-from pleura.migrate.transforms import read_transforms
-from pleura.settings import AugmentConfig, Recipe
 
 TRIPLETS = [[top, area, bottom] for top, area in ((0.75, 1000), (0.75, 2000)) for bottom in (0.3, 0.4)]
 PLATEAU = {"mode": "max", "factor": 0.1, "patience": 2, "threshold": 1e-7, "min_lr": 1e-7}
@@ -593,6 +594,6 @@ def test_the_command_prints_the_list_and_overwrites_nothing(pleura: Callable[...
 
 
 def test_turning_yaml_into_yaml_imports_no_net() -> None:
-    code = "import sys, pleura.migrate.recipe; sys.exit(' '.join({'torch', 'numpy'} & set(sys.modules)) or 0)"
+    code = "import sys, pleura.config.imported.recipe; sys.exit(' '.join({'torch', 'numpy'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr.strip()) == (0, "")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pleura.config.imported.keys import Keys
+from pleura.config.imported.nets import net_of
+from pleura.config.imported.transforms import Transforms, read_transforms
 from pleura.errors import ConfigError
-from pleura.migrate.keys import Keys
-from pleura.migrate.nets import net_of
-from pleura.migrate.transforms import Transforms, read_transforms
 
 PUBLISHED_SIZE_PX = 1024
 _SILENT = {
