@@ -19,9 +19,9 @@ from paired import in_turn, machine, ratio, table
 from scipy.ndimage import gaussian_filter
 
 from pleura.data.phantom import make_phantom
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import PUBLISHED, Histograms
 from pleura.measure.metrics import siim_dice
-from pleura.measure.objectives import Objective
-from pleura.measure.triplet import PUBLISHED, Histograms
 
 SIDE_PX, IMAGES, LARGE = 512, 48, 12_000
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from pleura import batch, files
 from pleura.batch import BatchResult, BatchSettings, predict_batch
+from pleura.decision.calibration import at_prevalence
 from pleura.errors import InputError, OutputError
-from pleura.measure.calibration import at_prevalence
 from pleura.predict import Prediction
 from pleura.writers import file_of
 

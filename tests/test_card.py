@@ -21,14 +21,14 @@ from pleura.card import attach, card, parameter_count
 from pleura.config import bundled as recipes
 from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
+from pleura.decision.calibration import Calibration
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.learn.identity import weights_hash
 from pleura.learn.seen import SeenCases
-from pleura.measure.calibration import Calibration
 from pleura.measure.markdown import fill, plain, table
-from pleura.measure.triplet import Triplet
 from pleura.model import build_model
 
 PROSE = ROOT / "recipes" / "cards" / "default.yaml"

@@ -16,12 +16,12 @@ from pleura.config.bundled import load_experiment, load_members
 from pleura.config.parse import load_recipe
 from pleura.config.recipe import Ensemble
 from pleura.data.dataset import Dataset
+from pleura.decision.calibration import Calibration
+from pleura.decision.triplet import LEVELS, Triplet
 from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
-from pleura.measure.calibration import Calibration
-from pleura.measure.triplet import LEVELS, Triplet
 from pleura.predict import ENSEMBLE, Predictor, find_model
 
 RULE = "triplet: {top_threshold: 0.5, min_pixels: 2048, bottom_threshold: 0.4}\n"

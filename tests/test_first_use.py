@@ -13,8 +13,8 @@ import torch
 
 from pleura.config.parse import parse_model
 from pleura.data.phantom_dicom import write_phantom_dataset
+from pleura.decision.triplet import Triplet
 from pleura.learn.checkpoint import Checkpoint, save_checkpoint
-from pleura.measure.triplet import Triplet
 from pleura.model import build_model
 from pleura.model.preprocessing import Preprocessing
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from pleura.decision.laterality import side_of
+from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import load_checkpoint
-from pleura.measure.side import side_of
-from pleura.measure.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.predict import Predictor
 
 

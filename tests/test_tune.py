@@ -12,13 +12,13 @@ import pytest
 
 from pleura.calibrate import measure
 from pleura.data.dataset import Dataset
+from pleura.decision.calibration import Calibration, Rule
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import NOTHING, Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
 from pleura.learn.seen import SeenCases, case_key
-from pleura.measure.calibration import Calibration, Rule
-from pleura.measure.objectives import Objective
-from pleura.measure.triplet import NOTHING, Triplet
 from pleura.predict import Predictor
 from pleura.recalibrate import SiteSettings, local_weight, recalibrate, shrink_calibration, shrink_triplet
 from pleura.tune import TuneSettings, tune

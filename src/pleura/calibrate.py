@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from pleura.data.dataset import Dataset
 from pleura.data.folds import assign_folds
-from pleura.errors import InputError
-from pleura.evaluate import measure_cases, patient_numbers
-from pleura.learn.seen import case_key
-from pleura.measure.calibration import (
+from pleura.decision.calibration import (
     BINS,
     IMAGE_BINS,
     Calibration,
@@ -27,7 +24,10 @@ from pleura.measure.calibration import (
     pixel_counts,
     temperature,
 )
-from pleura.measure.triplet import Histograms
+from pleura.decision.triplet import Histograms
+from pleura.errors import InputError
+from pleura.evaluate import measure_cases, patient_numbers
+from pleura.learn.seen import case_key
 from pleura.predict import Predictor
 
 FOLDS = 5

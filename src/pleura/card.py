@@ -12,13 +12,13 @@ from pleura.config.bundled import load_experiment, recipe_names
 from pleura.config.parse import parse_recipe
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import hash_files
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.learn.identity import weights_hash
 from pleura.measure.card_scores import kept
 from pleura.measure.markdown import plain
 from pleura.measure.model_card import CardFacts, render
-from pleura.measure.triplet import Triplet
 from pleura.predict import find_checkpoint
 from pleura.shipped import DEFAULT, is_default, keep_default
 

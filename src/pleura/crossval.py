@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
+from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, prevalence_weights, search
 from pleura.errors import OutputError, PleuraError
 from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
 from pleura.files import write_atomically
@@ -32,7 +33,6 @@ from pleura.learn.processes import is_first_process
 from pleura.learn.run import BEST, STATE, Run, all_are_finished
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.metrics import Outcomes, empty_floor
-from pleura.measure.triplet import SIIM_PREVALENCE, Histograms, prevalence_weights, search
 from pleura.model.device import chosen_device
 from pleura.predict import Predictor
 from pleura.train import train

@@ -15,11 +15,11 @@ from pleura import __version__
 from pleura.config.bundled import load_members
 from pleura.config.recipe import Ensemble
 from pleura.data.dataset import Dataset
+from pleura.decision.triplet import Triplet
 from pleura.errors import OutputError
 from pleura.files import write_atomically
 from pleura.learn.processes import is_first_process
 from pleura.learn.run import Run, all_are_finished
-from pleura.measure.triplet import Triplet
 from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.train import train
 

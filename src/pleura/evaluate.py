@@ -16,6 +16,8 @@ from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
 from pleura.data.problems import Finding
 from pleura.data.radiograph import SquareGeometry
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import Histograms, Triplet
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.learn.identity import weights_hash
@@ -27,13 +29,11 @@ from pleura.measure.guards import empty_predictor, other_prevalence, pooled_dice
 from pleura.measure.lesions import CaseNumbers, Looks
 from pleura.measure.metrics import Outcomes, empty_floor
 from pleura.measure.nested import nested
-from pleura.measure.objectives import Objective
 from pleura.measure.operating import proportions
 from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, Report, render
 from pleura.measure.strata import Facts
 from pleura.measure.svg import svg
-from pleura.measure.triplet import Histograms, Triplet
 from pleura.measure.verdict import against_empty
 from pleura.predict import Predictor, image_score
 from pleura.progress import track

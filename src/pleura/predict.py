@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from pleura.data.given import each_of, radiograph_of
 from pleura.data.radiograph import SquareGeometry, geometry_of
+from pleura.decision.calibration import Calibration
+from pleura.decision.laterality import side_of
+from pleura.decision.triplet import SCORED_SHARE, Triplet
 from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError, PleuraError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.learn.seen import SeenCases
-from pleura.measure.calibration import Calibration
-from pleura.measure.side import side_of
-from pleura.measure.triplet import SCORED_SHARE, Triplet
 from pleura.model.device import pick_device
 from pleura.model.inference import infer
 from pleura.prediction import Prediction

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.calibrate import Sample, fit_part, measure, quality, sample_of
 from pleura.data.dataset import Dataset, hash_files
+from pleura.decision.calibration import Calibration, Method, conformal
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.learn.known import Known
 from pleura.learn.seen import refused
 from pleura.measure.bootstrap import Estimate, bootstrap
-from pleura.measure.calibration import Calibration, Method, conformal
 from pleura.measure.nested import nested
-from pleura.measure.objectives import Objective
-from pleura.measure.triplet import Triplet
 from pleura.predict import Predictor
 from pleura.shipped import model_path
 

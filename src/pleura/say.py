@@ -213,7 +213,7 @@ def recalibrated(done: Recalibrated) -> Iterator[str]:
 
 
 def _calibration(header: dict[str, Any]) -> Iterator[str]:
-    from pleura.measure.calibration import positives_needed
+    from pleura.decision.calibration import positives_needed
 
     yield f"  calibration at {100 * header['prevalence']:.1f} % positives{'':<9}ECE before, after, held out; Brier"
     names = (("images", f"{header['method']} scaling"), ("pixels", f"temperature {header['temperature']:.3f}"))
@@ -232,7 +232,7 @@ def _calibration(header: dict[str, Any]) -> Iterator[str]:
 
 def scored(done: Score, out: Path | None) -> Iterator[str]:
     """Masks of any tool: who they are of, the floor, findings, each number with its interval, and the verdict."""
-    from pleura.measure.triplet import SIIM_PREVALENCE
+    from pleura.decision.triplet import SIIM_PREVALENCE
 
     facts, estimates = done.document, done.estimates
     share = 100 * facts["positives"] / facts["images"]

@@ -22,6 +22,7 @@ from pleura.data.mask_grid import read_pair
 from pleura.data.masks import FoundMask, MaskSource, Shape, open_masks, refuse_in_vain
 from pleura.data.pairing import pair
 from pleura.data.problems import Finding
+from pleura.decision.laterality import side_of
 from pleura.doubts import about_source, exchanged
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
@@ -32,7 +33,6 @@ from pleura.measure.guards import OrientationCheck, empty_predictor, not_binary,
 from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers
 from pleura.measure.metrics import Outcomes, empty_floor, siim_dice
 from pleura.measure.operating import Candidates
-from pleura.measure.side import side_of
 from pleura.measure.strata import Facts
 from pleura.measure.surface import SurfaceDistances
 from pleura.measure.verdict import against_empty

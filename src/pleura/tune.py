@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.calibrate import Sample, calibrate, measure, sample_of
 from pleura.data.dataset import Dataset
+from pleura.decision.calibration import Method
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import Histograms, Triplet
 from pleura.errors import InputError, OutputError
 from pleura.files import write_atomically
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.learn.known import Known
 from pleura.learn.seen import listed, refused
 from pleura.measure.bootstrap import Estimate
-from pleura.measure.calibration import Method
 from pleura.measure.landscape import landscape_png
 from pleura.measure.nested import Spread, landscape, nested, spread
-from pleura.measure.objectives import Objective
-from pleura.measure.triplet import Histograms, Triplet
 from pleura.predict import ModelFiles, Predictor, find_checkpoint, find_model
 from pleura.progress import track
 from pleura.shipped import keep_default, model_path

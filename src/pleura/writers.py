@@ -16,9 +16,9 @@ from PIL.PngImagePlugin import PngInfo
 from pleura.data import rle
 from pleura.data.finding import OWN_SOFTWARE
 from pleura.data.radiograph import SquareGeometry
+from pleura.decision.calibration import at_prevalence
 from pleura.errors import OutputError
 from pleura.files import write_atomically
-from pleura.measure.calibration import at_prevalence
 from pleura.prediction import Prediction
 
 MASKS, OVERLAYS = "masks", "overlays"

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from pleura.data.dataset import Dataset
+from pleura.decision.triplet import Triplet
 from pleura.doctor import Against, Examination, examine
 from pleura.errors import CheckpointError, InputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.learn.seen import SeenCases, case_key
-from pleura.measure.triplet import Triplet
 from pleura.model.unet import UNet
 
 SOUND_RULE = Triplet(0.5, 0, 0.5)

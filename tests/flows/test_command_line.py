@@ -47,9 +47,9 @@ def test_options_have_the_values_that_their_verbs_know():
     from pleura.config.model import ModelConfig
     from pleura.config.recipe import Recipe
     from pleura.data import dataset
+    from pleura.decision import calibration
+    from pleura.decision.objectives import OBJECTIVES
     from pleura.learn import known
-    from pleura.measure import calibration
-    from pleura.measure.objectives import OBJECTIVES
 
     for option, values in (
         (options.SplitName, dataset.Split),

@@ -15,8 +15,8 @@ import pytest
 from places import ROOT, SMOKE
 
 from pleura.config.parse import Card
+from pleura.decision.triplet import Triplet
 from pleura.learn.checkpoint import load_checkpoint
-from pleura.measure.triplet import Triplet
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 

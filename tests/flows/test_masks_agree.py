@@ -11,9 +11,9 @@ from PIL import Image
 from png_variants import MASK, READ, SIDE, UNKNOWN
 
 from pleura.data.dataset import Dataset
+from pleura.decision.triplet import Histograms
 from pleura.doctor import Against, examine
 from pleura.errors import InputError
-from pleura.measure.triplet import Histograms
 from pleura.prepare import Prepared, PrepareSettings, prepare
 from pleura.score import Score, ScoreSettings, score
 

@@ -14,10 +14,10 @@ from pleura.data import rle
 from pleura.data.dataset import Dataset
 from pleura.data.phantom_dicom import write_phantom_dataset
 from pleura.data.radiograph import read_radiograph
+from pleura.decision.triplet import Triplet
 from pleura.evaluate import _spacings
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.measure.overlay import overlay
-from pleura.measure.triplet import Triplet
 from pleura.predict import Predictor
 from pleura.prepare import PrepareSettings, prepare
 

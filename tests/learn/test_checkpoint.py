@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pleura.config.model import ModelConfig
+from pleura.decision.calibration import Calibration
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, OutputError
 from pleura.learn.checkpoint import (
     Checkpoint,
@@ -31,8 +33,6 @@ from pleura.learn.checkpoint import (
     update_header,
 )
 from pleura.learn.seen import SeenCases
-from pleura.measure.calibration import Calibration
-from pleura.measure.triplet import Triplet
 from pleura.model.preprocessing import Preprocessing
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(7), "half": torch.ones(3).bfloat16()}

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from pleura.card import card
 from pleura.config.model import ModelConfig
+from pleura.decision.calibration import Calibration, Rule
+from pleura.decision.triplet import Triplet
 from pleura.doctor import Against, examine
 from pleura.errors import CheckpointError, PleuraError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.learn.seen import SeenCases, case_key
-from pleura.measure.calibration import Calibration, Rule
-from pleura.measure.triplet import Triplet
 from pleura.model import build_model
 from pleura.model.preprocessing import Preprocessing
 from pleura.pack import pack

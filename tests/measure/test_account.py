@@ -10,9 +10,9 @@ import pytest
 from accounts import measured
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from pleura.decision.calibration import pixel_counts
 from pleura.files import as_json
 from pleura.measure.account import PREVALENCES, account
-from pleura.measure.calibration import pixel_counts
 
 MIXED = [True] * 12 + [False] * 20
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pleura.data.problems import Finding
+from pleura.decision.triplet import Histograms
 from pleura.measure.guards import (
     ORIENTATIONS,
     empty_predictor,
@@ -18,7 +19,6 @@ from pleura.measure.guards import (
     shared_patients,
 )
 from pleura.measure.metrics import Outcomes, siim_dice
-from pleura.measure.triplet import Histograms
 
 POSES = {
     "turned by 90 degrees to the left": lambda mask: np.rot90(mask),

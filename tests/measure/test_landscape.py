@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import Histograms, Triplet
 from pleura.measure.landscape import landscape_png
 from pleura.measure.nested import landscape
-from pleura.measure.objectives import Objective
-from pleura.measure.triplet import Histograms, Triplet
 
 WHITE_DOTS, CROSS = (255, 255, 255), (213, 94, 0)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pleura.decision.triplet import Histograms, Triplet
 from pleura.measure.lesions import REFERENCE_SIDE_PX, TOLERANCE_MM, TOLERANCE_PX, Looks, candidates, case_numbers
 from pleura.measure.metrics import siim_dice
-from pleura.measure.triplet import Histograms, Triplet
 
 SIDE = 64
 

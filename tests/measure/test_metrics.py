@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from pleura.data.folds import read_column, read_folds
 from pleura.data.mask_csv import read_table
+from pleura.decision.triplet import SIIM_PREVALENCE
 from pleura.measure.metrics import Outcomes, auroc, empty_floor, siim_dice
-from pleura.measure.triplet import SIIM_PREVALENCE
 
 REAL = Path(__file__).parents[2].parent / "shared/data/labels"
 

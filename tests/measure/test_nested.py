@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import LEVELS, NOTHING, Histograms, Triplet
 from pleura.measure.nested import landscape, nested, spread
-from pleura.measure.objectives import Objective
-from pleura.measure.triplet import LEVELS, NOTHING, Histograms, Triplet
 
 SIDE_PX = 16
 

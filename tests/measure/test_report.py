@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from accounts import document, measured
 
-from pleura.measure.calibration import pixel_counts
+from pleura.decision.calibration import pixel_counts
 from pleura.measure.figures import figures, interval
 from pleura.measure.report import Picture, Report, gallery, page, render
 from pleura.measure.sections import findings, groups, outlines, prevalence

@@ -14,9 +14,9 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from pleura.config.model import ModelConfig
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pleura.measure.triplet import Triplet
 from pleura.model import Outputs, build_model
 from pleura.model.decoder import PresenceHead
 from pleura.model.inference import infer

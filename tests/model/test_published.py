@@ -17,10 +17,10 @@ from places import published_keys
 from published_nets import published_net
 from torch import Tensor, nn
 
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError, PleuraError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
 from pleura.learn.seen import SeenCases
-from pleura.measure.triplet import Triplet
 from pleura.migrate.weights import WeightSettings, import_weights
 from pleura.model import build_model
 from pleura.model.inference import infer

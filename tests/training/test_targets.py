@@ -18,11 +18,11 @@ from pleura.config.parse import load_recipe
 from pleura.config.training import StageConfig
 from pleura.data.augment import augment
 from pleura.data.dataset import Dataset
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.learn.identity import weights_hash
 from pleura.learn.seen import SeenCases, case_key
-from pleura.measure.triplet import Triplet
 from pleura.predict import Predictor
 from pleura.training.devices import build_accelerator
 from pleura.training.labels import Labels, Targets, Teacher

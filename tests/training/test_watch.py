@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError
-from pleura.measure.triplet import Triplet
 from pleura.training.watch import Watch, _outcome, _short
 
 

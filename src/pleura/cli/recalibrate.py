@@ -29,7 +29,7 @@ def recalibrate(
     confidence: Confidence = 0.95,
 ) -> None:
     """Fit a model to a site: triplet and calibration, moved towards local cases as far as their number warrants."""
-    from pleura.measure.objectives import Objective
+    from pleura.decision.objectives import Objective
     from pleura.recalibrate import SiteSettings
     from pleura.recalibrate import recalibrate as run
 

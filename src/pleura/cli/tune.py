@@ -34,7 +34,7 @@ def tune(
     ] = None,
 ) -> None:
     """Find the best triplet for a model and calibrate it; writes both into the model, with an honest estimate."""
-    from pleura.measure.objectives import Objective
+    from pleura.decision.objectives import Objective
     from pleura.tune import TuneSettings
     from pleura.tune import tune as run
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from pleura.data.dataset import Dataset
 from pleura.data.likeness import near_duplicates, thumbnails
 from pleura.data.radiograph import SquareGeometry
+from pleura.decision.triplet import REFERENCE_AREA_PX, Histograms
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, net_of
@@ -22,7 +23,6 @@ from pleura.learn.known import Known
 from pleura.learn.seen import among
 from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.measure.metrics import Outcomes
-from pleura.measure.triplet import REFERENCE_AREA_PX, Histograms
 from pleura.model.published import published_config
 from pleura.model.weights import not_finite, read_weights
 from pleura.predict import Predictor, find_model, image_score

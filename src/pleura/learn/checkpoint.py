@@ -22,11 +22,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pleura.config.model import ModelConfig
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.files import write_atomically
 from pleura.learn.header import KEYS, dump, parse
 from pleura.learn.seen import SeenCases
-from pleura.measure.triplet import Triplet
 from pleura.model import build_model
 from pleura.model.preprocessing import Preprocessing
 from pleura.model.weights import not_finite

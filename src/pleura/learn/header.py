@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from pleura.config.model import ModelConfig
 from pleura.config.parse import parse_model
+from pleura.decision.calibration import Calibration
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, PleuraError
 from pleura.learn.seen import ENCODER, IMPORTED, STARTED, TAUGHT, SeenCases
-from pleura.measure.calibration import Calibration
-from pleura.measure.triplet import Triplet
 from pleura.model.preprocessing import Preprocessing
 from pleura.settings.header import PastPart
 

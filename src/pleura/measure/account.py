@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.decision.calibration import IMAGE_BINS, Reliability, brier, ece, pixel_cases, reliability
 from pleura.measure.bootstrap import wilson
-from pleura.measure.calibration import IMAGE_BINS, Reliability, brier, ece, pixel_cases, reliability
 from pleura.measure.lesions import CaseNumbers
 from pleura.measure.metrics import Outcomes
 from pleura.measure.operating import (

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
 from pleura.measure.markdown import fill, table
 from pleura.measure.sections import FEW
-from pleura.measure.triplet import SIIM_PREVALENCE, Triplet
 
 KEPT = (
     "pleura",

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.decision.triplet import SIIM_PREVALENCE
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.metrics import Outcomes, auroc
 from pleura.measure.operating import patient_weights
-from pleura.measure.triplet import SIIM_PREVALENCE
 
 Numbers = NDArray[np.float64]
 LEVEL = 0.05

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.problems import Finding
+from pleura.decision.triplet import LEVELS, Histograms
 from pleura.measure.metrics import Outcomes, empty_floor
-from pleura.measure.triplet import LEVELS, Histograms
 
 Numbers = NDArray[np.float64]
 

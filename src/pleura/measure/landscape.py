@@ -11,8 +11,8 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pleura.decision.triplet import LEVELS, Triplet
 from pleura.measure.nested import Landscape
-from pleura.measure.triplet import LEVELS, Triplet
 
 DOT: dict[str, Any] = {"marker": ".", "linestyle": "", "color": "white", "markersize": 4, "alpha": 0.7}
 CROSS: dict[str, Any] = {"marker": "+", "linestyle": "", "color": "#D55E00", "markersize": 14, "markeredgewidth": 2.5}

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pleura.data.problems import Finding
-from pleura.measure.calibration import LOGIT_LEVELS, pixel_counts
+from pleura.decision.calibration import LOGIT_LEVELS, pixel_counts
+from pleura.decision.laterality import side_of
+from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.measure.guards import OrientationCheck
 from pleura.measure.operating import Candidates
-from pleura.measure.side import side_of
 from pleura.measure.surface import SurfaceDistances
-from pleura.measure.triplet import REFERENCE_AREA_PX, Triplet
 
 COVERED_SHARE = 0.1
 LEAST_AREA_PX = 100

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.measure.triplet import SIIM_PREVALENCE
+from pleura.decision.triplet import SIIM_PREVALENCE
 
 
 def siim_dice(masks: NDArray[np.generic], predicted_masks: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
 from pleura.measure.bootstrap import Estimate, bootstrap
-from pleura.measure.objectives import Objective
-from pleura.measure.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
 
 
 @dataclass(frozen=True)

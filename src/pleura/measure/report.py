@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
 from pleura.measure.overlay import DISCLAIMER
 from pleura.measure.sections import DECISIONS, decisions, drawings, findings, groups, outlines, prevalence
-from pleura.measure.triplet import SIIM_PREVALENCE, Triplet
 
 NAMES = {
     "siim_dice": ("SIIM mean Dice", "1 where both masks are empty, 0 where exactly one is"),

@@ -12,10 +12,10 @@ from pleura import __version__
 from pleura.config.imported.nets import ENCODERS
 from pleura.config.imported.transforms import IMAGENET
 from pleura.data.dataset import hash_files
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_weights, save_checkpoint
 from pleura.learn.seen import IMPORTED, SeenCases
-from pleura.measure.triplet import Triplet
 from pleura.model import build_model
 from pleura.model.preprocessing import Preprocessing
 from pleura.model.published import published_config, published_weights

@@ -16,9 +16,9 @@ from pleura.config.training import StageConfig
 from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
 from pleura.data.radiograph import SquareGeometry
+from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevalence_weights, search
 from pleura.errors import ConfigError, InputError
 from pleura.measure.metrics import Outcomes
-from pleura.measure.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevalence_weights, search
 from pleura.model.inference import infer
 from pleura.model.preprocessing import Preprocessing
 from pleura.predict import image_score

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, writing
 from pleura.files import write_atomically
 from pleura.measure.metrics import siim_dice
 from pleura.measure.overlay import contact_sheet, overlay
-from pleura.measure.triplet import Triplet
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.decision.triplet import SIIM_PREVALENCE, Found, Gains, Histograms, search_gains
 from pleura.errors import InputError
-from pleura.measure.triplet import SIIM_PREVALENCE, Found, Gains, Histograms, search_gains
 
 Numbers: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pleura.decision.objectives import OBJECTIVES, Objective
+from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
 from pleura.errors import InputError
 from pleura.measure.metrics import Outcomes
-from pleura.measure.objectives import OBJECTIVES, Objective
-from pleura.measure.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
 
 SIDE_PX = 6
 

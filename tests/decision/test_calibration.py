@@ -11,7 +11,7 @@ from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
-from pleura.measure.calibration import (
+from pleura.decision.calibration import (
     Calibration,
     Rule,
     brier,

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pleura.errors import InputError
-from pleura.measure.metrics import siim_dice
-from pleura.measure.triplet import (
+from pleura.decision.triplet import (
     LEVELS,
     PUBLISHED,
     REFERENCE_AREA_PX,
@@ -22,6 +20,8 @@ from pleura.measure.triplet import (
     prevalence_weights,
     search,
 )
+from pleura.errors import InputError
+from pleura.measure.metrics import siim_dice
 
 SIDE_PX = 8
 AREA_PX = SIDE_PX**2

@@ -1,0 +1,1 @@
+"""The decision rule: from probabilities to a mask, its search and its calibration. Imports numpy alone."""
