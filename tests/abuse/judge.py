@@ -17,7 +17,7 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 
 from pleura.data.radiograph import read_radiograph
-from pleura.dicom.grey import render
+from pleura.dicom.grayscale import render
 from pleura.errors import InputError, PleuraError
 
 MAX_LINE = 600

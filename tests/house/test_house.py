@@ -126,7 +126,14 @@ HOMES = {
     "sklearn": {"data/folds.py"},
     "accelerate": {"training/devices.py", "training/learner.py", "training/validate.py"},
     "pydicom": {
-        *("dicom/decode.py", "dicom/frontal.py", "dicom/grey.py", "dicom/header.py", "dicom/lut.py", "dicom/parse.py"),
+        *(
+            "dicom/decode.py",
+            "dicom/frontal.py",
+            "dicom/grayscale.py",
+            "dicom/header.py",
+            "dicom/lut.py",
+            "dicom/parse.py",
+        ),
         "dicom/memory.py",
         "dicom/seg.py",
         "data/phantom_dicom.py",

@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
 
 from pleura.dicom import jpeg, jpeg2000
 from pleura.dicom.codestream import Codestream, CodestreamError, SeveralFramesError
-from pleura.dicom.grey import is_signed, stored_range
+from pleura.dicom.grayscale import is_signed, stored_range
 from pleura.dicom.header import text
 from pleura.dicom.jpeg import decode_jpeg, jpeg_codestream, refuse_surplus_of_jpeg
 from pleura.dicom.jpeg2000 import decode_jpeg2000, jpeg2000_codestream

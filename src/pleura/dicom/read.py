@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pleura.dicom.decode import decode
 from pleura.dicom.frontal import not_frontal_chest
-from pleura.dicom.grey import render
+from pleura.dicom.grayscale import render
 from pleura.dicom.header import age_years, pixel_aspect, pixel_spacing_mm, sex, text
 from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image, valid_uid
 from pleura.dicom.square_pixels import with_square_pixels
