@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from pleura.config.augmentation import AugmentConfig
-from pleura.data.augment import AugmentParameters, apply, sample_parameters, sampling_grid
+from pleura.data.augmentation import AugmentParameters, apply, sample_parameters, sampling_grid
 
 BATCH, ROUNDS = 8, 9
 CONFIG = AugmentConfig()

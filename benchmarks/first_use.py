@@ -34,7 +34,7 @@ from pleura.cli import app
 SIZE_PX = 1024
 PEAK_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 PHANTOM = (
-    "import sys; from pathlib import Path; from pleura.data.phantom_dicom import write_phantom_dataset; "
+    "import sys; from pathlib import Path; from pleura.data.phantoms.dicom_files import write_phantom_dataset; "
     "write_phantom_dataset(Path(sys.argv[1]), 1, seed=1, size_px=int(sys.argv[2]))"
 )
 PLEURA = "import sys; from pleura.cli import main; sys.exit(main())"

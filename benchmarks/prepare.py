@@ -26,8 +26,8 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from pleura.data import rle
 from pleura.data.mask_csv import read_table
-from pleura.data.phantom_dicom import write_phantom_dataset
-from pleura.prepare import PrepareSettings, prepare
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
+from pleura.data.prepare import PrepareSettings, prepare
 
 SIZE_PX, CASES, ROUNDS = 1024, 232, 3
 DICOM = Path(__file__).resolve().parents[2] / "shared/data/dicom"

@@ -22,7 +22,7 @@ from pycocotools import mask as coco
 
 from pleura.data import rle
 from pleura.data.mask_csv import read_table
-from pleura.data.phantom import make_phantom
+from pleura.data.phantoms.radiographs import make_phantom
 
 SIDE_PX = 1024
 CSV = Path(__file__).resolve().parents[2] / "shared/data/labels/siim-train-rle.csv"

@@ -40,16 +40,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pleura import train as loop
 from pleura.config.parse import load_recipe
-from pleura.data.augment import AugmentParameters, sample_parameters
+from pleura.data.augmentation import AugmentParameters, sample_parameters
 from pleura.data.dataset import Dataset
-from pleura.data.phantom_dicom import write_phantom_dataset
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
+from pleura.data.prepare import PrepareSettings, prepare
 from pleura.learn.averaging import RunningAverages
 from pleura.learn.losses import total_loss
 from pleura.learn.optimizers import build_optimizer
 from pleura.learn.run import Run
 from pleura.learn.schedule import Schedule
 from pleura.model import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
-from pleura.prepare import PrepareSettings, prepare
 from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner
 from pleura.training.validate import Validator

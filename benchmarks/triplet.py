@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from paired import in_turn, machine, ratio, table
 from scipy.ndimage import gaussian_filter
 
-from pleura.data.phantom import make_phantom
+from pleura.data.phantoms.radiographs import make_phantom
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import PUBLISHED, Histograms
 from pleura.measure.metrics import siim_dice

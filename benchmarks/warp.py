@@ -19,7 +19,7 @@ from paired import in_turn, machine, milliseconds, ratio, table
 from torch import Tensor
 
 from pleura.config.augmentation import AugmentConfig
-from pleura.data.augment import AugmentParameters, apply, sample_parameters
+from pleura.data.augmentation import AugmentParameters, apply, sample_parameters
 from pleura.model.resize import area_mean, mask_shares
 
 BATCH, ROUNDS = 8, 7

@@ -26,7 +26,7 @@ def the_users_cache_is_left_alone(tmp_path_factory: pytest.TempPathFactory) -> N
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 24 patients: dicom/, masks.csv, patients.csv. Not to be written to."""
-    from pleura.data.phantom_dicom import write_phantom_dataset
+    from pleura.data.phantoms.dicom_files import write_phantom_dataset
 
     folder = tmp_path_factory.mktemp("phantoms")
     write_phantom_dataset(folder, n_patients=24, seed=3, size_px=96)
@@ -36,7 +36,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantoms as a dataset of 64 px with 3 folds. Not to be written to."""
-    from pleura.prepare import PrepareSettings, prepare
+    from pleura.data.prepare import PrepareSettings, prepare
 
     out = tmp_path_factory.mktemp("data") / "dataset"
     masks = (phantoms / "masks.csv",)

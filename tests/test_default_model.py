@@ -19,7 +19,7 @@ from pleura.card import card
 from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
-from pleura.data.phantom import make_phantom
+from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, OutputError
 from pleura.evaluate import _command, evaluate
 from pleura.learn.checkpoint import load_checkpoint, update_header
@@ -210,8 +210,8 @@ def test_nothing_is_written_into_it_nor_beside_it(dataset, tmp_path, name):
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     """A few phantoms at the size that the model wants."""
-    from pleura.data.phantom_dicom import write_phantom_dataset
-    from pleura.prepare import PrepareSettings, prepare
+    from pleura.data.phantoms.dicom_files import write_phantom_dataset
+    from pleura.data.prepare import PrepareSettings, prepare
 
     folder, size_px = tmp_path_factory.mktemp("local"), load_checkpoint(FILE).preprocessing.prepared_px
     write_phantom_dataset(folder, n_patients=10, seed=9, size_px=64)

@@ -16,13 +16,13 @@ from places import sealed
 from pleura import say
 from pleura.compare import compare_models
 from pleura.data.dataset import Dataset
+from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint, update_header
 from pleura.learn.seen import SeenCases
 from pleura.predict import Predictor
-from pleura.prepare import PrepareSettings, prepare
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_models_of_two_prepared_sizes_are_compared_by_their_masks(run, dataset, 
 
 
 def test_cases_that_no_training_met_are_called_new(run, tmp_path):
-    from pleura.data.phantom_dicom import write_phantom_dataset
+    from pleura.data.phantoms.dicom_files import write_phantom_dataset
 
     write_phantom_dataset(tmp_path / "new", n_patients=12, seed=9, size_px=64)
     prepare(

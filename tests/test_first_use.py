@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pleura.config.parse import parse_model
-from pleura.data.phantom_dicom import write_phantom_dataset
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.decision.triplet import Triplet
 from pleura.learn.checkpoint import Checkpoint, save_checkpoint
 from pleura.model import build_model

@@ -71,7 +71,7 @@ def test_an_earlier_stage_is_said_to_have_taken_its_own_seconds_and_a_lone_file_
 
 
 def test_the_difference_told_is_the_one_that_a_user_would_see(packed):
-    from pleura.data.phantom import make_phantom
+    from pleura.data.phantoms.radiographs import make_phantom
 
     squares = [make_phantom(seed, 64, positive).image for seed, positive in ((11, True), (12, False))]
     squares = np.rint(np.stack(squares) * 255).astype(np.uint8)

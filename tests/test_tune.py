@@ -30,8 +30,8 @@ NEW = replace(FEW, split="all")
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of cases that no training met."""
-    from pleura.data.phantom_dicom import write_phantom_dataset
-    from pleura.prepare import PrepareSettings, prepare
+    from pleura.data.phantoms.dicom_files import write_phantom_dataset
+    from pleura.data.prepare import PrepareSettings, prepare
 
     folder = tmp_path_factory.mktemp("site")
     write_phantom_dataset(folder, n_patients=24, seed=41, size_px=64)
@@ -182,7 +182,7 @@ def test_the_picture_of_the_score_is_beside_the_model(own, site):
 
 
 def test_a_dataset_of_another_size_is_told(own, phantoms, tmp_path):
-    from pleura.prepare import PrepareSettings, prepare
+    from pleura.data.prepare import PrepareSettings, prepare
 
     masks = (phantoms / "masks.csv",)
     prepare(PrepareSettings(phantoms / "dicom", masks, tmp_path / "d", size_px=32, folds=2, workers=1))

@@ -20,7 +20,8 @@ from pleura.data import rle
 from pleura.data.dataset import Dataset
 from pleura.data.finding import find_radiographs
 from pleura.data.mask_csv import read_table
-from pleura.data.phantom_dicom import write_phantom_dataset
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
+from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.errors import OutputError, writing
 from pleura.evaluate import Evaluation, evaluate
@@ -30,7 +31,6 @@ from pleura.measure.metrics import siim_dice
 from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, gallery, page
 from pleura.predict import Predictor, find_model
-from pleura.prepare import PrepareSettings, prepare
 from pleura.shipped import default_model
 from pleura.train import train
 

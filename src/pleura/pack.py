@@ -18,7 +18,7 @@ from torch import Tensor
 from pleura import __version__
 from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
-from pleura.data.phantom import make_phantom
+from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, OutputError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.learn.run import METRICS

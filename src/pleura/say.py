@@ -13,10 +13,10 @@ if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.compare import Comparison
     from pleura.config.recipe import Recipe
     from pleura.crossval import FoldsSummary
+    from pleura.data.prepare import Prepared
     from pleura.doctor import Examination
     from pleura.evaluate import Evaluation
     from pleura.pack import Packed
-    from pleura.prepare import Prepared
     from pleura.recalibrate import Recalibrated
     from pleura.score import Score
     from pleura.tune import Tuned

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.data.folds import patients_or_own, read_patients
 from pleura.data.ids import Names
+from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.mask_grid import read_pair
 from pleura.data.masks import FoundMask, MaskSource, Shape, open_masks, refuse_in_vain
 from pleura.data.pairing import pair
 from pleura.data.problems import Finding
 from pleura.decision.laterality import side_of
-from pleura.doubts import about_source, exchanged
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
 from pleura.measure.account import Measured, account

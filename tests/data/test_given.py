@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pleura.data.given import each_of, image_of_array, radiograph_of
-from pleura.data.phantom_dicom import write_phantom_dataset
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.radiograph import read_radiograph
 from pleura.errors import InputError
 

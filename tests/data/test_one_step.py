@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pleura.config.augmentation import AugmentConfig
-from pleura.data.augment import AugmentParameters, apply, augment, sample_parameters
+from pleura.data.augmentation import AugmentParameters, apply, augment, sample_parameters
 from pleura.model.resize import area_mean
 
 PROBABILITIES = [name for name in AugmentConfig.model_fields if name.endswith("_probability")]

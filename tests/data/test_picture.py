@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pleura.data.phantom import make_phantom
+from pleura.data.phantoms.radiographs import make_phantom
 from pleura.data.picture import read_picture
 from pleura.data.png import read_png
 from pleura.data.png_chunks import png_of

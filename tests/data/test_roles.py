@@ -16,12 +16,12 @@ from pleura.config.parse import load_recipe
 from pleura.crossval import train_folds
 from pleura.data.cases import ALWAYS_TRAIN
 from pleura.data.dataset import Dataset
+from pleura.data.prepare import PrepareSettings, prepare
 from pleura.doctor.datasets import dataset_folder
 from pleura.errors import InputError
 from pleura.evaluate import evaluate
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.learn.seen import case_key
-from pleura.prepare import PrepareSettings, prepare
 
 Row = dict[str, str]
 

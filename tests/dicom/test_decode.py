@@ -20,7 +20,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
-from pleura.data.phantom import make_phantom
+from pleura.data.phantoms.radiographs import make_phantom
 from pleura.dicom.decode import as_stored
 from pleura.dicom.read import read_dicom
 from pleura.errors import InputError

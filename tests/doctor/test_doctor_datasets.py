@@ -20,8 +20,8 @@ from pleura.errors import InputError
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More phantoms than the shared dataset has: where masks lie is a mean over positives."""
-    from pleura.data.phantom_dicom import write_phantom_dataset
-    from pleura.prepare import PrepareSettings, prepare
+    from pleura.data.phantoms.dicom_files import write_phantom_dataset
+    from pleura.data.prepare import PrepareSettings, prepare
 
     folder = tmp_path_factory.mktemp("many")
     write_phantom_dataset(folder, n_patients=40, seed=8, size_px=96)

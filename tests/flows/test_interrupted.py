@@ -16,10 +16,10 @@ from places import ROOT, SMOKE, sealed
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset, hash_files
+from pleura.data.prepare import PrepareSettings, prepare
 from pleura.demo import MARKER
 from pleura.errors import InputError, NonFiniteLossError, OutputError
 from pleura.learn.checkpoint import load_checkpoint
-from pleura.prepare import PrepareSettings, prepare
 from pleura.train import train
 
 

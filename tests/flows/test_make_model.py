@@ -71,7 +71,7 @@ def test_names_with_blanks_stay_whole():
 @pytest.fixture(scope="module")
 def data(phantoms, tmp_path_factory):
     """Twelve validation patients: with fewer than ten nothing can be tuned."""
-    from pleura.prepare import PrepareSettings, prepare
+    from pleura.data.prepare import PrepareSettings, prepare
 
     out = tmp_path_factory.mktemp("two-folds") / "dataset"
     masks = (phantoms / "masks.csv",)

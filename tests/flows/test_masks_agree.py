@@ -11,10 +11,10 @@ from PIL import Image
 from png_variants import MASK, READ, SIDE, UNKNOWN
 
 from pleura.data.dataset import Dataset
+from pleura.data.prepare import Prepared, PrepareSettings, prepare
 from pleura.decision.triplet import Histograms
 from pleura.doctor import Against, examine
 from pleura.errors import InputError
-from pleura.prepare import Prepared, PrepareSettings, prepare
 from pleura.score import Score, ScoreSettings, score
 
 

@@ -12,14 +12,14 @@ import pytest
 
 from pleura.data import rle
 from pleura.data.dataset import Dataset
-from pleura.data.phantom_dicom import write_phantom_dataset
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
+from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import read_radiograph
 from pleura.decision.triplet import Triplet
 from pleura.evaluate import _spacings
 from pleura.learn.checkpoint import load_checkpoint
 from pleura.measure.overlay import overlay
 from pleura.predict import Predictor
-from pleura.prepare import PrepareSettings, prepare
 
 SIDE = 256
 RULE = Triplet(0.5, 60_000, 0.5)

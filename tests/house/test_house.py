@@ -53,8 +53,6 @@ NOT_YET = {
     "settings": "config",
     "settings.header": "models",
     "migrate.weights": "models",
-    "doubts": "data",
-    "prepare": "data",
     "model": "models",
     "model.inference": "inference",
     "model.device": "inference",
@@ -136,7 +134,7 @@ HOMES = {
         ),
         "dicom/memory.py",
         "dicom/seg.py",
-        "data/phantom_dicom.py",
+        "data/phantoms/dicom_files.py",
     },
     "simplejpeg": {"dicom/jpeg.py"},
     "gdcm": set(),  # by way of pydicom

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pleura.doubts import about_source, exchanged
+from pleura.data.mask_checks import about_source, exchanged
 from pleura.measure.guards import pooled_dice, reported_dice
 from pleura.measure.metrics import Outcomes
 

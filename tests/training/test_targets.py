@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pleura.config.parse import load_recipe
 from pleura.config.training import StageConfig
-from pleura.data.augment import augment
+from pleura.data.augmentation import augment
 from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError

@@ -34,8 +34,8 @@ def prepare(
     ] = None,
 ) -> None:
     """Turn radiographs and masks into a dataset folder, with folds that keep patients together."""
-    from pleura.prepare import PrepareSettings
-    from pleura.prepare import prepare as run
+    from pleura.data.prepare import PrepareSettings
+    from pleura.data.prepare import prepare as run
 
     if seed is not None and not re.fullmatch(r"-?[0-9]+", folds):
         raise typer.BadParameter(f"does nothing: the folds are those of {folds}", param_hint="--seed")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pleura.data.dataset import Dataset
-from pleura.data.likeness import near_duplicates, thumbnails
+from pleura.data.duplicates import near_duplicates, thumbnails
 from pleura.data.radiograph import SquareGeometry
 from pleura.decision.triplet import REFERENCE_AREA_PX, Histograms
 from pleura.doctor.examination import Against, Examination, some

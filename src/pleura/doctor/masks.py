@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.ids import identified
+from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.masks import MaskSource, PngFile, open_masks
 from pleura.data.pairing import pair
 from pleura.doctor.examination import Against, Examination, some
-from pleura.doubts import about_source, exchanged
 from pleura.errors import InputError
 from pleura.measure.guards import not_binary
 

@@ -14,11 +14,11 @@ from pleura.data import rle
 from pleura.data.columns import POSITIVE, find_column
 from pleura.data.folds import Leak, leak_report, patients_or_own, read_column, read_folds, read_patients
 from pleura.data.ids import Names, identified
+from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.mask_csv import damage, read_rows
 from pleura.data.masks import open_masks
 from pleura.data.pairing import by_themselves, pair
 from pleura.doctor.examination import Against, Examination, some
-from pleura.doubts import about_source, exchanged
 from pleura.errors import InputError, RLEError
 from pleura.measure.guards import other_prevalence
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from pleura import __version__
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
-from pleura.data.augment import augment
-from pleura.data.batches import Batch, batches
+from pleura.data.augmentation import augment
 from pleura.data.dataset import Dataset
+from pleura.data.loader import Batch, batches
 from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
 from pleura.errors import ConfigError
 from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights

@@ -13,8 +13,8 @@ from torch import nn
 
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
-from pleura.data.batches import batches
 from pleura.data.dataset import Dataset
+from pleura.data.loader import batches
 from pleura.data.radiograph import SquareGeometry
 from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevalence_weights, search
 from pleura.errors import ConfigError, InputError

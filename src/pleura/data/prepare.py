@@ -23,10 +23,10 @@ from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, hash
 from pleura.data.finding import Found, find_radiographs, walk
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identify
-from pleura.data.intake import Job, begin, finished_images, read_all
+from pleura.data.ingest import Job, begin, finished_images, read_all
+from pleura.data.mask_checks import doubtful, masks_by_id
 from pleura.data.masks import open_masks, refuse_in_vain
 from pleura.data.problems import Problem, read_problems, write_problems
-from pleura.doubts import doubtful, masks_by_id
 from pleura.errors import InputError, OutputError, writing
 from pleura.files import held, name_of
 

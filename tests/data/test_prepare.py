@@ -11,9 +11,9 @@ from PIL import Image
 
 from pleura import say
 from pleura.data.dataset import Dataset
+from pleura.data.prepare import PrepareSettings, prepare
 from pleura.errors import InputError, OutputError
 from pleura.files import held
-from pleura.prepare import PrepareSettings, prepare
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_masks_keep_their_place_and_aspect(folder):
     "damage", [b"garbage\n", b"\0" * 50, b"\xff\n", b'{"row": "0"}\n', b'{"row": 99, "problem": "x"}\n']
 )
 def test_a_damaged_journal_of_an_unfinished_run_is_refused_with_the_way_out(folder, damage, monkeypatch):
-    import pleura.prepare as module
+    import pleura.data.prepare as module
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -205,7 +205,7 @@ def test_a_grid_of_runs_is_refused_where_no_masks_are_runs(folder, grid):
 def test_what_a_header_says_against_an_image_is_in_problems_csv(folder):
     from pydicom import dcmread
 
-    from pleura.data.phantom_dicom import write_phantom_dataset
+    from pleura.data.phantoms.dicom_files import write_phantom_dataset
 
     write_phantom_dataset(folder / "phantoms", n_patients=4, seed=3, size_px=64)
     files = sorted((folder / "phantoms" / "dicom").rglob("*.dcm"))

@@ -12,8 +12,8 @@ import pytest
 import torch
 from places import sealed
 
-from pleura.data.batches import batches
 from pleura.data.dataset import CARD, CASES, IMAGES, Case, Dataset, write_cases
+from pleura.data.loader import batches
 from pleura.errors import InputError
 
 FIRST = Case("a", 0, None, True, "0 3", None, None, None, None, "a.png", 4, 4, "siim")

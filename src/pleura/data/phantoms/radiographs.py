@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pleura.data.phantom_anatomy import (
+from pleura.data.phantoms.anatomy import (
     ANGLES,
     LUNG_CENTRE,
     Floats,

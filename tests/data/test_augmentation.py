@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from pleura.config.augmentation import AugmentConfig
-from pleura.data.augment import AugmentParameters, apply, augment, sample_parameters, sampling_grid
+from pleura.data.augmentation import AugmentParameters, apply, augment, sample_parameters, sampling_grid
 
 PROBABILITIES = [name for name in AugmentConfig.model_fields if name.endswith("_probability")]
 NOTHING = AugmentConfig(horizontal_flip=0, **dict.fromkeys(PROBABILITIES, 0.0))

@@ -10,9 +10,9 @@ import pydicom
 import pytest
 
 from pleura.data import rle
-from pleura.data.phantom import make_phantom
-from pleura.data.phantom_anatomy import Pose
-from pleura.data.phantom_dicom import write_phantom_dataset
+from pleura.data.phantoms.anatomy import Pose
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
+from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import InputError
 
 
@@ -104,14 +104,14 @@ def test_no_intensity_threshold_outlines_the_pneumothorax(positives):
 
 def test_the_rim_has_no_vessels_but_the_lung_does(monkeypatch):
     phantom = make_phantom(2, 256)
-    monkeypatch.setattr("pleura.data.phantom.vessels", lambda *_: np.float32(0))
+    monkeypatch.setattr("pleura.data.phantoms.radiographs.vessels", lambda *_: np.float32(0))
     difference = np.abs(phantom.image - make_phantom(2, 256).image)
     assert difference[phantom.mask == 1].mean() < 0.1 * difference[60:180, 40:220].mean()
 
 
 def test_two_radiographs_of_one_patient_share_an_anatomy_that_two_patients_do_not(monkeypatch):
     pose = Pose(view="PA", angle=0.0, scale=1.1, shift=(0.0, 0.05), turn=0.0, breath=0.0)
-    monkeypatch.setattr("pleura.data.phantom.draw_pose", lambda _: pose)
+    monkeypatch.setattr("pleura.data.phantoms.radiographs.draw_pose", lambda _: pose)
     first, second, stranger = (
         make_phantom(seed, 128, False, patient).image for seed, patient in ((0, 1), (1, 1), (2, 2))
     )

@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 
 from pleura.data import rle
-from pleura.data.phantom import Phantom, make_phantom
+from pleura.data.phantoms.radiographs import Phantom, make_phantom
 from pleura.errors import InputError, writing
 
 _DETECTOR_MM = 430.0

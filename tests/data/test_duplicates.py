@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from pleura.data.likeness import near_duplicates, perceptual_hashes, thumbnails
+from pleura.data.duplicates import near_duplicates, perceptual_hashes, thumbnails
 
 
 def pictures(n: int, seed: int = 0, side: int = 128) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_a_thumbnail_has_mean_0_and_length_1_and_a_hash_half_of_its_bits() -> No
 
 
 def test_every_pair_across_blocks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pleura.data.likeness._BLOCK", 7)
+    monkeypatch.setattr("pleura.data.duplicates._BLOCK", 7)
     images = pictures(10)
     every = np.concatenate([images, images[::-1]])
     assert near_duplicates(thumbnails(every)).tolist() == [[row, 19 - row] for row in range(10)]

@@ -1,0 +1,1 @@
+"""Phantom radiographs for the demo and the tests."""
