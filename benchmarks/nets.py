@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pleura.config.training import LossConfig
 from pleura.learn.losses import combo_loss
-from pleura.model import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
+from pleura.models.build import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
 
 import segmentation_models_pytorch as smp  # isort: skip
 

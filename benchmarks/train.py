@@ -49,7 +49,7 @@ from pleura.learn.losses import total_loss
 from pleura.learn.optimizers import build_optimizer
 from pleura.learn.run import Run
 from pleura.learn.schedule import Schedule
-from pleura.model import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
+from pleura.models.build import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
 from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner
 from pleura.training.validate import Validator

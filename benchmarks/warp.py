@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pleura.config.augmentation import AugmentConfig
 from pleura.data.augmentation import AugmentParameters, apply, sample_parameters
-from pleura.model.resize import area_mean, mask_shares
+from pleura.models.resize import area_mean, mask_shares
 
 BATCH, ROUNDS = 8, 7
 SIZES = ((512, 256), (512, 384), (512, 448))

@@ -25,11 +25,11 @@ from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
-from pleura.learn.checkpoint import load_checkpoint, save_checkpoint, update_header
-from pleura.learn.identity import weights_hash
-from pleura.learn.seen import SeenCases
 from pleura.measure.markdown import fill, plain, table
-from pleura.model import build_model
+from pleura.models.build import build_model
+from pleura.models.checkpoint import load_checkpoint, save_checkpoint, update_header
+from pleura.models.identity import weights_hash
+from pleura.models.seen import SeenCases
 
 PROSE = ROOT / "recipes" / "cards" / "default.yaml"
 HEADINGS = [
@@ -154,7 +154,7 @@ def test_no_evaluation_overwrites_another_file(best, report, tmp_path):
 
 def test_the_model_that_comes_with_pleura_is_not_written_into(best, report, tmp_path, monkeypatch):
     shutil.copy(best, tmp_path / "default.safetensors")
-    monkeypatch.setattr("pleura.shipped.FILE", tmp_path / "default.safetensors")
+    monkeypatch.setattr("pleura.models.default.FILE", tmp_path / "default.safetensors")
     before = (tmp_path / "default.safetensors").read_bytes()
     with pytest.raises(OutputError, match="--out"):
         attach(Path("default"), report)
@@ -171,7 +171,7 @@ def test_only_a_model_of_the_recipe_called_default_is_made_again_by_make_model(b
 
     def card_of(name: str) -> str:
         update_header(best, {"recipe": recipe}, tmp_path / name)
-        monkeypatch.setattr("pleura.shipped.FILE", tmp_path / name)
+        monkeypatch.setattr("pleura.models.default.FILE", tmp_path / name)
         return card("default").replace("\n", " ")
 
     by_ours = "make model DATA=DATA CARD=recipes/cards/default.yaml"
@@ -183,7 +183,7 @@ def test_only_a_model_of_the_recipe_called_default_is_made_again_by_make_model(b
     recipe["stages"][1]["labels"] = {}
     assert by_ours in card_of("again.safetensors")
     update_header(best, {"recipe": recipe, "provenance": {"started_from": ["f00d"]}}, tmp_path / "begun.safetensors")
-    monkeypatch.setattr("pleura.shipped.FILE", tmp_path / "begun.safetensors")
+    monkeypatch.setattr("pleura.models.default.FILE", tmp_path / "begun.safetensors")
     assert "make model" not in card("default")
     recipe["seed"] = 7
     assert "or was changed" in card_of("changed.safetensors")

@@ -14,7 +14,7 @@ from pleura.config.parse import load_recipe
 from pleura.crossval import train_folds
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError, PleuraError
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 
 SHORT = ("samples=0", "training.cases_per_epoch=8")
 

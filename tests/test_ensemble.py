@@ -21,7 +21,7 @@ from pleura.decision.triplet import LEVELS, Triplet
 from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.evaluate import evaluate
-from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+from pleura.models.checkpoint import load_checkpoint, save_checkpoint
 from pleura.predict import ENSEMBLE, Predictor, find_model
 
 RULE = "triplet: {top_threshold: 0.5, min_pixels: 2048, bottom_threshold: 0.4}\n"

@@ -20,8 +20,8 @@ from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
-from pleura.learn.checkpoint import load_checkpoint, update_header
-from pleura.learn.seen import SeenCases
+from pleura.models.checkpoint import load_checkpoint, update_header
+from pleura.models.seen import SeenCases
 from pleura.predict import Predictor
 
 
@@ -116,7 +116,7 @@ def test_patients_that_are_in_training_too_are_told(run, dataset, tmp_path):
 
 
 def test_a_calibration_of_the_checkpoint_is_shown_beside_what_it_calibrates(run, dataset, tmp_path):
-    from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+    from pleura.models.checkpoint import load_checkpoint, save_checkpoint
 
     calibration = {"temperature": 2.0, "image": [1.0, 1.0, 0.5], "method": "platt", "conformal": None}
     one = replace(load_checkpoint(run / "fold-0" / "best.safetensors"), calibration=calibration)
@@ -176,7 +176,7 @@ def test_cases_that_no_training_met_are_called_new(run, tmp_path):
 
 
 def test_a_run_of_several_folds_is_not_scored_on_its_own_training_data(run, dataset, tmp_path):
-    from pleura.learn.checkpoint import load_checkpoint, save_checkpoint
+    from pleura.models.checkpoint import load_checkpoint, save_checkpoint
 
     one = load_checkpoint(run / "fold-0" / "best.safetensors")
     save_checkpoint(tmp_path / "fold-0" / "best.safetensors", one)

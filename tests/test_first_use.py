@@ -14,9 +14,9 @@ import torch
 from pleura.config.parse import parse_model
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.decision.triplet import Triplet
-from pleura.learn.checkpoint import Checkpoint, save_checkpoint
-from pleura.model import build_model
-from pleura.model.preprocessing import Preprocessing
+from pleura.models.build import build_model
+from pleura.models.checkpoint import Checkpoint, save_checkpoint
+from pleura.models.preprocessing import Preprocessing
 
 LARGE = ("timm", "torchvision", "torch._dynamo", "accelerate", "scipy", "sklearn", "matplotlib", "sympy", "hypothesis")
 """What predicting needs none of: each of them takes longer to import than an image takes."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pleura import __version__
 from pleura.config.parse import Card, load_card
 from pleura.errors import CheckpointError, ConfigError, OutputError
-from pleura.learn.checkpoint import load_checkpoint, save_checkpoint, update_header
+from pleura.models.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.pack import pack
 from pleura.predict import Predictor
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pleura.decision.laterality import side_of
 from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.errors import CheckpointError, InputError
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 from pleura.predict import Predictor
 
 

@@ -14,11 +14,11 @@ from pleura.card import card
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError, NonFiniteLossError, OutputError
-from pleura.learn.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
-from pleura.learn.identity import weights_hash
 from pleura.learn.losses import total_loss
 from pleura.learn.run import METRICS, STATE
-from pleura.learn.seen import SeenCases
+from pleura.models.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
+from pleura.models.identity import weights_hash
+from pleura.models.seen import SeenCases
 from pleura.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")

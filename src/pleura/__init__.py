@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     )
     from pleura.learn import losses
     from pleura.measure import metrics
-    from pleura.model import build_model, list_encoders, preprocessing_of
+    from pleura.models.build import build_model, preprocessing_of
+    from pleura.models.encoders import list_encoders
     from pleura.predict import Predictor
     from pleura.prediction import Prediction
 

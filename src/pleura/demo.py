@@ -26,12 +26,12 @@ from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.errors import OutputError, writing
 from pleura.evaluate import Evaluation, evaluate
 from pleura.files import write_atomically
-from pleura.learn.checkpoint import load_checkpoint
 from pleura.measure.metrics import siim_dice
 from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, gallery, page
+from pleura.models.checkpoint import load_checkpoint
+from pleura.models.default import default_model
 from pleura.predict import Predictor, find_model
-from pleura.shipped import default_model
 from pleura.train import train
 
 logger = logging.getLogger("pleura")

@@ -20,8 +20,6 @@ from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Histograms, Triplet
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
-from pleura.learn.identity import weights_hash
-from pleura.learn.known import Known, by_source
 from pleura.measure.account import Measured, account
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.figures import figures
@@ -35,9 +33,11 @@ from pleura.measure.report import Picture, Report, render
 from pleura.measure.strata import Facts
 from pleura.measure.svg import svg
 from pleura.measure.verdict import against_empty
+from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
+from pleura.models.identity import weights_hash
+from pleura.models.known import Known, by_source
 from pleura.predict import Predictor, image_score
 from pleura.progress import track
-from pleura.shipped import DEFAULT, as_typed, is_default, keep_default, model_path
 
 GALLERY, FIGURES = 24, "figures"
 CROSS_FITS = 5

@@ -20,8 +20,8 @@ from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, OutputError
-from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.learn.run import METRICS
+from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.predict import Predictor, find_checkpoint
 
 PHANTOM_SEEDS = (11, 12)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pleura.shipped import as_typed
+from pleura.models.default import as_typed
 
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.batch import BatchResult, BatchSettings

@@ -27,7 +27,7 @@ from pleura.learn.optimizers import build_optimizer, resume_optimizer
 from pleura.learn.processes import share_buffers, sum_over_processes
 from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
 from pleura.learn.schedule import Schedule
-from pleura.model.resize import REDUCTION
+from pleura.models.resize import REDUCTION
 from pleura.progress import Waiting, track
 from pleura.training.devices import build_accelerator
 from pleura.training.handover import HandOver

@@ -15,7 +15,7 @@ from mutants import damaged
 from pleura.batch import JOURNAL, RUNS, TABLE, BatchSettings, predict_batch
 from pleura.data.dataset import CARD, CASES, IMAGES, Dataset
 from pleura.errors import OutputError, PleuraError
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 from pleura.predict import Predictor
 
 # Of ten mutants of radiographs one of each of these files.

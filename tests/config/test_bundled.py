@@ -15,8 +15,8 @@ from pleura.config.parse import load_recipe
 from pleura.config.recipe import Ensemble, Recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError
-from pleura.learn.checkpoint import load_checkpoint
 from pleura.learn.losses import total_loss
+from pleura.models.checkpoint import load_checkpoint
 from pleura.train import train
 
 OURS = {"default", "demo", "lite0_cpu", "smoke"}

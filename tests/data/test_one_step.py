@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pleura.config.augmentation import AugmentConfig
 from pleura.data.augmentation import AugmentParameters, apply, augment, sample_parameters
-from pleura.model.resize import area_mean
+from pleura.models.resize import area_mean
 
 PROBABILITIES = [name for name in AugmentConfig.model_fields if name.endswith("_probability")]
 NOTHING = AugmentConfig(horizontal_flip=0, **dict.fromkeys(PROBABILITIES, 0.0))

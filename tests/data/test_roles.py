@@ -20,8 +20,8 @@ from pleura.data.prepare import PrepareSettings, prepare
 from pleura.doctor.datasets import dataset_folder
 from pleura.errors import InputError
 from pleura.evaluate import evaluate
-from pleura.learn.checkpoint import load_checkpoint
-from pleura.learn.seen import case_key
+from pleura.models.checkpoint import load_checkpoint
+from pleura.models.seen import case_key
 
 Row = dict[str, str]
 

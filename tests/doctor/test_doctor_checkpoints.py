@@ -14,9 +14,9 @@ from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.doctor import Against, Examination, examine
 from pleura.errors import CheckpointError, InputError
-from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pleura.learn.seen import SeenCases, case_key
-from pleura.model.unet import UNet
+from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pleura.models.seen import SeenCases, case_key
+from pleura.models.unet import UNet
 
 SOUND_RULE = Triplet(0.5, 0, 0.5)
 

@@ -49,7 +49,7 @@ def test_options_have_the_values_that_their_verbs_know():
     from pleura.data import dataset
     from pleura.decision import calibration
     from pleura.decision.objectives import OBJECTIVES
-    from pleura.learn import known
+    from pleura.models import known
 
     for option, values in (
         (options.SplitName, dataset.Split),

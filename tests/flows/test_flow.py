@@ -13,7 +13,7 @@ from places import SMOKE
 import pleura as package
 from pleura.data.dataset import Dataset
 from pleura.data.mask_csv import read_table
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 from pleura.predict import Predictor
 
 

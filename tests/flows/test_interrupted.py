@@ -19,7 +19,7 @@ from pleura.data.dataset import Dataset, hash_files
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.demo import MARKER
 from pleura.errors import InputError, NonFiniteLossError, OutputError
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 from pleura.train import train
 
 

@@ -16,7 +16,7 @@ from places import ROOT, SMOKE
 
 from pleura.config.parse import Card
 from pleura.decision.triplet import Triplet
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 

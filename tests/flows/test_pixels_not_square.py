@@ -17,8 +17,8 @@ from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import read_radiograph
 from pleura.decision.triplet import Triplet
 from pleura.evaluate import _spacings
-from pleura.learn.checkpoint import load_checkpoint
 from pleura.measure.overlay import overlay
+from pleura.models.checkpoint import load_checkpoint
 from pleura.predict import Predictor
 
 SIDE = 256

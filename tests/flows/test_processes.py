@@ -15,7 +15,7 @@ from places import SMOKE, sealed
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.evaluate import measure_cases, outcomes_by
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 from pleura.predict import Predictor
 
 # ConvNeXt has LayerNorm, whose statistics are each image's own: BatchNorm on CPUs sees a process's part of the batch.

@@ -28,9 +28,9 @@ from pleura.config.targets import LabelsConfig
 from pleura.config.training import AveragingConfig, LossConfig, ScheduleConfig, StageConfig, TrainingConfig
 from pleura.data.dataset import Case
 from pleura.data.rle import SIIM_SIDE_PX
-from pleura.learn.checkpoint import Checkpoint
 from pleura.measure.metrics import empty_floor
 from pleura.measure.report import NAMES
+from pleura.models.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE, DOCS = ROOT / "src" / "pleura", ROOT / "docs"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pleura import shipped
+from pleura.models import default as shipped
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "model-card.md"
 

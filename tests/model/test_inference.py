@@ -16,12 +16,12 @@ from torch.optim.swa_utils import AveragedModel
 from pleura.config.model import ModelConfig
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError
-from pleura.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pleura.model import Outputs, build_model
-from pleura.model.decoder import PresenceHead
 from pleura.model.inference import infer
-from pleura.model.preprocessing import Preprocessing, normalise
-from pleura.model.resize import resize_images
+from pleura.models.build import build_model
+from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pleura.models.decoder import Outputs, PresenceHead
+from pleura.models.preprocessing import Preprocessing, normalise
+from pleura.models.resize import resize_images
 
 SMALL = Preprocessing(prepared_px=16, size_px=16, in_channels=1, mean=0.5, std=0.25)
 

@@ -15,9 +15,9 @@ from torch import nn
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.learn.averaging import refresh_batchnorm
-from pleura.learn.checkpoint import load_checkpoint, load_state
 from pleura.learn.losses import total_loss
 from pleura.learn.run import STATE
+from pleura.models.checkpoint import load_checkpoint, load_state
 from pleura.train import train
 from pleura.training.devices import build_accelerator, precision
 from pleura.training.learner import Learner

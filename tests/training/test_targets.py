@@ -20,9 +20,9 @@ from pleura.data.augmentation import augment
 from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError
-from pleura.learn.checkpoint import load_checkpoint, update_header
-from pleura.learn.identity import weights_hash
-from pleura.learn.seen import SeenCases, case_key
+from pleura.models.checkpoint import load_checkpoint, update_header
+from pleura.models.identity import weights_hash
+from pleura.models.seen import SeenCases, case_key
 from pleura.predict import Predictor
 from pleura.training.devices import build_accelerator
 from pleura.training.labels import Labels, Targets, Teacher

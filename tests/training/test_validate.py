@@ -11,7 +11,7 @@ from places import SMOKE
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.evaluate import evaluate
-from pleura.learn.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint
 from pleura.train import train
 from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner

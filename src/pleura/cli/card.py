@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pleura.cli.options import check_out
-from pleura.shipped import DEFAULT, named
+from pleura.models.default import DEFAULT, named
 
 
 def card(

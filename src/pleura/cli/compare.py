@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pleura import say
-from pleura.shipped import named
+from pleura.models.default import named
 
 
 def compare(

@@ -9,7 +9,7 @@ import typer
 
 from pleura import say
 from pleura.cli.options import SplitName, Tta
-from pleura.shipped import named
+from pleura.models.default import named
 
 
 def evaluate(

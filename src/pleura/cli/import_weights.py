@@ -23,8 +23,8 @@ def import_weights(
     triplet: Annotated[str | None, typer.Option(help="TOP/PIXELS/BOTTOM; by default 0.75/2000/0.3.")] = None,
 ) -> None:
     """Turn another project's checkpoint into one of pleura's, with equal outputs."""
-    from pleura.migrate.weights import WeightSettings
-    from pleura.migrate.weights import import_weights as run
+    from pleura.models.import_weights import WeightSettings
+    from pleura.models.import_weights import import_weights as run
 
     made = run(WeightSettings(file, architecture, out, encoder, size, input_scaling, triplet))
     typer.echo(f"{out}: {made.model.architecture} with {made.model.encoder}, {len(made.weights)} tensors")

@@ -12,7 +12,7 @@ import typer
 
 from pleura import say
 from pleura.cli.options import Tta
-from pleura.shipped import DEFAULT, is_default, model_path, named
+from pleura.models.default import DEFAULT, is_default, model_path, named
 
 
 def predict(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pleura import say
-from pleura.shipped import named
+from pleura.models.default import named
 
 if TYPE_CHECKING:  # it imports pydantic, which --help is not to wait for
     from pleura.config.recipe import Ensemble, Recipe
@@ -44,7 +44,7 @@ def train(
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
     from pleura.data.dataset import Dataset
     from pleura.learn.processes import end_processes, is_first_process
-    from pleura.model import check_model
+    from pleura.models.build import check_model
 
     recipes = list(load_members(settings, overrides or []).values()) if isinstance(settings, Ensemble) else [settings]
     for each in recipes:
@@ -111,7 +111,7 @@ def _fault_of_net(recipe: Path, overrides: list[str]) -> str | None:
         return None  # it has been said
     if not isinstance(settings, Recipe):
         return None
-    from pleura.model import check_model
+    from pleura.models.build import check_model
 
     try:
         check_model(settings.model)

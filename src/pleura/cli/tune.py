@@ -9,7 +9,7 @@ import typer
 
 from pleura import say
 from pleura.cli.options import Alpha, Confidence, Goal, MissCost, Specificity, check_goal
-from pleura.shipped import named
+from pleura.models.default import named
 
 TunedOn = Literal["val", "all"]
 Scaling = Literal["platt", "beta"]

@@ -15,7 +15,7 @@ from pleura.doctor.examination import Against, Examination
 from pleura.doctor.predictions import predictions
 from pleura.doctor.tables import check_folds, folds_csv, header_of, siim_csv
 from pleura.errors import InputError, excerpt
-from pleura.shipped import model_path
+from pleura.models.default import model_path
 
 __all__ = ["Against", "Examination", "check_folds", "examine"]
 

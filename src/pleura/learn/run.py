@@ -23,13 +23,7 @@ from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.errors import CheckpointError, ConfigError, OutputError, writing
 from pleura.files import held, write_atomically
-from pleura.learn.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_state,
-    save_checkpoint,
-    save_state,
-)
+from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
 
 BEST, LAST, STATE, METRICS, AVERAGES = (
     "best.safetensors",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pleura.model.decoder import Outputs, PresenceHead
-from pleura.model.preprocessing import Preprocessing, normalise
-from pleura.model.resize import resize_images
+from pleura.models.decoder import Outputs, PresenceHead
+from pleura.models.preprocessing import Preprocessing, normalise
+from pleura.models.resize import resize_images
 
 
 def _probabilities(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pleura.config.training import StageConfig
 from pleura.learn.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
-from pleura.learn.checkpoint import Checkpoint
 from pleura.learn.processes import share_buffers
 from pleura.learn.run import AVERAGES, Progress, Run
+from pleura.models.checkpoint import Checkpoint
 from pleura.training.learner import Learner
 from pleura.training.validate import Validator
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
-from pleura.learn.identity import weights_hash
-from pleura.learn.seen import TAUGHT, SeenCases, listed
 from pleura.model.inference import infer
+from pleura.models.identity import weights_hash
+from pleura.models.seen import TAUGHT, SeenCases, listed
 from pleura.predict import Predictor
 
 

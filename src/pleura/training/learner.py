@@ -22,17 +22,17 @@ from pleura.data.dataset import Dataset
 from pleura.data.loader import Batch, batches
 from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
 from pleura.errors import ConfigError
-from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
-from pleura.learn.header import unlisted
-from pleura.learn.identity import weights_hash
 from pleura.learn.optimizers import Freezer
 from pleura.learn.processes import machine, synchronise_batchnorm
 from pleura.learn.run import Progress
-from pleura.learn.seen import STARTED, SeenCases, among, case_key
-from pleura.model import build_model, preprocessing_of
-from pleura.model.encoders import Encoder
-from pleura.model.preprocessing import Preprocessing, normalise
-from pleura.model.resize import OLD_REDUCTION, REDUCTION, mask_shares, resize_images
+from pleura.models.build import build_model, preprocessing_of
+from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.models.encoders import Encoder
+from pleura.models.header import unlisted
+from pleura.models.identity import weights_hash
+from pleura.models.preprocessing import Preprocessing, normalise
+from pleura.models.resize import OLD_REDUCTION, REDUCTION, mask_shares, resize_images
+from pleura.models.seen import STARTED, SeenCases, among, case_key
 from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
 from pleura.training.validate import Validation, batch_of
 

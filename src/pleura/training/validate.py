@@ -20,7 +20,7 @@ from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, Triplet, preval
 from pleura.errors import ConfigError, InputError
 from pleura.measure.metrics import Outcomes
 from pleura.model.inference import infer
-from pleura.model.preprocessing import Preprocessing
+from pleura.models.preprocessing import Preprocessing
 from pleura.predict import image_score
 
 

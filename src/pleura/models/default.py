@@ -11,7 +11,7 @@ from pathlib import Path
 from pleura.errors import CheckpointError, OutputError
 
 DEFAULT = "default"
-FILE = Path(__file__).parent / "weights" / "default.safetensors"
+FILE = Path(__file__).with_name("default.safetensors")
 
 
 def default_model() -> Path:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from pleura.model.resize import area_mean, mask_shares, resize_images
+from pleura.models.resize import area_mean, mask_shares, resize_images
 
 sizes = st.integers(1, 40)
 

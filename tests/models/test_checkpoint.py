@@ -23,7 +23,7 @@ from pleura.config.model import ModelConfig
 from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, OutputError
-from pleura.learn.checkpoint import (
+from pleura.models.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_state,
@@ -32,8 +32,8 @@ from pleura.learn.checkpoint import (
     save_state,
     update_header,
 )
-from pleura.learn.seen import SeenCases
-from pleura.model.preprocessing import Preprocessing
+from pleura.models.preprocessing import Preprocessing
+from pleura.models.seen import SeenCases
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(7), "half": torch.ones(3).bfloat16()}
 CHECKPOINT = Checkpoint(

@@ -20,8 +20,10 @@ from torch.nn import functional
 import pleura
 from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError, InputError
-from pleura.model import Outputs, build_model, encoders
-from pleura.model.encoders import Encoder, padded
+from pleura.models import encoders
+from pleura.models.build import build_model
+from pleura.models.decoder import Outputs
+from pleura.models.encoders import Encoder, padded
 
 REAL = ROOT.parent / "shared/data/weights"
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}

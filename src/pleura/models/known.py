@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.errors import InputError
-from pleura.learn.seen import SeenCases, listed, namesakes
+from pleura.models.seen import SeenCases, listed, namesakes
 
 Split = Literal["train", "val", "all"]
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pleura.errors import InputError
-from pleura.model.pickled import keys_of, printable
+from pleura.models.pickled import keys_of, printable
 
 UNREADABLE = (
     SafetensorError,

@@ -16,10 +16,10 @@ from torch import nn
 from pleura.config.model import ModelConfig
 from pleura.config.parse import parse_model
 from pleura.errors import ConfigError, InputError
-from pleura.model.albunet import AlbuNet
-from pleura.model.decoder import Outputs
-from pleura.model.encoders import Encoder, list_encoders
-from pleura.model.unet import UNet
+from pleura.models.albunet import AlbuNet
+from pleura.models.decoder import Outputs
+from pleura.models.encoders import Encoder, list_encoders
+from pleura.models.unet import UNet
 
 __all__ = [
     "ARCHITECTURES",

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from torch import Tensor
 
 from pleura.errors import CheckpointError
-from pleura.model.resize import OLD_REDUCTION, REDUCTIONS
+from pleura.models.resize import OLD_REDUCTION, REDUCTIONS
 
 MOST_PX, MOST_CHANNELS = 16384, 1024
 LEAST_STD, MOST_NUMBER = 1e-6, 1e6

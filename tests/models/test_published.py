@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError, PleuraError
-from pleura.learn.checkpoint import Checkpoint, load_checkpoint, load_weights
-from pleura.learn.seen import SeenCases
-from pleura.migrate.weights import WeightSettings, import_weights
-from pleura.model import build_model
 from pleura.model.inference import infer
-from pleura.model.preprocessing import Preprocessing
+from pleura.models.build import build_model
+from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.models.import_weights import WeightSettings, import_weights
+from pleura.models.preprocessing import Preprocessing
+from pleura.models.seen import SeenCases
 
 PARAMETERS = {
     "densenet_unet-densenet121": 15_544_705,

@@ -18,15 +18,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from pleura.config.model import ModelConfig
-from pleura.model import build_model
-from pleura.model.decoder import (
-    BOTTLENECKS,
-    NORMALISATIONS,
-    SCSE,
-    UPSAMPLINGS,
-    PresenceHead,
-    normalisation_groups,
-)
+from pleura.models.build import build_model
+from pleura.models.decoder import BOTTLENECKS, NORMALISATIONS, SCSE, UPSAMPLINGS, PresenceHead, normalisation_groups
 
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}
 HEADS = {"presence_head": True, "deep_supervision": True}

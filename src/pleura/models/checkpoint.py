@@ -2,7 +2,7 @@
 
 Nothing is unpickled on load. The header's values are JSON: `format`, `model`, `recipe`, `preprocessing`, `triplet`,
 `calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version), `seen`, and
-`card`, which models have that are handed to others. `learn/header.py` checks them.
+`card`, which models have that are handed to others. `models/header.py` checks them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pleura.config.model import ModelConfig
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.files import write_atomically
-from pleura.learn.header import KEYS, dump, parse
-from pleura.learn.seen import SeenCases
-from pleura.model import build_model
-from pleura.model.preprocessing import Preprocessing
-from pleura.model.weights import not_finite
-from pleura.shipped import keep_default
+from pleura.models.build import build_model
+from pleura.models.default import keep_default
+from pleura.models.header import KEYS, dump, parse
+from pleura.models.preprocessing import Preprocessing
+from pleura.models.seen import SeenCases
+from pleura.models.weights import not_finite
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pleura.model import build_model, encoders
-from pleura.model.encoders import Encoder
-from pleura.model.mobilenet import MobileNetV2
+from pleura.models import encoders
+from pleura.models.build import build_model
+from pleura.models.encoders import Encoder
+from pleura.models.mobilenet import MobileNetV2
 
 NAME = "mobilenetv2_100"
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.config.model import ModelConfig
-from pleura.model.decoder import Outputs
-from pleura.model.encoders import Encoder, padded
+from pleura.models.decoder import Outputs
+from pleura.models.encoders import Encoder, padded
 
 
 class DecoderBlock(nn.Module):

@@ -14,13 +14,13 @@ from pleura.config.imported.transforms import IMAGENET
 from pleura.data.dataset import hash_files
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
-from pleura.learn.checkpoint import Checkpoint, load_weights, save_checkpoint
-from pleura.learn.seen import IMPORTED, SeenCases
-from pleura.model import build_model
-from pleura.model.preprocessing import Preprocessing
-from pleura.model.published import published_config, published_weights
-from pleura.model.resize import REDUCTION
-from pleura.model.weights import not_finite, read_weights
+from pleura.models.build import build_model
+from pleura.models.checkpoint import Checkpoint, load_weights, save_checkpoint
+from pleura.models.preprocessing import Preprocessing
+from pleura.models.published import published_config, published_weights
+from pleura.models.resize import REDUCTION
+from pleura.models.seen import IMPORTED, SeenCases
+from pleura.models.weights import not_finite, read_weights
 
 WINNERS_TRIPLET = Triplet(0.75, 2000, 0.3)
 """The winner's best on validation, among the eight that he tried."""

@@ -15,9 +15,9 @@ from pleura.config.parse import parse_model
 from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, PleuraError
-from pleura.learn.seen import ENCODER, IMPORTED, STARTED, TAUGHT, SeenCases
-from pleura.model.preprocessing import Preprocessing
-from pleura.settings.header import PastPart
+from pleura.models.header_schema import PastPart
+from pleura.models.preprocessing import Preprocessing
+from pleura.models.seen import ENCODER, IMPORTED, STARTED, TAUGHT, SeenCases
 
 FORMAT = 2
 """1 had keys of 8 digits in `seen`, and did not say where a list of cases is missing. An earlier pleura would take the

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError
-from pleura.model.decoder import DecoderStage, Outputs, PresenceHead, last_upsample
-from pleura.model.encoders import Encoder, padded
+from pleura.models.decoder import DecoderStage, Outputs, PresenceHead, last_upsample
+from pleura.models.encoders import Encoder, padded
 
 WIDTHS, DEEP_WIDTH = {1: 32, 2: 64, 4: 128}, 256
 """Channels of a decoder stage by its stride where no `decoder_widths` are given; checkpoints rely on them."""
@@ -24,7 +24,7 @@ class UNet(nn.Module):
 
     With an `output_stride` above 1 the decoder ends at that stride, without the finer features and the last upsample.
 
-    What the stages are made of, and the heads beside the last, stand in `model/decoder.py`.
+    What the stages are made of, and the heads beside the last, stand in `models/decoder.py`.
     """
 
     def __init__(self, encoder: Encoder, config: ModelConfig) -> None:

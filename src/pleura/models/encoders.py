@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.errors import ConfigError, InputError
-from pleura.model.download import offline_unless_reachable, why_not_downloaded
-from pleura.model.mobilenet import MobileNetV2
-from pleura.model.pickled import printable
-from pleura.model.weights import fold_to_one_channel, not_finite, read_weights
+from pleura.models.download import offline_unless_reachable, why_not_downloaded
+from pleura.models.mobilenet import MobileNetV2
+from pleura.models.pickled import printable
+from pleura.models.weights import fold_to_one_channel, not_finite, read_weights
 
 OWN = {"mobilenetv2_100": MobileNetV2}
 """timm's name -> our own net with its keys and arithmetic. Only timm downloads weights."""
@@ -212,7 +212,7 @@ def _keys(state: Mapping[str, Tensor], wanted: str, path: Path) -> str:
     if not prefixes or prefixes[0] == "":
         return told
     prefix = prefixes[0]
-    state_dict = f"pleura.model.weights.read_weights(pathlib.Path({path.name!r}))"
+    state_dict = f"pleura.models.weights.read_weights(pathlib.Path({path.name!r}))"
     plain = f"{{key.removeprefix({prefix!r}): tensor for key, tensor in {state_dict}.items()}}"
     return f"{told}; each has the prefix {prefix}, take it off: torch.save({plain}, 'plain.pth')"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pleura.errors import InputError
-from pleura.learn.known import Known, by_source
-from pleura.learn.seen import SeenCases, case_key
+from pleura.models.known import Known, by_source
+from pleura.models.seen import SeenCases, case_key
 
 IDS = ["a", "b", "c", "d"]
 

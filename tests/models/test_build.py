@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 import pleura
 from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError, PleuraError
-from pleura.model import NetInput, encoders
+from pleura.models import encoders
+from pleura.models.build import NetInput
 
 RANDOM = {"pretrained": False}
 PYRAMIDS = {

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pleura.errors import InputError
-from pleura.model.weights import fold_to_one_channel, not_finite, read_weights
+from pleura.models.weights import fold_to_one_channel, not_finite, read_weights
 
 REAL = Path(__file__).parents[2].parent / "shared/data/weights"
 STATE = {"stem.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "stem.bias": torch.tensor([1.5, -2.0])}

@@ -1,0 +1,1 @@
+"""Nets, their weights, and checkpoints. A net takes images (N, C, H, W) and returns logits."""
