@@ -11,7 +11,6 @@ import pytest
 import torch
 from places import SMOKE
 
-from pleura.batch import model_name
 from pleura.config.bundled import load_experiment, load_members
 from pleura.config.parse import load_recipe
 from pleura.config.recipe import Ensemble
@@ -21,8 +20,9 @@ from pleura.decision.triplet import LEVELS, Triplet
 from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.evaluate import evaluate
+from pleura.inference.batch import model_name
+from pleura.inference.predictor import ENSEMBLE, Predictor, find_model
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint
-from pleura.predict import ENSEMBLE, Predictor, find_model
 
 RULE = "triplet: {top_threshold: 0.5, min_pixels: 2048, bottom_threshold: 0.4}\n"
 ONE_STEP = ["training.cases_per_epoch=4", "samples=0"]

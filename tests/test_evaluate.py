@@ -20,9 +20,9 @@ from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import SquareGeometry
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.seen import SeenCases
-from pleura.predict import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -252,7 +252,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(dataset, tmp_path, 
 
 
 def test_flip_tta_of_a_recipe_is_used_in_validation_and_by_those_who_load_it(dataset, tmp_path):
-    from pleura.predict import Predictor
+    from pleura.inference.predictor import Predictor
 
     plain = train(smoke(), Dataset(dataset), tmp_path / "plain")
     flipped = train(smoke("tta=flip"), Dataset(dataset), tmp_path / "flipped")

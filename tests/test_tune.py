@@ -17,9 +17,9 @@ from pleura.decision.objectives import Objective
 from pleura.decision.triplet import NOTHING, Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluate import evaluate
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint
 from pleura.models.seen import SeenCases, case_key
-from pleura.predict import Predictor
 from pleura.recalibrate import SiteSettings, local_weight, recalibrate, shrink_calibration, shrink_triplet
 from pleura.tune import TuneSettings, tune
 

@@ -41,19 +41,19 @@ if TYPE_CHECKING:
         PleuraError,
         RLEError,
     )
+    from pleura.inference.prediction import Prediction
+    from pleura.inference.predictor import Predictor
     from pleura.learn import losses
     from pleura.measure import metrics
     from pleura.models.build import build_model, preprocessing_of
     from pleura.models.encoders import list_encoders
-    from pleura.predict import Predictor
-    from pleura.prediction import Prediction
 
     load = Predictor.load
 
 _MODULES = {"rle": "pleura.data.rle", "metrics": "pleura.measure.metrics", "losses": "pleura.learn.losses"}
 _HOMES = {
-    "Prediction": "pleura.prediction",
-    "Predictor": "pleura.predict",
+    "Prediction": "pleura.inference.prediction",
+    "Predictor": "pleura.inference.predictor",
     "build_model": "pleura.model",
     "list_encoders": "pleura.model",
     "preprocessing_of": "pleura.model",
@@ -63,7 +63,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     # Imported when first asked for: `pleura --help` and pleura.rle need no torch.
     if name == "load":
-        return importlib.import_module("pleura.predict").Predictor.load
+        return importlib.import_module("pleura.inference.predictor").Predictor.load
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     if name in __all__:

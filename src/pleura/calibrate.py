@@ -27,8 +27,8 @@ from pleura.decision.calibration import (
 from pleura.decision.triplet import Histograms
 from pleura.errors import InputError
 from pleura.evaluate import measure_cases, patient_numbers
+from pleura.inference.predictor import Predictor
 from pleura.models.seen import case_key
-from pleura.predict import Predictor
 
 FOLDS = 5
 

@@ -14,13 +14,13 @@ from pleura.config.recipe import Recipe
 from pleura.data.dataset import hash_files
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
+from pleura.inference.predictor import find_checkpoint
 from pleura.measure.card_scores import kept
 from pleura.measure.markdown import plain
 from pleura.measure.model_card import CardFacts, render
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import DEFAULT, is_default, keep_default
 from pleura.models.identity import weights_hash
-from pleura.predict import find_checkpoint
 
 REPORT = "report.json"
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")

@@ -39,8 +39,8 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     Raises: CheckpointError, InputError if there is no such case, OutputError.
     """
     from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
+    from pleura.inference.predictor import Predictor
     from pleura.models.known import Known
-    from pleura.predict import Predictor
 
     dataset, models = Dataset(data), [Predictor.load(path) for path in (first, second)]
     sizes = [model.prepared_px for model in models]

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from pleura import __version__
-from pleura.batch import BatchSettings, model_name, predict_batch
 from pleura.config.bundled import find_recipe
 from pleura.config.parse import load_recipe
 from pleura.data import rle
@@ -26,12 +25,13 @@ from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.errors import OutputError, writing
 from pleura.evaluate import Evaluation, evaluate
 from pleura.files import write_atomically
+from pleura.inference.batch import BatchSettings, model_name, predict_batch
+from pleura.inference.overlay import as_data_uri, overlay
+from pleura.inference.predictor import Predictor, find_model
 from pleura.measure.metrics import siim_dice
-from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, gallery, page
 from pleura.models.checkpoint import load_checkpoint
 from pleura.models.default import default_model
-from pleura.predict import Predictor, find_model
 from pleura.train import train
 
 logger = logging.getLogger("pleura")

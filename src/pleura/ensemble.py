@@ -18,9 +18,9 @@ from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.errors import OutputError
 from pleura.files import write_atomically
+from pleura.inference.predictor import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.learn.processes import is_first_process
 from pleura.learn.run import Run, all_are_finished
-from pleura.predict import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.train import train
 
 logger = logging.getLogger("pleura")

@@ -20,6 +20,8 @@ from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Histograms, Triplet
 from pleura.errors import InputError
 from pleura.files import as_json, refuse_unwritable, write_atomically
+from pleura.inference.overlay import as_data_uri, overlay
+from pleura.inference.predictor import Predictor, image_score
 from pleura.measure.account import Measured, account
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.figures import figures
@@ -28,7 +30,6 @@ from pleura.measure.lesions import CaseNumbers, Looks
 from pleura.measure.metrics import Outcomes, empty_floor
 from pleura.measure.nested import nested
 from pleura.measure.operating import proportions
-from pleura.measure.overlay import as_data_uri, overlay
 from pleura.measure.report import Picture, Report, render
 from pleura.measure.strata import Facts
 from pleura.measure.svg import svg
@@ -36,7 +37,6 @@ from pleura.measure.verdict import against_empty
 from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
 from pleura.models.identity import weights_hash
 from pleura.models.known import Known, by_source
-from pleura.predict import Predictor, image_score
 from pleura.progress import track
 
 GALLERY, FIGURES = 24, "figures"

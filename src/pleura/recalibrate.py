@@ -22,13 +22,13 @@ from pleura.decision.calibration import Calibration, Method, conformal
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
+from pleura.inference.predictor import Predictor
 from pleura.measure.bootstrap import Estimate, bootstrap
 from pleura.measure.nested import nested
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import model_path
 from pleura.models.known import Known
 from pleura.models.seen import refused
-from pleura.predict import Predictor
 
 SHIPPED_COUNTS_AS = 50
 """How many local positives the shipped values weigh as much as."""

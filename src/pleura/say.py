@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pleura.models.default import as_typed
 
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
-    from pleura.batch import BatchResult, BatchSettings
     from pleura.compare import Comparison
     from pleura.config.recipe import Recipe
     from pleura.crossval import FoldsSummary
     from pleura.data.prepare import Prepared
     from pleura.doctor import Examination
     from pleura.evaluate import Evaluation
+    from pleura.inference.batch import BatchResult, BatchSettings
     from pleura.pack import Packed
     from pleura.recalibrate import Recalibrated
     from pleura.score import Score

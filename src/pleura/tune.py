@@ -24,6 +24,7 @@ from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Histograms, Triplet
 from pleura.errors import InputError, OutputError
 from pleura.files import write_atomically
+from pleura.inference.predictor import ModelFiles, Predictor, find_checkpoint, find_model
 from pleura.measure.bootstrap import Estimate
 from pleura.measure.landscape import landscape_png
 from pleura.measure.nested import Spread, landscape, nested, spread
@@ -31,7 +32,6 @@ from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import keep_default, model_path
 from pleura.models.known import Known
 from pleura.models.seen import listed, refused
-from pleura.predict import ModelFiles, Predictor, find_checkpoint, find_model
 from pleura.progress import track
 
 Part: TypeAlias = Literal["val", "all"]

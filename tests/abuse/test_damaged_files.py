@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from mutants import damaged
 
-from pleura.batch import JOURNAL, RUNS, TABLE, BatchSettings, predict_batch
 from pleura.data.dataset import CARD, CASES, IMAGES, Dataset
 from pleura.errors import OutputError, PleuraError
+from pleura.inference.batch import JOURNAL, RUNS, TABLE, BatchSettings, predict_batch
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
-from pleura.predict import Predictor
 
 # Of ten mutants of radiographs one of each of these files.
 COUNT = max(30, int(os.environ.get("PLEURA_MUTANTS", "300")) // 10)

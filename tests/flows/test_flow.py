@@ -13,8 +13,8 @@ from places import SMOKE
 import pleura as package
 from pleura.data.dataset import Dataset
 from pleura.data.mask_csv import read_table
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
-from pleura.predict import Predictor
 
 
 def rows_of(path):
@@ -23,7 +23,7 @@ def rows_of(path):
 
 @pytest.fixture(scope="module")
 def predictions(run, phantoms, tmp_path_factory):
-    from pleura.batch import BatchSettings, model_name, predict_batch
+    from pleura.inference.batch import BatchSettings, model_name, predict_batch
 
     out = tmp_path_factory.mktemp("predictions")
     result = predict_batch(Predictor.load(run), BatchSettings((str(phantoms / "dicom"),), out, model_name(run)))

@@ -100,8 +100,8 @@ def test_predict_goes_on_where_it_was_stopped(pleura, phantoms, run, tmp_path):
 
 
 def test_predict_refuses_a_folder_of_another_models_results(phantoms, run, tmp_path):
-    from pleura.batch import BatchSettings, predict_batch
-    from pleura.predict import Predictor
+    from pleura.inference.batch import BatchSettings, predict_batch
+    from pleura.inference.predictor import Predictor
 
     one = next((phantoms / "dicom").iterdir())
     predict_batch(Predictor.load(run), BatchSettings((str(one),), tmp_path, "this model"))
@@ -137,8 +137,8 @@ def test_a_disk_that_fills_up_in_training_leaves_the_last_state_whole(dataset, t
 
 
 def test_predict_names_a_full_disk(phantoms, run, tmp_path, monkeypatch):
-    from pleura.batch import BatchSettings, predict_batch
-    from pleura.predict import Predictor
+    from pleura.inference.batch import BatchSettings, predict_batch
+    from pleura.inference.predictor import Predictor
 
     predictor = Predictor.load(run)
     monkeypatch.setattr(os, "fsync", full)
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_names_the_cases_and_keeps_the_last_state(data
 
 def test_a_run_folder_without_checkpoints_is_refused(tmp_path):
     from pleura.errors import CheckpointError
-    from pleura.predict import Predictor
+    from pleura.inference.predictor import Predictor
 
     with pytest.raises(CheckpointError, match="--out of pleura train"):
         Predictor.load(tmp_path)
@@ -191,8 +191,8 @@ def test_resuming_with_another_setting_says_so_in_the_log(run, dataset, tmp_path
 
 
 def test_predict_into_a_folder_inside_its_input_does_not_read_its_own_masks(phantoms, run, tmp_path):
-    from pleura.batch import BatchSettings, predict_batch
-    from pleura.predict import Predictor
+    from pleura.inference.batch import BatchSettings, predict_batch
+    from pleura.inference.predictor import Predictor
 
     one = next((phantoms / "dicom").iterdir())
     shutil.copy(one, tmp_path)

@@ -17,9 +17,9 @@ from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import read_radiograph
 from pleura.decision.triplet import Triplet
 from pleura.evaluate import _spacings
-from pleura.measure.overlay import overlay
+from pleura.inference.overlay import overlay
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
-from pleura.predict import Predictor
 
 SIDE = 256
 RULE = Triplet(0.5, 60_000, 0.5)

@@ -15,8 +15,8 @@ from places import SMOKE, sealed
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.evaluate import measure_cases, outcomes_by
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
-from pleura.predict import Predictor
 
 # ConvNeXt has LayerNorm, whose statistics are each image's own: BatchNorm on CPUs sees a process's part of the batch.
 NET = ("model.encoder=test_convnext", "model.decoder_widths=[16,16,8]", "model.normalisation=none", "samples=0")

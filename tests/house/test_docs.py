@@ -18,7 +18,6 @@ from pydantic.fields import FieldInfo
 from test_house import ORDER
 
 import pleura
-from pleura.batch import COLUMNS, WRITES
 from pleura.cli import app
 from pleura.config.augmentation import AugmentConfig
 from pleura.config.bundled import load_experiment
@@ -28,6 +27,7 @@ from pleura.config.targets import LabelsConfig
 from pleura.config.training import AveragingConfig, LossConfig, ScheduleConfig, StageConfig, TrainingConfig
 from pleura.data.dataset import Case
 from pleura.data.rle import SIIM_SIDE_PX
+from pleura.inference.batch import COLUMNS, WRITES
 from pleura.measure.metrics import empty_floor
 from pleura.measure.report import NAMES
 from pleura.models.checkpoint import Checkpoint

@@ -51,13 +51,6 @@ ORDER = (
 # Until each package is in its place.
 NOT_YET = {
     "settings": "config",
-    "model.inference": "inference",
-    "model.device": "inference",
-    "predict": "inference",
-    "prediction": "inference",
-    "batch": "inference",
-    "writers": "inference",
-    "measure.overlay": "inference",
     "measure": "evaluation.report",
     "measure.metrics": "evaluation.metrics",
     "measure.bootstrap": "evaluation.metrics",

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pleura.errors import InputError
+from pleura.inference.overlay import contact_sheet
 from pleura.measure import curves as module
 from pleura.measure.curves import curves
-from pleura.measure.overlay import contact_sheet
 
 NUMBERS = ("lr", "loss", "siim_dice", "gain_over_empty", "dice_on_positives", "auroc")
 

@@ -22,10 +22,10 @@ from pleura.data.dataset import hash_files
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, OutputError
 from pleura.evaluate import _command, evaluate
+from pleura.inference.predictor import Predictor, find_model, image_score
 from pleura.models import default as shipped
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import DEFAULT, FILE
-from pleura.predict import Predictor, find_model, image_score
 from pleura.tune import TuneSettings, tune
 
 STORED = Path(__file__).with_name("default_model.npz")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError, PleuraError
-from pleura.model.inference import infer
+from pleura.inference.engines.torch import infer
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from pleura.models.import_weights import WeightSettings, import_weights

@@ -20,10 +20,10 @@ from pleura.data.augmentation import augment
 from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenCases, case_key
-from pleura.predict import Predictor
 from pleura.training.devices import build_accelerator
 from pleura.training.labels import Labels, Targets, Teacher
 from pleura.training.learner import Learner

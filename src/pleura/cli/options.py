@@ -76,8 +76,8 @@ def with_habits(command: Callable[..., None], runs_a_net: bool) -> Callable[...,
 def _use(device: str) -> None:
     import sys
 
-    if device == "auto" and "pleura.model.device" not in sys.modules:
+    if device == "auto" and "pleura.inference.device" not in sys.modules:
         return  # nothing to undo, and torch takes its time
-    from pleura.model.device import use_device
+    from pleura.inference.device import use_device
 
     use_device(device)

@@ -62,7 +62,7 @@ def train(
 
         lines = say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard))
     else:
-        from pleura.predict import find_checkpoint
+        from pleura.inference.predictor import find_checkpoint
         from pleura.train import train as run
 
         first = find_checkpoint(weights) if weights else None

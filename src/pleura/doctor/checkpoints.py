@@ -18,6 +18,7 @@ from pleura.data.radiograph import SquareGeometry
 from pleura.decision.triplet import REFERENCE_AREA_PX, Histograms
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
+from pleura.inference.predictor import Predictor, find_model, image_score
 from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.measure.metrics import Outcomes
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
@@ -25,7 +26,6 @@ from pleura.models.known import Known
 from pleura.models.published import published_config
 from pleura.models.seen import among
 from pleura.models.weights import not_finite, read_weights
-from pleura.predict import Predictor, find_model, image_score
 
 TRIED_CASES, BATCH = 32, 4
 BIGGEST_SHARE = 0.16

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pleura.inference.overlay import DISCLAIMER
 from pleura.measure.card_scores import score_sections
 from pleura.measure.markdown import fill, plain, table
-from pleura.measure.overlay import DISCLAIMER
 
 NOT_WEIGHTS = ("smooth", "focal_gamma", "tversky_alpha", "tversky_beta")
 """Of the loss's settings, those that shape a term instead of weighing it."""

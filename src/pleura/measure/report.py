@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
-from pleura.measure.overlay import DISCLAIMER
+from pleura.inference.overlay import DISCLAIMER
 from pleura.measure.sections import DECISIONS, decisions, drawings, findings, groups, outlines, prevalence
 
 NAMES = {

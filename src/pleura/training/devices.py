@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from pleura.config.recipe import Recipe
-from pleura.model.device import chosen_device
+from pleura.inference.device import chosen_device
 
 
 def build_accelerator(recipe: Recipe) -> Accelerator:

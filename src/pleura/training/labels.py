@@ -18,10 +18,10 @@ from torch import Tensor
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
-from pleura.model.inference import infer
+from pleura.inference.engines.torch import infer
+from pleura.inference.predictor import Predictor
 from pleura.models.identity import weights_hash
 from pleura.models.seen import TAUGHT, SeenCases, listed
-from pleura.predict import Predictor
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from pleura.data.loader import batches
 from pleura.data.radiograph import SquareGeometry
 from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevalence_weights, search
 from pleura.errors import ConfigError, InputError
+from pleura.inference.engines.torch import infer
+from pleura.inference.predictor import image_score
 from pleura.measure.metrics import Outcomes
-from pleura.model.inference import infer
 from pleura.models.preprocessing import Preprocessing
-from pleura.predict import image_score
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from PIL import Image
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, writing
 from pleura.files import write_atomically
+from pleura.inference.overlay import contact_sheet, overlay
 from pleura.measure.metrics import siim_dice
-from pleura.measure.overlay import contact_sheet, overlay
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

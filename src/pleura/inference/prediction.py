@@ -17,7 +17,7 @@ from pleura.data import rle
 from pleura.dicom.read import Radiograph
 from pleura.errors import OutputError
 from pleura.files import write_atomically
-from pleura.measure.overlay import overlay
+from pleura.inference.overlay import overlay
 
 SIDES = {"R": "right", "L": "left", "B": "both sides"}
 

@@ -12,12 +12,13 @@ import pytest
 from dicom_files import RAMP_8, save_dicom
 from PIL import Image
 
-from pleura import batch, files
-from pleura.batch import BatchResult, BatchSettings, predict_batch
+from pleura import files
 from pleura.decision.calibration import at_prevalence
 from pleura.errors import InputError, OutputError
-from pleura.predict import Prediction
-from pleura.writers import file_of
+from pleura.inference import batch
+from pleura.inference.batch import BatchResult, BatchSettings, predict_batch
+from pleura.inference.predictor import Prediction
+from pleura.inference.writers import file_of
 
 
 class Brightness:

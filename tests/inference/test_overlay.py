@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
-from pleura.measure.overlay import DISCLAIMER, FILL, PREDICTED_RGB, overlay
+from pleura.inference.overlay import DISCLAIMER, FILL, PREDICTED_RGB, overlay
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=24), elements=st.integers(0, 1)))

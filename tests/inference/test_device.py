@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pleura.errors import InputError
-from pleura.model.device import pick_device
+from pleura.inference.device import pick_device
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from PIL import Image
 from pleura.decision.laterality import side_of
 from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.errors import CheckpointError, InputError
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
-from pleura.predict import Predictor
 
 
 def write_dicom(path, image):

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from pleura.config.model import ModelConfig
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError
-from pleura.model.inference import infer
+from pleura.inference.engines.torch import infer
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.models.decoder import Outputs, PresenceHead

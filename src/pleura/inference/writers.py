@@ -19,7 +19,7 @@ from pleura.data.radiograph import SquareGeometry
 from pleura.decision.calibration import at_prevalence
 from pleura.errors import OutputError
 from pleura.files import write_atomically
-from pleura.prediction import Prediction
+from pleura.inference.prediction import Prediction
 
 MASKS, OVERLAYS = "masks", "overlays"
 COLUMNS = (

@@ -13,7 +13,7 @@ from PIL import Image
 from pleura.data import rle
 from pleura.dicom.read import Radiograph
 from pleura.errors import OutputError
-from pleura.prediction import SAVES, Prediction
+from pleura.inference.prediction import SAVES, Prediction
 
 MASK = np.zeros((40, 30), dtype=np.uint8)
 MASK[5:9, 3:7] = 1

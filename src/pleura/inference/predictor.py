@@ -21,12 +21,12 @@ from pleura.decision.laterality import side_of
 from pleura.decision.triplet import SCORED_SHARE, Triplet
 from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError, PleuraError
-from pleura.model.device import pick_device
-from pleura.model.inference import infer
+from pleura.inference.device import pick_device
+from pleura.inference.engines.torch import infer
+from pleura.inference.prediction import Prediction
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.models.default import DEFAULT, model_path
 from pleura.models.seen import SeenCases
-from pleura.prediction import Prediction
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
 

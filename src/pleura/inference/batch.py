@@ -25,10 +25,10 @@ from pleura.data.radiograph import pixels_of, read_radiograph
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.files import held, journal_line, read_journal, write_journal
+from pleura.inference.predictor import Predictor, find_model
+from pleura.inference.writers import COLUMNS, NEEDED, TYPES, entry_of, remove_files, table_rows, write_csv, write_files
 from pleura.models.default import is_default
-from pleura.predict import Predictor, find_model
 from pleura.progress import track
-from pleura.writers import COLUMNS, NEEDED, TYPES, entry_of, remove_files, table_rows, write_csv, write_files
 
 JOURNAL, TABLE, RUNS, PROBLEMS = "journal.jsonl", "predictions.csv", "masks.csv", "problems.csv"
 WRITES = ("mask", "rle", "overlay")

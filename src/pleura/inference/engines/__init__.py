@@ -1,0 +1,1 @@
+"""Engines run a net: images in, probabilities out."""
