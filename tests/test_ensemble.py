@@ -19,7 +19,7 @@ from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import LEVELS, Triplet
 from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
-from pleura.evaluate import evaluate
+from pleura.evaluation.evaluate import evaluate
 from pleura.inference.batch import model_name
 from pleura.inference.predictor import ENSEMBLE, Predictor, find_model
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint

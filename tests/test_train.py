@@ -10,10 +10,10 @@ import pytest
 import torch
 from places import SMOKE
 
-from pleura.card import card
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError, NonFiniteLossError, OutputError
+from pleura.evaluation.card import card
 from pleura.learn.losses import total_loss
 from pleura.learn.run import METRICS, STATE
 from pleura.models.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state

@@ -27,14 +27,14 @@ from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
 from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, prevalence_weights, search
 from pleura.errors import OutputError, PleuraError
-from pleura.evaluate import measure_cases, outcomes_by, patient_numbers
+from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
+from pleura.evaluation.metrics.siim import Outcomes, empty_floor
+from pleura.evaluation.scoring import measure_cases, outcomes_by, patient_numbers
 from pleura.files import write_atomically
 from pleura.inference.device import chosen_device
 from pleura.inference.predictor import Predictor
 from pleura.learn.processes import is_first_process
 from pleura.learn.run import BEST, STATE, Run, all_are_finished
-from pleura.measure.bootstrap import Estimate, bootstrap
-from pleura.measure.metrics import Outcomes, empty_floor
 from pleura.train import train
 from pleura.training.labels import Teacher, refuse_leaks
 from pleura.training.validate import refuse_what_cannot_be_learned_or_scored

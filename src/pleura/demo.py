@@ -23,13 +23,13 @@ from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import SquareGeometry, read_radiograph
 from pleura.errors import OutputError, writing
-from pleura.evaluate import Evaluation, evaluate
+from pleura.evaluation.evaluate import Evaluation, evaluate
+from pleura.evaluation.metrics.siim import siim_dice
+from pleura.evaluation.report.page import Picture, gallery, page
 from pleura.files import write_atomically
 from pleura.inference.batch import BatchSettings, model_name, predict_batch
 from pleura.inference.overlay import as_data_uri, overlay
 from pleura.inference.predictor import Predictor, find_model
-from pleura.measure.metrics import siim_dice
-from pleura.measure.report import Picture, gallery, page
 from pleura.models.checkpoint import load_checkpoint
 from pleura.models.default import default_model
 from pleura.train import train

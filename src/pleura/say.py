@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from pleura.models.default import as_typed
 
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
-    from pleura.compare import Comparison
     from pleura.config.recipe import Recipe
     from pleura.crossval import FoldsSummary
     from pleura.data.prepare import Prepared
     from pleura.doctor import Examination
-    from pleura.evaluate import Evaluation
+    from pleura.evaluation.compare import Comparison
+    from pleura.evaluation.evaluate import Evaluation
+    from pleura.evaluation.recalibrate import Recalibrated
+    from pleura.evaluation.score import Score
+    from pleura.evaluation.tune import Tuned
     from pleura.inference.batch import BatchResult, BatchSettings
     from pleura.pack import Packed
-    from pleura.recalibrate import Recalibrated
-    from pleura.score import Score
-    from pleura.tune import Tuned
 
 
 def prepared(made: Prepared, out: Path) -> Iterator[str]:
@@ -134,7 +134,7 @@ def trained(model: Path, run: Path, data: Path) -> Iterator[str]:
 
 def evaluation(done: Evaluation) -> Iterator[str]:
     """Scores with their floor and intervals, the rule behind them, and the verdict."""
-    from pleura.measure.report import NAMES
+    from pleura.evaluation.report.page import NAMES
 
     yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"
     rows = [(name, done.estimates[key].value, f"  {name:<36}{done.estimates[key]}") for key, (name, _) in NAMES.items()]
@@ -152,7 +152,7 @@ def evaluation(done: Evaluation) -> Iterator[str]:
 
 def folds(summary: FoldsSummary) -> Iterator[str]:
     """Mean and spread over folds, and the pooled scores of the cases that each model did not see."""
-    from pleura.measure.report import NAMES
+    from pleura.evaluation.report.page import NAMES
 
     yield f"{len(summary.folds)} folds; floor of all their cases {summary.floor:.6f}"
     yield f"  {'':<36}{'mean over folds (sd)':<24}pooled, by triplets tuned on the other folds"

@@ -19,7 +19,7 @@ from pleura.data.dataset import Dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.doctor.datasets import dataset_folder
 from pleura.errors import InputError
-from pleura.evaluate import evaluate
+from pleura.evaluation.evaluate import evaluate
 from pleura.models.checkpoint import load_checkpoint
 from pleura.models.seen import case_key
 

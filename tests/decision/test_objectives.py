@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pleura.decision.objectives import OBJECTIVES, Objective
 from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
 from pleura.errors import InputError
-from pleura.measure.metrics import Outcomes
+from pleura.evaluation.metrics.siim import Outcomes
 
 SIDE_PX = 6
 

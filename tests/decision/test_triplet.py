@@ -21,7 +21,7 @@ from pleura.decision.triplet import (
     search,
 )
 from pleura.errors import InputError
-from pleura.measure.metrics import siim_dice
+from pleura.evaluation.metrics.siim import siim_dice
 
 SIDE_PX = 8
 AREA_PX = SIDE_PX**2

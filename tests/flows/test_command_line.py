@@ -40,7 +40,6 @@ def test_every_command_has_help_with_an_example(pleura):
 
 def test_options_have_the_values_that_their_verbs_know():
     # The command line names them again, because --help is not to wait for numpy.
-    from pleura import score, tune
     from pleura.cli import import_weights, options
     from pleura.cli import score as scoring
     from pleura.cli import tune as tuning
@@ -49,6 +48,7 @@ def test_options_have_the_values_that_their_verbs_know():
     from pleura.data import dataset
     from pleura.decision import calibration
     from pleura.decision.objectives import OBJECTIVES
+    from pleura.evaluation import score, tune
     from pleura.models import known
 
     for option, values in (

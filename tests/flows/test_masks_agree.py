@@ -15,7 +15,7 @@ from pleura.data.prepare import Prepared, PrepareSettings, prepare
 from pleura.decision.triplet import Histograms
 from pleura.doctor import Against, examine
 from pleura.errors import InputError
-from pleura.score import Score, ScoreSettings, score
+from pleura.evaluation.score import Score, ScoreSettings, score
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import read_radiograph
 from pleura.decision.triplet import Triplet
-from pleura.evaluate import _spacings
+from pleura.evaluation.evaluate import _spacings
 from pleura.inference.overlay import overlay
 from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint

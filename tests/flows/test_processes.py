@@ -14,7 +14,7 @@ from places import SMOKE, sealed
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
-from pleura.evaluate import measure_cases, outcomes_by
+from pleura.evaluation.scoring import measure_cases, outcomes_by
 from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
 

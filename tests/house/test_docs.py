@@ -27,9 +27,9 @@ from pleura.config.targets import LabelsConfig
 from pleura.config.training import AveragingConfig, LossConfig, ScheduleConfig, StageConfig, TrainingConfig
 from pleura.data.dataset import Case
 from pleura.data.rle import SIIM_SIDE_PX
+from pleura.evaluation.metrics.siim import empty_floor
+from pleura.evaluation.report.page import NAMES
 from pleura.inference.batch import COLUMNS, WRITES
-from pleura.measure.metrics import empty_floor
-from pleura.measure.report import NAMES
 from pleura.models.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,18 +15,18 @@ from places import ROOT
 
 import pleura as package
 from pleura import say
-from pleura.card import card
 from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, OutputError
-from pleura.evaluate import _command, evaluate
+from pleura.evaluation.card import card
+from pleura.evaluation.evaluate import _command, evaluate
+from pleura.evaluation.tune import TuneSettings, tune
 from pleura.inference.predictor import Predictor, find_model, image_score
 from pleura.models import default as shipped
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import DEFAULT, FILE
-from pleura.tune import TuneSettings, tune
 
 STORED = Path(__file__).with_name("default_model.npz")
 PHANTOMS = ((5, True), (6, False))

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pleura.card import card
 from pleura.config.model import ModelConfig
 from pleura.decision.calibration import Calibration, Rule
 from pleura.decision.triplet import Triplet
 from pleura.doctor import Against, examine
 from pleura.errors import CheckpointError, PleuraError
+from pleura.evaluation.card import card
 from pleura.inference.predictor import Predictor
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

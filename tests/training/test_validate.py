@@ -10,7 +10,7 @@ from places import SMOKE
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
-from pleura.evaluate import evaluate
+from pleura.evaluation.evaluate import evaluate
 from pleura.models.checkpoint import load_checkpoint
 from pleura.train import train
 from pleura.training.devices import build_accelerator

@@ -21,8 +21,8 @@ def card(
     ] = None,
 ) -> None:
     """Print the card of a model: what it is, what it learned from, its scores with intervals, where it fails."""
-    from pleura.card import attach
-    from pleura.card import card as run
+    from pleura.evaluation.card import attach
+    from pleura.evaluation.card import card as run
     from pleura.files import write_atomically
 
     check_out(out, ".md" if evaluation is None else ".safetensors")

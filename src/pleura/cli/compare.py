@@ -26,7 +26,7 @@ def compare(
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap, and exchanges of the test.")] = 1000,
 ) -> None:
     """Tell two models, or two sets of masks, apart on the same cases, or say plainly that the data cannot."""
-    from pleura.compare import compare_masks, compare_models
+    from pleura.evaluation.compare import compare_masks, compare_models
 
     _check_kinds(data, truth, patients)
     asked = context.get_parameter_source("device")

@@ -23,7 +23,7 @@ def evaluate(
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
 ) -> None:
     """Score a model, next to its floor and with intervals; writes report.html and report.json."""
-    from pleura.evaluate import evaluate as run
+    from pleura.evaluation.evaluate import evaluate as run
 
     done = run(model, data, split, tta, resamples, out)
     typer.echo("\n".join(say.evaluation(done)))

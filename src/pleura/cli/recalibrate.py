@@ -30,8 +30,8 @@ def recalibrate(
 ) -> None:
     """Fit a model to a site: triplet and calibration, moved towards local cases as far as their number warrants."""
     from pleura.decision.objectives import Objective
-    from pleura.recalibrate import SiteSettings
-    from pleura.recalibrate import recalibrate as run
+    from pleura.evaluation.recalibrate import SiteSettings
+    from pleura.evaluation.recalibrate import recalibrate as run
 
     goal = Objective(objective, prevalence or None, *check_goal(objective, specificity, miss_cost))
     typer.echo("\n".join(say.recalibrated(run(checkpoint, data, out, SiteSettings(goal, alpha, confidence)))))

@@ -29,8 +29,8 @@ def score(
     resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
 ) -> None:
     """Score masks that any tool wrote: next to their floor, with intervals, and with the faults that numbers hide."""
-    from pleura.score import ScoreSettings
-    from pleura.score import score as run
+    from pleura.evaluation.score import ScoreSettings
+    from pleura.evaluation.score import score as run
 
     shape, segments = _shape(grid), tuple(segment or ())
     settings = ScoreSettings(truth, pred, patients, out, cases, shape, resamples, segments)

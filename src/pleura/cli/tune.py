@@ -35,8 +35,8 @@ def tune(
 ) -> None:
     """Find the best triplet for a model and calibrate it; writes both into the model, with an honest estimate."""
     from pleura.decision.objectives import Objective
-    from pleura.tune import TuneSettings
-    from pleura.tune import tune as run
+    from pleura.evaluation.tune import TuneSettings
+    from pleura.evaluation.tune import tune as run
 
     goal = Objective(objective, prevalence or None, *check_goal(objective, specificity, miss_cost))
     done = run(model, data, TuneSettings(goal, split, calibration, alpha, confidence, resamples), out)

@@ -18,9 +18,9 @@ from pleura.data.radiograph import SquareGeometry
 from pleura.decision.triplet import REFERENCE_AREA_PX, Histograms
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
+from pleura.evaluation.checks import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
+from pleura.evaluation.metrics.siim import Outcomes
 from pleura.inference.predictor import Predictor, find_model, image_score
-from pleura.measure.guards import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
-from pleura.measure.metrics import Outcomes
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.models.known import Known
 from pleura.models.published import published_config

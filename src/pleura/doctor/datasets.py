@@ -17,7 +17,7 @@ from pleura.data.problems import Finding
 from pleura.data.radiograph import SquareGeometry
 from pleura.doctor.examination import Examination, some
 from pleura.errors import InputError
-from pleura.measure.guards import ORIENTATIONS, other_prevalence, turned
+from pleura.evaluation.checks import ORIENTATIONS, other_prevalence, turned
 
 BLACK_LEVEL, BLACK_SHARE = 8, 0.02
 """An image is nearly black if hardly a pixel (0.5 %) is above this of 255: what division by 255 once more leaves."""

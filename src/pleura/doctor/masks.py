@@ -13,7 +13,7 @@ from pleura.data.masks import MaskSource, PngFile, open_masks
 from pleura.data.pairing import pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError
-from pleura.measure.guards import not_binary
+from pleura.evaluation.checks import not_binary
 
 PNG_ONE = 255
 

@@ -12,8 +12,8 @@ from pleura.data.masks import open_masks
 from pleura.data.pairing import pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError
-from pleura.measure.guards import OrientationCheck, empty_predictor, pooled_dice, reported_dice
-from pleura.measure.metrics import Outcomes, siim_dice
+from pleura.evaluation.checks import OrientationCheck, empty_predictor, pooled_dice, reported_dice
+from pleura.evaluation.metrics.siim import Outcomes, siim_dice
 
 
 def predictions(path: Path, truth: Path, against: Against) -> Examination:

@@ -20,7 +20,7 @@ from pleura.data.masks import open_masks
 from pleura.data.pairing import by_themselves, pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError, RLEError
-from pleura.measure.guards import other_prevalence
+from pleura.evaluation.checks import other_prevalence
 
 SIDE = rle.SIIM_SIDE_PX
 MIN_POSITIVES, ASKEW = 30, 0.1

@@ -18,9 +18,9 @@ from pleura.data.loader import batches
 from pleura.data.radiograph import SquareGeometry
 from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevalence_weights, search
 from pleura.errors import ConfigError, InputError
+from pleura.evaluation.metrics.siim import Outcomes
 from pleura.inference.engines.torch import infer
 from pleura.inference.predictor import image_score
-from pleura.measure.metrics import Outcomes
 from pleura.models.preprocessing import Preprocessing
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, writing
+from pleura.evaluation.metrics.siim import siim_dice
 from pleura.files import write_atomically
 from pleura.inference.overlay import contact_sheet, overlay
-from pleura.measure.metrics import siim_dice
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -1,0 +1,1 @@
+"""Scores that can be trusted: evaluate, score, compare, tune, recalibrate, and the report."""

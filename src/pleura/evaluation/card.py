@@ -1,0 +1,154 @@
+"""`pleura card`: the model card of a checkpoint, from its own header, and the evaluation that travels with it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pleura.config.bundled import load_experiment, recipe_names
+from pleura.config.parse import parse_recipe
+from pleura.config.recipe import Recipe
+from pleura.data.dataset import hash_files
+from pleura.decision.triplet import Triplet
+from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
+from pleura.evaluation.report.card_scores import kept
+from pleura.evaluation.report.markdown import plain
+from pleura.evaluation.report.model_card import CardFacts, render
+from pleura.inference.predictor import find_checkpoint
+from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
+from pleura.models.default import DEFAULT, is_default, keep_default
+from pleura.models.identity import weights_hash
+
+REPORT = "report.json"
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+"""What a net counts along the way, and does not learn."""
+OTHERS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What a report or a card of another version, or a damaged one, ends in."""
+EVALUATION = "evaluation"
+"""The key of the header's `card` that holds it, beside the texts."""
+
+
+def card(model: Path | str = DEFAULT) -> str:
+    """The card of a checkpoint as Markdown; what its header does not say, the card says in one line each.
+
+    model: a checkpoint, a folder of one, or `default`. Raises: CheckpointError, also for several checkpoints.
+    """
+    path = find_checkpoint(model)
+    checkpoint = load_checkpoint(path)
+    texts = dict(checkpoint.card or {})
+    evaluation = texts.pop(EVALUATION, None)
+    header = {each.name: getattr(checkpoint, each.name) for each in fields(Checkpoint) if each.name != "weights"}
+    header |= {"preprocessing": asdict(checkpoint.preprocessing), "triplet": asdict(checkpoint.triplet)}
+    net = checkpoint.model.model_dump(
+        mode="json", exclude_defaults=True, exclude={"architecture", "encoder", "pretrained"}
+    )
+    facts = CardFacts(
+        name=DEFAULT if is_default(path) else path.name,
+        size_bytes=path.stat().st_size,
+        sha256=hash_files(path),
+        parameters=parameter_count(checkpoint),
+        number_types=sorted({str(each.dtype).removeprefix("torch.") for each in _learned(checkpoint).values()}),
+        net=", ".join(f"{key} {plain(value)}" for key, value in net.items()),
+        header=header | {"model": checkpoint.model.model_dump(mode="json")},
+        seen={"train": len(checkpoint.seen.train), "val": len(checkpoint.seen.val)},
+        unlisted=checkpoint.seen.unknown,
+        rebuild=_rebuild(path, checkpoint),
+        prose=texts,
+        evaluation=evaluation,
+    )
+    try:
+        return render(replace(facts, doubts=_doubts(checkpoint, evaluation) if evaluation else ()))
+    except (*OTHERS, InputError) as error:
+        raise CheckpointError(
+            f"{path}: its header holds a card or scores of another version ({type(error).__name__} {error}); "
+            "evaluate it again and write the evaluation anew with pleura card --evaluation"
+        ) from error
+
+
+def attach(model: Path, evaluation: Path, out: Path | None = None) -> Path:
+    """Write what `pleura evaluate` measured into the header of a checkpoint, atomically; gives the file written.
+
+    evaluation: report.json, or its folder. out: another file to write to, the checkpoint itself by default.
+    Raises: CheckpointError, InputError if the numbers are not of these weights by this decision rule, OutputError if
+    `out` is there already or the model is the one that comes with pleura.
+    """
+    path = find_checkpoint(model)
+    if out is None:
+        keep_default(path, "write to another file with --out")
+    elif out.exists() and not out.samefile(path):
+        raise OutputError(f"{out}: is there already; choose another --out")
+    checkpoint, report = load_checkpoint(path), evaluation / REPORT if evaluation.is_dir() else evaluation
+    try:
+        found = kept(json.loads(report.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{report}: cannot be read ({error.strerror}); pleura evaluate writes it") from error
+    except OTHERS as error:
+        raise InputError(
+            f"{report}: is no report of this version of pleura evaluate ({type(error).__name__} {error}); "
+            "evaluate again"
+        ) from error
+    if doubts := _doubts(checkpoint, found):
+        raise InputError(f"{report}: {doubts[0]}; run pleura evaluate on {path} and take that")
+    update_header(path, {"card": {**(checkpoint.card or {}), EVALUATION: found}}, out)
+    return out or path
+
+
+def parameter_count(checkpoint: Checkpoint) -> int:
+    """How many numbers the net has learned."""
+    return sum(tensor.numel() for tensor in _learned(checkpoint).values())
+
+
+def _learned(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {key: tensor for key, tensor in checkpoint.weights.items() if not key.endswith(BUFFERS)}
+
+
+def _doubts(checkpoint: Checkpoint, evaluation: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    if evaluation.get("weights_sha256") != [weights_hash(checkpoint.weights)]:
+        found.append("the evaluation is of other weights than this file's: its scores are not this model's")
+    if not _is_rule(evaluation.get("triplet"), checkpoint.triplet):
+        found.append("the evaluation is by another decision rule than this file's: scores that depend on it differ")
+    if evaluation.get("calibrations") != [checkpoint.calibration]:
+        found.append("the evaluation is by another calibration than this file's: its calibrated numbers are not these")
+    return found
+
+
+def _is_rule(document: object, triplet: Triplet) -> bool:
+    """Whether a report's triplet decides as this one: as rules, not as the numbers that were written."""
+    try:
+        return Triplet.of(document) == triplet
+    except InputError:
+        return False
+
+
+def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:
+    """The command that makes such a model, if its recipe comes with pleura, is as it was then, and was all of it."""
+    name, fold = checkpoint.recipe.get("name"), checkpoint.provenance.get("fold", 0)
+    if name not in recipe_names() or checkpoint.provenance.get("started_from"):
+        return None
+    ours = load_experiment(str(name))
+    try:
+        theirs = parse_recipe(checkpoint.recipe)  # settings that were made since then are at their defaults
+    except ConfigError:
+        return None
+    if not isinstance(ours, Recipe) or _but_weights(ours) != _but_weights(theirs):
+        return None
+    start, usual = theirs.model.pretrained, ours.model.pretrained
+    change = f"model.pretrained={plain(start)}" if start != usual else None
+    if is_default(path) and name == DEFAULT:
+        settings = f" SETTINGS={shlex.quote(change)}" if change else ""
+        return f"make model DATA=DATA CARD=recipes/cards/default.yaml{settings}"
+    words = ["pleura", "train", str(name), *([change] if change else [])]
+    return shlex.join([*words, "--data", "DATA", "--out", "RUN", "--fold", str(fold)])
+
+
+def _but_weights(recipe: Recipe) -> dict[str, Any]:
+    """A recipe without words, and without the files it takes weights from, which lie anywhere."""
+    document = recipe.model_dump(mode="json", exclude={"source", "anchor", "unknown", "cost"})
+    document["model"]["pretrained"] = None
+    for stage in document["stages"]:
+        stage["labels"]["teacher"] = stage["labels"]["teacher"] is not None
+    return document

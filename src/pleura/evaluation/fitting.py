@@ -1,0 +1,145 @@
+"""What tuning and calibrating a model look at, and how its calibration is fitted and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura.data.dataset import Dataset
+from pleura.data.folds import assign_folds
+from pleura.decision.calibration import (
+    BINS,
+    IMAGE_BINS,
+    Calibration,
+    Method,
+    brier,
+    conformal,
+    ece,
+    fit_scores,
+    pixel_cases,
+    pixel_counts,
+    temperature,
+)
+from pleura.decision.triplet import Histograms
+from pleura.errors import InputError
+from pleura.evaluation.scoring import measure_cases, patient_numbers
+from pleura.inference.predictor import Predictor
+from pleura.models.seen import case_key
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is kept of the cases that something is fitted on: some kilobytes each, whatever the images' size."""
+
+    histograms: Histograms
+    scores: NDArray[np.float64]
+    pixels: NDArray[np.int64]
+    """(N, 128, 2) of `pixel_counts`."""
+    patients: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    """Of the nested estimate; they keep patients together."""
+    keys: list[str]
+    data_sha256: str
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """(N,) whether the true mask has any pixel."""
+        return self.histograms.positive
+
+
+def measure(
+    predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64]
+) -> tuple[Histograms, NDArray[np.float64], NDArray[np.int64]]:
+    """Histograms, image scores and `pixel_counts` of some cases, in one pass.
+
+    Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask or another size.
+    """
+    counts: list[NDArray[np.int64]] = []
+    histograms, scores = measure_cases(
+        predictor, dataset, positions, look=lambda *batch: counts.append(pixel_counts(*batch))
+    )
+    return histograms, scores, np.concatenate(counts)
+
+
+def sample_of(
+    dataset: Dataset,
+    positions: NDArray[np.int64],
+    histograms: Histograms,
+    scores: NDArray[np.float64],
+    pixels: NDArray[np.int64],
+) -> Sample:
+    """Cases with the folds of the nested estimate. Raises: InputError if a class is missing or patients are too few."""
+    patients = patient_numbers(dataset, positions)
+    positive, count = histograms.positive, len(np.unique(patients))
+    if positive.all() or not positive.any():
+        have = "positives" if positive.any() else "negatives"
+        raise InputError(f"{dataset.folder}: these {len(positive)} cases are {have} alone; tuning needs both")
+    if count < 2 * FOLDS:
+        raise InputError(f"{dataset.folder}: {count} patients are too few to tune on; it takes {2 * FOLDS} at least")
+    areas = histograms.counts[:, :, 1].sum(axis=1).tolist()
+    folds = assign_folds([str(patient) for patient in patients], areas, FOLDS, seed=0)
+    keys = [case_key(dataset.cases[position].image_id) for position in positions]
+    return Sample(histograms, scores, pixels, patients, folds, keys, dataset.data_hash)
+
+
+def calibrate(sample: Sample, method: Method, alpha: float, confidence: float) -> dict[str, Any]:
+    """Fit the calibration; as a header has it, with ECE and Brier before, after, and of cases that it did not see."""
+    made = Calibration(
+        temperature(sample.pixels),
+        fit_scores(sample.scores, sample.positive, method),
+        method,
+        conformal(sample.scores, sample.positive, sample.patients, alpha, confidence),
+    )
+    shown = quality(sample, made, lambda rows: fit_part(sample, rows, method))
+    return {
+        **made.header(),
+        "prevalence": float(sample.positive.mean()),
+        "cases": len(sample.scores),
+        "asked": {"alpha": alpha, "confidence": confidence},
+        "data_sha256": sample.data_sha256,
+        "quality": shown,
+    }
+
+
+def fit_part(sample: Sample, rows: NDArray[np.int64], method: Method) -> Calibration:
+    """The calibration of some of the cases, without a threshold for ruling out."""
+    image = fit_scores(sample.scores[rows], sample.positive[rows], method)
+    return Calibration(temperature(sample.pixels[rows]), image, method)
+
+
+def quality(
+    sample: Sample, made: Calibration, fit: Callable[[NDArray[np.int64]], Calibration]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """ECE and Brier of images and of pixels: before, after, and held_out, where `fit` has not seen the patients."""
+    positive, scores = sample.positive, sample.scores
+    held_out, pixel_parts = np.zeros(len(positive)), []
+    for fold in np.unique(sample.folds):
+        inside, outside = sample.folds == fold, np.flatnonzero(sample.folds != fold)
+        part = fit(outside)
+        held_out[inside] = part.images(scores[inside])
+        pixel_parts.append(pixel_cases(sample.pixels[inside], part.temperature))
+    truth, predicted, weights = (np.concatenate([part[at] for part in pixel_parts]) for at in (0, 1, 2))
+
+    def both(
+        truth: NDArray[Any], predicted: NDArray[np.float64], weights: Any = None, bins: int = BINS
+    ) -> dict[str, float]:
+        return {"ece": ece(truth, predicted, weights, bins), "brier": brier(truth, predicted, weights)}
+
+    return {
+        "images": {
+            "before": both(positive, scores, bins=IMAGE_BINS),
+            "after": both(positive, made.images(scores), bins=IMAGE_BINS),
+            "held_out": both(positive, held_out, bins=IMAGE_BINS),
+        },
+        "pixels": {
+            "before": both(*pixel_cases(sample.pixels)),
+            "after": both(*pixel_cases(sample.pixels, made.temperature)),
+            "held_out": both(truth, predicted, weights),
+        },
+    }

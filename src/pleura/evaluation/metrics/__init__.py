@@ -1,0 +1,1 @@
+"""Metrics, intervals and subgroups: functions of numbers, none of files."""

@@ -1,0 +1,216 @@
+"""`pleura recalibrate`, the site kit: a model's triplet and calibration moved towards what some local cases say.
+
+Fifty cases know little: what they say has the weight n / (n + 50), n being the smaller of the numbers of positives and
+negatives, and the shipped values have the rest. Thresholds and the image score's numbers are averaged as they are,
+the area and the temperature by their logarithms. Where local patients whom a triplet was not fitted on lose by it for
+sure, the shipped triplet stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura import __version__
+from pleura.data.dataset import Dataset, hash_files
+from pleura.decision.calibration import Calibration, Method, conformal
+from pleura.decision.objectives import Objective
+from pleura.decision.triplet import Triplet
+from pleura.errors import CheckpointError, InputError, OutputError
+from pleura.evaluation.fitting import Sample, fit_part, measure, quality, sample_of
+from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
+from pleura.evaluation.nested import nested
+from pleura.inference.predictor import Predictor
+from pleura.models.checkpoint import load_checkpoint, update_header
+from pleura.models.default import model_path
+from pleura.models.known import Known
+from pleura.models.seen import refused
+
+SHIPPED_COUNTS_AS = 50
+"""How many local positives the shipped values weigh as much as."""
+
+
+@dataclass(frozen=True)
+class SiteSettings:
+    """What `pleura recalibrate` was asked for, besides the files."""
+
+    objective: Objective = field(default_factory=lambda: Objective(prevalence=None))
+    alpha: float = 0.05
+    confidence: float = 0.95
+    resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        """Raises: InputError for a number out of range."""
+        for name, value in (("--alpha", self.alpha), ("--confidence", self.confidence)):
+            if not 0 < value < 1:
+                raise InputError(f"{name}: {value} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """What a site's cases have changed, and what to expect of it."""
+
+    objective: Objective
+    shipped: Triplet
+    local: Triplet
+    """The best for the local cases alone."""
+    new: Triplet
+    weight: float
+    """Of the local cases."""
+    gain: Estimate
+    """Of the score by the moved triplet, on local patients that it was not fitted on, over the shipped one's."""
+    brier_gain: Estimate
+    """The same for the Brier score of images: how much lower it becomes."""
+    calibration: dict[str, Any]
+    cases: int
+    positives: int
+    doubt: str
+    """Why these cases may not be new to the model; empty where its header lists all that it has seen."""
+    out: Path
+
+
+def local_weight(positive: NDArray[np.bool_]) -> float:
+    """The weight of local cases, in [0, 1): n / (n + 50), n the number of the rarer class."""
+    n = int(min(positive.sum(), (~positive).sum()))
+    return n / (n + SHIPPED_COUNTS_AS)
+
+
+def shrink_triplet(local: Triplet, shipped: Triplet, weight: float) -> Triplet:
+    """Between the two, nearer to `local` the larger its weight; shipped, where either finds nothing on any image."""
+    if local.finds_nothing or shipped.finds_nothing:
+        return shipped
+
+    def mean(ours: float, theirs: float) -> float:
+        return weight * ours + (1 - weight) * theirs
+
+    pixels = np.expm1(mean(np.log1p(local.min_pixels), np.log1p(shipped.min_pixels)))
+    return Triplet(
+        mean(local.top_threshold, shipped.top_threshold),
+        round(float(pixels)),
+        mean(local.bottom_threshold, shipped.bottom_threshold),
+    )
+
+
+def shrink_calibration(local: Calibration, shipped: Calibration, weight: float) -> Calibration:
+    """Between the two, without a threshold for ruling out, which is about the local scores alone."""
+    image = weight * np.array(local.image) + (1 - weight) * np.array(shipped.image)
+    a, b, c = map(float, image)
+    degree = local.temperature**weight * shipped.temperature ** (1 - weight)
+    return Calibration(degree, (a, b, c), local.method)
+
+
+def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings | None = None) -> Recalibrated:
+    """Write a copy of a checkpoint with triplet and calibration moved towards local cases; the tensors are the same.
+
+    data: a dataset of local cases that the model has not learned from.
+    Raises: CheckpointError, InputError, OutputError if `out` is there already.
+    """
+    wanted, checkpoint = settings or SiteSettings(), model_path(checkpoint)
+    if checkpoint.is_dir():
+        raise CheckpointError(f"{checkpoint}: is a folder; name one checkpoint of it, such as fold-0/best.safetensors")
+    if out.exists():
+        raise OutputError(f"{out}: is there already; choose another --out")
+    model, dataset = load_checkpoint(checkpoint), Dataset(data)
+    if learned := refused(model.seen, [case.image_id for case in dataset.cases]):
+        raise InputError(
+            f"{data}: the model has learned from {learned}, which tell nothing of the site; leave them out"
+        )
+    predictor, positions = Predictor([model]), np.flatnonzero(dataset.scored)
+    sample = sample_of(dataset, positions, *measure(predictor, dataset, positions))
+    shipped, old = predictor.triplet, predictor.calibration or Calibration()
+    method: Method = "beta" if old.method == "beta" else "platt"
+    made = _calibrated(sample, np.arange(len(positions)), old, method)
+    made = replace(
+        made, conformal=conformal(sample.scores, sample.positive, sample.patients, wanted.alpha, wanted.confidence)
+    )
+    local = wanted.objective.search(sample.histograms).triplet
+    weight = local_weight(sample.positive)
+    gain, brier_gain = _gains(sample, shipped, old, method, wanted)
+    new = shipped if gain.high < 0 else shrink_triplet(local, shipped, weight)
+    header: dict[str, Any] = {
+        **made.header(),
+        "prevalence": float(sample.positive.mean()),
+        "cases": len(sample.scores),
+        "asked": {"alpha": wanted.alpha, "confidence": wanted.confidence},
+        "data_sha256": sample.data_sha256,
+        "quality": quality(sample, made, lambda rows: _calibrated(sample, rows, old, method)),
+    }
+    done = Recalibrated(
+        wanted.objective,
+        shipped,
+        local,
+        new,
+        weight,
+        gain,
+        brier_gain,
+        header,
+        len(sample.scores),
+        int(sample.positive.sum()),
+        Known.of([model.seen], *dataset.names).doubt,
+        out,
+    )
+    _write(done, checkpoint, sample)
+    return done
+
+
+def _calibrated(sample: Sample, rows: NDArray[np.int64], shipped: Calibration, method: Method) -> Calibration:
+    return shrink_calibration(fit_part(sample, rows, method), shipped, local_weight(sample.positive[rows]))
+
+
+def _gains(
+    sample: Sample, shipped: Triplet, old: Calibration, method: Method, settings: SiteSettings
+) -> tuple[Estimate, Estimate]:
+    """What the new triplet and calibration gain on patients whom they were not fitted on."""
+    histograms, positive, objective = sample.histograms, sample.positive, settings.objective
+
+    def choose(rows: NDArray[np.int64]) -> Triplet:
+        found = objective.search(histograms.take(rows)).triplet
+        return shrink_triplet(found, shipped, local_weight(positive[rows]))
+
+    honest = nested(histograms, sample.patients, sample.folds, objective, choose, resamples=1)
+    called, dice = histograms.decided(shipped)
+    before, after = old.images(sample.scores), np.zeros(len(positive))
+    for fold in np.unique(sample.folds):
+        inside = sample.folds == fold
+        part = _calibrated(sample, np.flatnonzero(~inside), old, method)
+        after[inside] = part.images(sample.scores[inside])
+    squared = (before - positive) ** 2 - (after - positive) ** 2
+
+    def statistics(rows: NDArray[np.int64]) -> dict[str, float]:
+        new = objective.score(positive[rows], honest.called[rows], honest.dice[rows])
+        return {
+            "score": new - objective.score(positive[rows], called[rows], dice[rows]),
+            "brier": float(squared[rows].mean()),
+        }
+
+    found = bootstrap(statistics, sample.patients, settings.resamples)
+    return found["score"], found["brier"]
+
+
+def _write(done: Recalibrated, checkpoint: Path, sample: Sample) -> None:
+    model = load_checkpoint(checkpoint)
+    kept = {
+        "from": hash_files(checkpoint),
+        "objective": asdict(done.objective),
+        "in_words": str(done.objective),
+        "triplet_before": asdict(done.shipped),
+        "triplet_local": asdict(done.local),
+        "weight": done.weight,
+        "gain": [done.gain.value, done.gain.low, done.gain.high],
+        "brier_gain": [done.brier_gain.value, done.brier_gain.low, done.brier_gain.high],
+        "cases": done.cases,
+        "positives": done.positives,
+        "data_sha256": sample.data_sha256,
+        "pleura": __version__,
+    }
+    changes = {
+        "triplet": done.new,
+        "calibration": done.calibration,
+        "scores": {**model.scores, "recalibrated": kept},
+        "seen": model.seen.and_chosen_on(sample.keys),
+    }
+    update_header(checkpoint, changes, done.out)

@@ -1,0 +1,255 @@
+"""The sections of a model card that hold numbers: scores, groups, calibration and the decision rule."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
+from pleura.evaluation.report.markdown import fill, table
+from pleura.evaluation.report.sections import FEW
+
+KEPT = (
+    "pleura",
+    "command",
+    "split",
+    "positives",
+    "negatives",
+    "floor",
+    "verdict",
+    "findings",
+    "triplet",
+    "triplet_tuned_on_these_cases",
+    "tuned",
+    "tta",
+    "resamples",
+    "metrics",
+    "decisions",
+    "surface",
+    "strata",
+    "prevalence",
+    "data_sha256",
+    "weights_sha256",
+    "calibrations",
+    "label_sources",
+)
+"""Of report.json, what travels with a model; of curves and calibration go the numbers alone."""
+METRICS = {
+    "siim_dice": "SIIM mean Dice, as these cases are mixed",
+    "siim_dice_at_siim_prevalence": f"SIIM mean Dice at {100 * SIIM_PREVALENCE:.2f} % positives",
+    "dice_on_positives": "Dice on positives",
+    "gain_over_empty": "SIIM mean Dice above the floor",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "auroc": "AUROC of the image score",
+}
+AREAS = {
+    "pr": "Area under precision and recall, of the image score",
+    "froc": "Lesions found, mean over 1/8 to 8 false marks an image",
+}
+GROUPS = ("view", "sex", "age")
+
+
+def kept(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of report.json that a model's header keeps: a few kilobytes, and no case by name.
+
+    Raises: KeyError if it is not the report of this version's `evaluate`.
+    """
+    calibration = {
+        part: {score: found[score] for score in ("ece", "brier")} for part, found in report["calibration"].items()
+    }
+    curves = {name: {"area": report["curves"][name]["area"]} for name in ("roc", *AREAS)}
+    curves["lesions"] = report["curves"]["lesions"]
+    return {key: report[key] for key in KEPT} | {"calibration": calibration, "curves": curves}
+
+
+def score_sections(
+    name: str, header: Mapping[str, Any], evaluation: Mapping[str, Any] | None, doubts: Sequence[str]
+) -> Iterator[str]:
+    """Scores, groups, calibration and the decision rule, as pieces of Markdown; what was not measured is said to be."""
+    yield "## Scores"
+    if evaluation is None:
+        yield "No evaluation is in its header, so that nothing can be said here. To measure it and to put it there:"
+        yield (
+            f"```sh\npleura evaluate {shlex.quote(name)} --data DATA --out report\n"
+            f"pleura card {shlex.quote(name)} --evaluation report --out carded.safetensors\n```"
+        )
+        yield from _of_training(header["scores"])
+    else:
+        yield from (fill(f"**{doubt}**") for doubt in doubts)
+        yield from _scores(name, evaluation)
+        yield "## By size of the lesion and by group"
+        yield from _groups(evaluation)
+    yield "## Calibration"
+    yield from _calibration(header["calibration"], evaluation)
+    yield "## The decision rule"
+    yield from _rule(header, evaluation)
+
+
+def shown(estimate: Mapping[str, Any], digits: int = 4) -> tuple[str, str]:
+    """A number and its interval; what could not be measured says so."""
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "no such cases", ""
+    return f"{value:.{digits}f}", "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def _of_training(scores: Mapping[str, Any]) -> Iterator[str]:
+    told = [f"{name} {scores[key]:.4f}" for key, name in METRICS.items() if isinstance(scores.get(key), float)]
+    if told:
+        yield fill(
+            f"What training wrote down ({scores.get('split', 'of which cases, it does not say')}), without intervals: "
+            + "; ".join(told)
+            + "."
+        )
+
+
+def _scores(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    words = shlex.split(found["command"])
+    words[2] = name  # the weights are the same: the doubts say where they are not
+    out = [] if "--out" in words else ["--out", "report"]  # the default model's command has it: there it must be
+    yield f"```sh\n{shlex.join([*words, *out])}\n```"
+    cases = found["positives"] + found["negatives"]
+    yield fill(
+        f"On {found['split']}; {found['positives']:,} with a pneumothorax "
+        f"({100 * found['positives'] / max(cases, 1):.1f} %; SIIM-ACR has {100 * SIIM_PREVALENCE:.2f} %), of a dataset "
+        f"with the sha256 `{found['data_sha256']}`. By the decision rule below; pleura {found['pleura']}, mirror "
+        f"image {'averaged in' if found['tta'] == 'flip' else 'not used'}. {found['verdict']}"
+    )
+    nothing = {
+        "siim_dice": found["floor"],
+        "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE,
+        "dice_on_positives": 0.0,
+        "sensitivity": 0.0,
+        "specificity": 1.0,
+        "auroc": 0.5,
+    }
+    floors = {key: f"{value:.4f}" for key, value in nothing.items()}
+    rows = [(title, *shown(found["metrics"][key]), floors.get(key, "")) for key, title in METRICS.items()]
+    rows += [(title, *shown(found["curves"][key]["area"]), "") for key, title in AREAS.items()]
+    surface = found["surface"]
+    unit = "px of 1024 x 1024" if surface["unit"] == "px" else surface["unit"]
+    rows.append((f"Surface Dice within {surface['tolerance']:g} {unit}", *shown(surface["surface_dice"]), "0.0000"))
+    rows.append((f"HD95 of the positives where anything is found, {unit}", *shown(surface["hd95"], 1), ""))
+    yield table(("score", "value", "95 % interval", "answering nothing"), rows)
+    at = found["decisions"]
+    yield fill(
+        f"Of the images with a pneumothorax {at['true_positives']} found, {at['false_negatives']} missed; of those "
+        f"without, {at['false_positives']} called, {at['true_negatives']} rightly empty. {found['curves']['lesions']} "
+        "lesions in all. HD95 leaves out "
+        f"{surface['hd95_left_out']} positives on which nothing is found; surface Dice counts them as 0. Intervals "
+        f"resample patients {found['resamples']} times; Wilson's for sensitivity and specificity."
+    )
+    yield from (
+        fill(f"{each['severity'].capitalize()}: {each['what']}; {each['way_out']}.", "* ") for each in found["findings"]
+    )
+    yield "The same decisions where another share of images is positive, with intervals by Jeffreys posteriors:"
+    mixtures = [
+        (
+            f"{100 * row['prevalence']:.4g} %",
+            *(" ".join(_bracketed(row[key])) for key in ("ppv", "npv", "siim_dice")),
+            f"{row['floor']:.4f}",
+        )
+        for row in found["prevalence"]["rows"]
+    ]
+    yield table(("positives", "PPV", "NPV", "SIIM mean Dice", "answering nothing"), mixtures)
+
+
+def _bracketed(estimate: Mapping[str, Any]) -> Iterator[str]:
+    value, interval = shown(estimate, 3)
+    yield value
+    if interval:
+        yield f"({interval})"
+
+
+def _groups(found: Mapping[str, Any]) -> Iterator[str]:
+    rows = []
+    for row in found["strata"]:
+        few = " (few)" if row["positives"] < FEW else ""
+        numbers = [
+            " ".join(_bracketed(row[key])) if of else "-"
+            for key, of in (
+                ("dice", row["positives"]),
+                ("sensitivity", row["positives"]),
+                ("specificity", row["negatives"]),
+            )
+        ]
+        rows.append(
+            (row["by"], row["group"] + few, row["positives"], *numbers[:2], row["negatives"] or "-", numbers[2])
+        )
+    if rows:
+        head = ("by", "group", "positives", "Dice on them", "sensitivity", "negatives", "specificity")
+        yield table(head, rows)
+    known = {row["by"] for row in found["strata"]}
+    unknown = [by for by in GROUPS if by not in known]
+    if unknown:
+        yield f"By {', '.join(unknown)} nothing can be said: of no case here is it known."
+
+
+def _calibration(header: Mapping[str, Any] | None, found: Mapping[str, Any] | None) -> Iterator[str]:
+    if header is None:
+        yield "It has none: its image score orders images and is no probability. `pleura tune` fits one."
+    measured, fitted = (found or {}).get("calibration", {}), (header or {}).get("quality", {})
+    rows = []
+    for part, title in (("image", "images"), ("pixels", "pixels")):
+        quality = fitted.get(title, {})
+        told = (
+            ("as the net gives them", measured.get(part) or quality.get("before")),
+            ("calibrated", measured.get(f"{part}_calibrated") or quality.get("after")),
+            ("calibrated on other patients", quality.get("held_out")),
+        )
+        rows += [(title, how, f"{at['ece']:.4f}", f"{at['brier']:.4f}") for how, at in told if at]
+    if rows:
+        yield table(("probabilities of", "how", "ECE", "Brier score"), rows)
+        yield fill(
+            "ECE: the expected calibration error, the mean distance between probability and frequency over bins; lower "
+            "is better for both."
+            + (" The rows on other patients come from the fit itself (`pleura tune`, five folds)." if fitted else "")
+            + ("" if found else " All rows do: no evaluation is in the header.")
+        )
+    if header is None:
+        return
+    share = f"{100 * header['prevalence']:.1f} %" if "prevalence" in header else "a share that is not told"
+    yield fill(
+        f"The image score becomes a probability by {header['method']} scaling, pixels by a temperature of "
+        f"{header['temperature']:.3f}; fitted on {header.get('cases', 'some')} cases with {share} positives, and right "
+        "for that share only: where pneumothorax is rarer, its probabilities are too high."
+    )
+    rule = header.get("conformal")
+    yield fill(
+        f"Below an image score of {rule['threshold']:.4f} it calls pneumothorax ruled out: under "
+        f"{100 * rule['alpha']:g} % of patients missed, with {100 * rule['confidence']:g} % confidence, from "
+        f"{rule['patients']} positive patients."
+        if rule
+        else "It has no threshold for ruling out: there were too few positive patients to set one."
+    )
+
+
+def _rule(header: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterator[str]:
+    triplet, tuned = Triplet.of(header["triplet"]), header["scores"].get("tuned")
+    yield fill(triplet.in_words())
+    if tuned and Triplet.of(tuned["triplet"]) == triplet:
+        value, low, high = tuned["nested"]
+        yield fill(
+            f"`pleura tune` chose it on {tuned['cases']} cases, {tuned['positives']} positive, as the best for "
+            f"{tuned['in_words']}: {tuned['in_sample']:.4f} on those very cases. What to expect of such a choice on "
+            f"patients that it has not seen is {value:.4f} (95 % {low:.4f} to {high:.4f}; five folds, nested), at a "
+            f"specificity of {tuned['nested_specificity']:.4f}: the difference of {tuned['optimism']:+.4f} is optimism."
+        )
+    elif "recalibrated" in header["scores"]:
+        yield "`pleura recalibrate` moved it towards a site's cases; `scores` in the header has what that gained."
+    else:
+        yield "Of its choice, the header holds no estimate on other patients: `pleura tune` makes one."
+    if found is None:
+        return
+    if found["triplet_tuned_on_these_cases"]:
+        yield fill("The scores above that depend on it are of cases that it was chosen on, and too good by that.")
+    best = found["tuned"]
+    if best["cross_fitted"] is not None:
+        low, high = best["cross_fitted_interval"]
+        yield fill(
+            f"`pleura evaluate` makes the same estimate: the best rule for its cases scores {best['in_sample']:.4f} at "
+            f"{100 * SIIM_PREVALENCE:.2f} % positives; chosen on four fifths of the patients and scored on the fifth, "
+            f"{best['cross_fitted']:.4f} (95 % {low:.4f} to {high:.4f})."
+        )

@@ -1,0 +1,150 @@
+"""The report as one HTML file that needs no network; without a script it lacks the slider and the zoom."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
+from pleura.evaluation.report.sections import DECISIONS, decisions, drawings, findings, groups, outlines, prevalence
+from pleura.inference.overlay import DISCLAIMER
+
+NAMES = {
+    "siim_dice": ("SIIM mean Dice", "1 where both masks are empty, 0 where exactly one is"),
+    "siim_dice_at_siim_prevalence": (
+        "SIIM mean Dice at 22.15 % positives",
+        "re-weighted to the share of SIIM-ACR 2019",
+    ),
+    "dice_on_positives": ("Dice on positives", "mean over the cases that have a pneumothorax"),
+    "sensitivity": ("Sensitivity", "positives on which anything is found"),
+    "specificity": ("Specificity", "negatives on which nothing is found"),
+    "auroc": ("AUROC of the image score", "does not depend on the thresholds"),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One case of a gallery."""
+
+    data_uri: str
+    caption: str
+    image_id: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows: report.json's content, and pictures by the title of their gallery."""
+
+    document: Mapping[str, Any]
+    galleries: Mapping[str, list[Picture]]
+
+
+def page(title: str, body: str) -> str:
+    """A page of HTML that stands alone: pleura's style and script inside, no network."""
+    web = importlib.resources.files(__package__)
+    style, script = (web.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    viewport = "<meta name=viewport content='width=device-width,initial-scale=1'>"
+    head = f"<!doctype html><html lang=en><meta charset=utf-8>{viewport}<title>{escape(title)}</title>"
+    foot = f"<p class=soft>{DISCLAIMER.capitalize()}.</p>"
+    return f"{head}\n<style>\n{style}</style>\n{body}\n{foot}\n<script>\n{script}</script></html>\n"
+
+
+def render(report: Report) -> str:
+    """The report as a page of HTML."""
+    document = report.document
+    good = document["metrics"]["gain_over_empty"]["low"] > 0
+    positives, total = document["positives"], document["positives"] + document["negatives"]
+    parts = [
+        f"<h1>How good is this model?</h1><p class=soft>pleura {escape(document['pleura'])} on "
+        f"{escape(document['split'])}.</p>",
+        f"<p class='verdict{' good' if good else ''}'>{escape(document['verdict'])}</p>",
+        findings(document),
+        f"<p>{positives} of {total} cases have a pneumothorax ({100 * positives / max(total, 1):.1f} %; SIIM-ACR has "
+        f"22.15 %). Answering “empty” every time would score {document['floor']:.4f} here: that is the floor.</p>",
+        _metrics(document),
+        decisions(document),
+        prevalence(document),
+        drawings(document),
+        groups(document),
+        outlines(document),
+        _decision(document),
+        *(gallery(title, pictures) for title, pictures in report.galleries.items() if pictures),
+        _origin(document),
+    ]
+    return page("pleura report", "\n".join(part for part in parts if part))
+
+
+def gallery(title: str, pictures: Sequence[Picture]) -> str:
+    """A heading and a grid of pictures that a click, or Enter, enlarges; Escape goes back, arrows to the next."""
+    figures = (
+        f"<figure><button class=zoom><img loading=lazy alt='{escape(picture.caption)}' "
+        f"src='{picture.data_uri}'></button>"
+        f"<figcaption>{escape(picture.caption)}<br><span>{escape(picture.image_id)}</span></figcaption></figure>"
+        for picture in pictures
+    )
+    legend = "<p class=soft>Red: predicted. Green: truth. A click enlarges.</p>"
+    return f"<h2>{escape(title)}</h2>{legend}<div class=gallery>{''.join(figures)}</div>"
+
+
+def _origin(document: Mapping[str, Any]) -> str:
+    facts = ", ".join(f"{key} {value}" for key, value in document["checkpoint"].items())
+    return (
+        f"<h2>Where this comes from</h2><p class=soft>Checkpoint: <code>{escape(facts)}</code><br>"
+        f"Data: sha256 <code>{escape(document['data_sha256'])}</code></p>"
+    )
+
+
+def _metrics(document: Mapping[str, Any]) -> str:
+    rows = []
+    for key, (name, meaning) in NAMES.items():
+        if key in DECISIONS:
+            continue  # they have a table of their own
+        estimate = document["metrics"][key]
+        if estimate["value"] != estimate["value"]:
+            rows.append(f"<tr><td>{name}<div class=soft>{meaning}</div><td class=n colspan=3>no such cases")
+            continue
+        low, high = estimate["low"], estimate["high"]
+        floor = {"siim_dice": document["floor"], "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE}.get(key)
+        against = "" if floor is None else f"<div class=soft>floor {floor:.4f}</div>"
+        rows.append(
+            f"<tr><td>{name}<div class=soft>{meaning}</div>"
+            f"<td class=n><strong>{estimate['value']:.4f}</strong>{against}"
+            f"<td class=n>{low:.4f} to {high:.4f}<td><div class=bar><i style='left:{100 * low:.1f}%;"
+            f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * estimate['value']:.1f}%'></b></div>"
+        )
+    pooled = document.get("pooled_dice", float("nan"))
+    if pooled == pooled:
+        meaning = "of the pixels of all images together: no mean over images, and not to be compared with one"
+        rows.append(f"<tr><td>Pooled Dice<div class=soft>{meaning}</div><td class=n>{pooled:.4f}<td class=n colspan=2>")
+    return (
+        "<div class=scroll tabindex=0><table class=metrics><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1"
+        + "".join(rows)
+        + "</table></div>"
+        f"<p class=soft>Intervals: bootstrap over patients, {document['resamples']} resamples. "
+        "An AUROC of 1 has no interval worth the name.</p>"
+    )
+
+
+def _decision(document: Mapping[str, Any]) -> str:
+    rule, tuned = Triplet.of(document["triplet"]).in_words(), document["tuned"]
+    in_sample = (
+        " It was tuned on these very cases, so that the scores above that depend on it are too good."
+        if document["triplet_tuned_on_these_cases"]
+        else ""
+    )
+    honest = "too few patients to say what tuning would keep"
+    if tuned["cross_fitted"] is not None:
+        optimism = tuned["in_sample"] - tuned["cross_fitted"]
+        honest = (
+            f"tuned on four fifths of the patients and scored on the fifth, {tuned['cross_fitted']:.4f}: "
+            f"an optimism of {optimism:+.4f}"
+        )
+    return (
+        "<h2>The decision rule</h2>"
+        f"<p>{rule}{in_sample} "
+        "The best rule for these cases would "
+        f"score {tuned['in_sample']:.4f} (at 22.15 % positives); {honest}.</p>"
+    )

@@ -1,0 +1,156 @@
+"""The parts of a report's page: each takes report.json's content and gives a piece of HTML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from itertools import groupby
+from typing import Any
+
+from pleura.evaluation.report.figures import figures, interval
+from pleura.evaluation.report.svg import svg
+
+DECISIONS = {
+    "sensitivity": ("Sensitivity", "of the positives, those on which anything is found"),
+    "specificity": ("Specificity", "of the negatives, those on which nothing is found"),
+    "ppv": ("PPV", "of the images called, those that are positive, at this share of positives"),
+    "npv": ("NPV", "of the images not called, those that are negative, at this share of positives"),
+}
+FEW = 10
+"""Cases below which a group's numbers say little."""
+
+
+def findings(document: Mapping[str, Any]) -> str:
+    """What the guards have to say, the worst first; nothing where they are silent."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    rows = sorted(document["findings"], key=lambda finding: order[finding["severity"]])
+    items = (
+        f"<li class='{finding['severity']}'><b>{finding['severity'].capitalize()}.</b> "
+        f"{escape(_sentence(finding['what']))} <span class=soft>{escape(_sentence(finding['way_out']))}</span>"
+        for finding in rows
+    )
+    return f"<ul class=findings>{''.join(items)}</ul>" if rows else ""
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def decisions(document: Mapping[str, Any]) -> str:
+    """The four counts, and the four shares with Wilson's intervals."""
+    counts = document["decisions"]
+    rows = "".join(
+        f"<tr><td>{name}<div class=soft>{meaning}</div><td class=n>{_shown(counts[key])}"
+        for key, (name, meaning) in DECISIONS.items()
+    )
+    return (
+        "<h2>What it decides</h2><div class=pair><table class=counts><tr><th><th>found<th>nothing found"
+        f"<tr><th>pneumothorax<td class='n right'>{counts['true_positives']}<td class=n>{counts['false_negatives']}"
+        f"<tr><th>none<td class=n>{counts['false_positives']}<td class='n right'>{counts['true_negatives']}</table>"
+        f"<table>{rows}</table></div>"
+        "<p class=soft>Intervals: Wilson, 95 %, each image for itself.</p>"
+    )
+
+
+def _shown(estimate: Mapping[str, Any], digits: int = 3) -> str:
+    text = interval(estimate, digits)
+    if text == "none":
+        return "<span class=soft>no such cases</span>"
+    value, _, rest = text.partition(" ")
+    return f"<strong>{value}</strong> <span class='soft range'>{rest}</span>"
+
+
+def drawings(document: Mapping[str, Any]) -> str:
+    """All figures, side by side where there is room."""
+    charts = "".join(f"<figure>{svg(chart)}</figure>" for chart in figures(document).values())
+    bands = "Bands and intervals: 95 %, resampling patients; Wilson's at the bins of the calibration. "
+    froc = (
+        "FROC: a lesion is a connected component of the truth; it is found by marks that cover a tenth of it, and a "
+        "mark that touches none is a false alarm. Its number: the mean sensitivity at 1/8 to 8 false alarms per image. "
+    )
+    score = "The image score orders images; where it is far from the diagonal, it is not a probability."
+    return (
+        f"<h2>Curves</h2><div class=charts>{charts}</div><p class=soft>{bands}"
+        f"{froc if 'curves' in document else ''}{score if 'calibration' in document else ''} "
+        "The same figures are files in <code>figures/</code>.</p>"
+    )
+
+
+def groups(document: Mapping[str, Any]) -> str:
+    """Dice, sensitivity and specificity by what is known of the cases."""
+    rows = []
+    for by, members in groupby(document["strata"], key=lambda row: row["by"]):
+        rows.append(f"<tr class=by><th colspan=5>{escape(by.capitalize())}")
+        for row in members:
+            few = " <span class=few>few</span>" if row["positives"] < FEW else ""
+            lesion = by in ("lesion size", "side")
+            count = f" <span class=soft>of&nbsp;{row['negatives']}</span>" if row["negatives"] else ""
+            specificity = "" if lesion else f"{_shown(row['specificity'], 2)}{count}"
+            rows.append(
+                f"<tr><td>{escape(row['group'])}{few}<td class=n>{row['positives']}<td class=n>{_shown(row['dice'], 2)}"
+                f"<td class=n>{_shown(row['sensitivity'], 2)}<td class=n>{specificity}"
+            )
+    known = {row["by"] for row in document["strata"]}
+    unknown = [name for name in ("view", "sex", "age") if name not in known]
+    told = f" Of no case here is the {' or the '.join(unknown)} known." if unknown else ""
+    head = "<tr><th>Group<th>Positives<th>Dice on positives<th>Sensitivity<th>Specificity"
+    return (
+        f"<h2>Who it works for</h2><div class=scroll tabindex=0><table class=groups>{head}{''.join(rows)}</table></div>"
+        "<p class=soft>A difference between groups whose intervals overlap may be chance; with many groups, some "
+        f"differ by chance.{told}</p>"
+    )
+
+
+def outlines(document: Mapping[str, Any]) -> str:
+    """How far the outlines are apart, on the positives."""
+    surface = document["surface"]
+    if surface["hd95_cases"] + surface["hd95_left_out"] == 0:
+        return "<h2>Outlines</h2><p>There are no positives, and so no outlines to compare.</p>"
+    unit = {"mm": "mm", "px": "px of 1024 × 1024"}.get(surface["unit"], surface["unit"])
+    left_out = surface["hd95_left_out"]
+    missed = f"; {left_out} of {left_out + surface['hd95_cases']} have none, because nothing is found on them"
+    distance = _shown(surface["hd95"], 1)
+    if surface["hd95_cases"]:
+        distance += f" <span class=soft>median {surface['hd95_median']:.1f}</span>"
+    return (
+        "<h2>Outlines</h2><div class=scroll tabindex=0><table>"
+        f"<tr><td>HD95, {unit}<div class=soft>95th percentile of the distances between the outlines, on positives"
+        f"{missed if left_out else ''}</div><td class=n>{distance}"
+        f"<tr><td>Surface Dice at {surface['tolerance']:g} {surface['unit']}<div class=soft>share of both outlines "
+        f"that lies within {surface['tolerance']:g} {unit} of the other; 0 where nothing is found</div>"
+        f"<td class=n>{_shown(surface['surface_dice'])}</table></div>"
+    )
+
+
+def prevalence(document: Mapping[str, Any]) -> str:
+    """What the same decisions are worth where another share of images is positive: a table, and a slider."""
+    at, dice = document["decisions"], document["prevalence"]["dice_on_positives"]
+    numbers = {"sensitivity": at["sensitivity"]["value"], "specificity": at["specificity"]["value"], "dice": dice}
+    title = "<h2>Where pneumothorax is rarer</h2>"
+    if any(value is None or value != value for value in numbers.values()):
+        return title + "<p>There are no positives, or no negatives, here: nothing can be said of other mixtures.</p>"
+    rows = "".join(
+        f"<tr><td class=n>{100 * row['prevalence']:.4g} %<td class=n>{_shown(row['ppv'], 2)}"
+        f"<td class=n>{_shown(row['npv'], 2)}<td class=n>{_shown(row['siim_dice'])}<td class=n>{row['floor']:.3f}"
+        for row in document["prevalence"]["rows"]
+    )
+    data = " ".join(f"data-{name}='{value:.6f}'" for name, value in numbers.items())
+    if "slider" in document["prevalence"]:
+        data += f" data-intervals='{json.dumps(document['prevalence']['slider'], separators=(',', ':'))}'"
+    slider = (
+        f"<div class=shift {data} hidden><label>Share of positives <output data-show=share></output>"
+        "<input type=range min=0 max=1000 value=500></label><div class=tiles>"
+        "<div><span>PPV</span><output data-show=ppv></output><small data-range=0></small></div>"
+        "<div><span>NPV</span><output data-show=npv></output><small data-range=2></small></div>"
+        "<div><span>SIIM mean Dice</span><output data-show=dice></output><small data-range=4></small></div>"
+        "<div><span>answering nothing</span><output data-show=floor></output></div></div></div>"
+    )
+    return (
+        f"{title}<p>The same sensitivity, specificity and Dice on positives, with another share of positives. In an "
+        "emergency department it is a few per cent; in SIIM-ACR 22.</p>"
+        f"{slider}<div class=scroll tabindex=0><table class=mixtures>"
+        "<tr><th>Positives<th>PPV<th>NPV<th>SIIM mean Dice<th>Floor"
+        f"{rows}</table></div><p class=soft>Intervals: Jeffreys posteriors of sensitivity and specificity, and Dice on "
+        "positives by resampling patients.</p>"
+    )

@@ -1,0 +1,178 @@
+"""What needs an image's pixels, case by case, in the one pass over them: lesions and outlines.
+
+A lesion is a connected component of the true mask (diagonal neighbours count), a candidate one of the pixels at or
+above a threshold. A lesion is found by candidates that cover a tenth of it; a candidate that touches none is a false
+alarm; one that touches a lesion without covering a tenth is neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pleura.data.dataset import Dataset
+from pleura.data.problems import Finding
+from pleura.data.radiograph import SquareGeometry
+from pleura.decision.calibration import LOGIT_LEVELS, pixel_counts
+from pleura.decision.laterality import side_of
+from pleura.decision.triplet import REFERENCE_AREA_PX, Histograms, Triplet
+from pleura.errors import InputError
+from pleura.evaluation.checks import OrientationCheck
+from pleura.evaluation.metrics.operating import Candidates
+from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.surface import SurfaceDistances
+from pleura.inference.predictor import Predictor, image_score
+from pleura.progress import track
+
+COVERED_SHARE = 0.1
+LEAST_AREA_PX = 100
+"""Candidates below this many pixels of 1024 x 1024 are dropped: a dust of them tells nothing, and takes memory."""
+REFERENCE_SIDE_PX = round(REFERENCE_AREA_PX**0.5)
+TOLERANCE_PX, TOLERANCE_MM = 8.0, 3.0
+"""Of the surface Dice: 8 px of 1024 are 3 mm of a chest 38 cm wide."""
+_NEIGHBOURS = np.ones((3, 3), dtype=int)
+
+
+@dataclass(frozen=True)
+class CaseNumbers:
+    """Of one case; NaN where there is no number."""
+
+    candidates: Candidates
+    area_share: float
+    """Of the true mask in the square image, in [0, 1]."""
+    hd95: float
+    """Of positives, in the unit of the spacing; NaN where nothing is found, and for negatives."""
+    surface_dice: float
+    """Of positives, 0 where nothing is found; NaN for negatives."""
+    side: str | None = None
+    """Of the true mask, see `side_of`."""
+
+
+def case_numbers(
+    probabilities: NDArray[np.float32] | None,
+    mask: NDArray[np.uint8],
+    predicted_mask: NDArray[np.uint8],
+    threshold: float,
+    spacing: tuple[float, float],
+    tolerance: float,
+) -> CaseNumbers:
+    """probabilities (H, W) in [0, 1], or None where only masks are known; masks (H, W) in {0, 1}.
+
+    threshold: of the candidates. spacing: size of a pixel along rows' and columns' axis; tolerance in its unit.
+    """
+    found = candidates(probabilities, mask, threshold) if probabilities is not None else Candidates((), ())
+    share = float(mask.mean())
+    if not mask.any():
+        return CaseNumbers(found, share, float("nan"), float("nan"))
+    surface = SurfaceDistances.of(mask, predicted_mask, spacing)
+    return CaseNumbers(found, share, surface.hd95(), surface.dice(tolerance), side_of(mask))
+
+
+def candidates(probabilities: NDArray[np.float32], mask: NDArray[np.uint8], threshold: float) -> Candidates:
+    """The connected components of (H, W) probabilities at or above `threshold`, against those of the mask (H, W).
+
+    A component's confidence is its highest probability.
+    """
+    marks, count = ndimage.label(probabilities >= threshold, _NEIGHBOURS)
+    lesions, n_lesions = ndimage.label(mask != 0, _NEIGHBOURS)
+    sizes = np.bincount(marks.reshape(-1), minlength=count + 1)
+    numbers = np.arange(1, count + 1)
+    highest = np.zeros(count + 1)
+    if count:
+        highest[1:] = ndimage.maximum(probabilities, marks, numbers)
+    common = np.bincount(lesions.reshape(-1) * (count + 1) + marks.reshape(-1), minlength=(n_lesions + 1) * (count + 1))
+    shared = common.reshape(n_lesions + 1, count + 1)
+    lesion_sizes = shared.sum(axis=1)
+    found_at = []
+    for lesion in range(1, n_lesions + 1):
+        covering = np.flatnonzero(shared[lesion, 1:]) + 1
+        order = covering[np.argsort(-highest[covering], kind="stable")]
+        enough = np.cumsum(shared[lesion, order]) >= COVERED_SHARE * lesion_sizes[lesion]
+        found_at.append(float(highest[order[int(enough.argmax())]]) if enough.any() else 0.0)
+    least = LEAST_AREA_PX * mask.size / REFERENCE_AREA_PX
+    false = numbers[(shared[1:, 1:].sum(axis=0) == 0) & (sizes[1:] >= least)] if count else numbers
+    return Candidates(tuple(found_at), tuple(highest[false].tolist()))
+
+
+class Looks:
+    """Gathers what needs pixels, batch by batch in the order of the cases, and forgets the pixels."""
+
+    def __init__(self, triplet: Triplet, size_px: int, spacings_mm: Sequence[tuple[float, float] | None]) -> None:
+        """size_px: of the square images. spacings_mm: of a pixel of each; unless all are known, distances are in px."""
+        self.triplet, self.size_px = triplet, size_px
+        known = [spacing for spacing in spacings_mm if spacing is not None]
+        to_reference = REFERENCE_SIDE_PX / size_px
+        in_mm = bool(spacings_mm) and len(known) == len(spacings_mm)
+        self.unit, self.tolerance = ("mm", TOLERANCE_MM) if in_mm else ("px", TOLERANCE_PX)
+        self._spacings = known if in_mm else [(to_reference, to_reference)] * len(spacings_mm)
+        # A rule that finds nothing still has candidates: the FROC is about every confidence.
+        self._threshold = min(triplet.bottom_threshold, 0.5)
+        self._orientation = OrientationCheck()
+        self.cases: list[CaseNumbers] = []
+        self.pixel_counts: NDArray[np.int64] = np.zeros((LOGIT_LEVELS, 2), dtype=np.int64)
+
+    def add(self, probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> None:
+        """The next n cases: probabilities (n, size_px, size_px) in [0, 1] and masks in {0, 1}."""
+        predicted = np.stack([self.triplet.apply(each, self.size_px**2) for each in probabilities])
+        self.pixel_counts += pixel_counts(probabilities, masks).sum(axis=0)
+        self._orientation.add(masks, predicted)
+        for each in zip(probabilities, masks, predicted, strict=True):
+            spacing = self._spacings[len(self.cases)]
+            self.cases.append(case_numbers(*each, self._threshold, spacing, self.tolerance))
+
+    def turned(self) -> Finding | None:
+        """Whether the predicted masks fit better when flipped or turned."""
+        return self._orientation.finding()
+
+
+Look: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.uint8]], None]
+"""Is shown each batch: probabilities and masks (n, H, W)."""
+
+
+def measure_cases(
+    predictor: Predictor,
+    dataset: Dataset,
+    positions: NDArray[np.int64],
+    batch_size: int = 8,
+    look: Look | None = None,
+) -> tuple[Histograms, NDArray[np.float64]]:
+    """Histograms on the dataset's grid, and image scores; one pass, 4 KB a case whatever its size.
+
+    look: is shown the pixels on the way.
+    Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask, or a dataset that was
+    prepared at another size than the model's.
+    """
+    if dataset.size_px != predictor.prepared_px:
+        raise InputError(
+            f"{dataset.folder}: was prepared at {dataset.size_px} px, the model at {predictor.prepared_px} px; "
+            f"on another grid its scores compare with no others: prepare it with --size {predictor.prepared_px}"
+        )
+    parts, scores = [], []
+    groups = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    for group in track(groups, "evaluate"):
+        squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
+        geometry = SquareGeometry(dataset.size_px, dataset.size_px, squares.shape[-1])
+        full = np.stack([geometry.probabilities_to_original(square) for square in squares])
+        masks = dataset.masks(group)
+        parts.append(Histograms.of(full, masks))
+        if look is not None:
+            look(full, masks)
+        scores += [image_score(square) for square in squares]
+    return Histograms.join(parts), np.array(scores)
+
+
+def outcomes_by(histograms: Histograms, scores: NDArray[np.float64], triplet: Triplet) -> Outcomes:
+    """What a triplet makes of each case."""
+    called, dice = histograms.decided(triplet)
+    return Outcomes(histograms.positive, called, dice, scores)
+
+
+def patient_numbers(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for the patient of each case; one whose patient is not known counts as a patient."""
+    names = [dataset.cases[position].patient or dataset.cases[position].image_id for position in positions]
+    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)

@@ -1,1 +1,0 @@
-"""Measurement: metrics, the decision rule and its tuning, intervals, the report."""
