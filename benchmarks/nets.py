@@ -19,8 +19,8 @@ from paired import in_turn, machine, milliseconds, ratio, table
 from torch import Tensor, nn
 
 from pleura.config.training import LossConfig
-from pleura.learn.losses import combo_loss
 from pleura.models.build import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
+from pleura.training.losses import combo_loss
 
 import segmentation_models_pytorch as smp  # isort: skip
 

@@ -38,21 +38,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from pleura import train as loop
 from pleura.config.parse import load_recipe
 from pleura.data.augmentation import AugmentParameters, sample_parameters
 from pleura.data.dataset import Dataset
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.prepare import PrepareSettings, prepare
-from pleura.learn.averaging import RunningAverages
-from pleura.learn.losses import total_loss
-from pleura.learn.optimizers import build_optimizer
-from pleura.learn.run import Run
-from pleura.learn.schedule import Schedule
 from pleura.models.build import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
+from pleura.training import train as loop
+from pleura.training.averaging import RunningAverages
 from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner
-from pleura.training.validate import Validator
+from pleura.training.losses import total_loss
+from pleura.training.optimizers import build_optimizer
+from pleura.training.run import Run
+from pleura.training.schedule import Schedule
+from pleura.training.validation import Validator
 
 import segmentation_models_pytorch as smp  # isort: skip
 

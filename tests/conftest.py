@@ -49,7 +49,7 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the smoke recipe. Not to be written to."""
     from pleura.config.parse import load_recipe
     from pleura.data.dataset import Dataset
-    from pleura.train import train
+    from pleura.training.train import train
 
     out = tmp_path_factory.mktemp("run")
     train(load_recipe(SMOKE), Dataset(dataset), out)
@@ -59,7 +59,7 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def curves_are_not_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A figure takes longer than a training here. `run`, the notebook and tests/training have real ones."""
-    watch = sys.modules.get("pleura.training.watch")
+    watch = sys.modules.get("pleura.training.monitor")
     if watch is not None and "training" not in request.path.parts:
         monkeypatch.setattr(watch.Watch, "stage_done", lambda *_: None)
 

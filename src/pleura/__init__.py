@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from pleura.evaluation.metrics import siim as metrics
     from pleura.inference.prediction import Prediction
     from pleura.inference.predictor import Predictor
-    from pleura.learn import losses
     from pleura.models.build import build_model, preprocessing_of
     from pleura.models.encoders import list_encoders
+    from pleura.training import losses
 
     load = Predictor.load
 
-_MODULES = {"rle": "pleura.data.rle", "metrics": "pleura.evaluation.metrics.siim", "losses": "pleura.learn.losses"}
+_MODULES = {"rle": "pleura.data.rle", "metrics": "pleura.evaluation.metrics.siim", "losses": "pleura.training.losses"}
 _HOMES = {
     "Prediction": "pleura.inference.prediction",
     "Predictor": "pleura.inference.predictor",

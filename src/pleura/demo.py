@@ -32,7 +32,7 @@ from pleura.inference.overlay import as_data_uri, overlay
 from pleura.inference.predictor import Predictor, find_model
 from pleura.models.checkpoint import load_checkpoint
 from pleura.models.default import default_model
-from pleura.train import train
+from pleura.training.train import train
 
 logger = logging.getLogger("pleura")
 

@@ -21,8 +21,8 @@ from pleura.data.dataset import hash_files
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, OutputError
 from pleura.inference.predictor import Predictor, find_checkpoint
-from pleura.learn.run import METRICS
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pleura.training.run import METRICS
 
 PHANTOM_SEEDS = (11, 12)
 """Of the radiographs on which the difference is measured: one with a pneumothorax, one without."""

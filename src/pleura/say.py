@@ -10,7 +10,6 @@ from pleura.models.default import as_typed
 
 if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.config.recipe import Recipe
-    from pleura.crossval import FoldsSummary
     from pleura.data.prepare import Prepared
     from pleura.doctor import Examination
     from pleura.evaluation.compare import Comparison
@@ -20,6 +19,7 @@ if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.evaluation.tune import Tuned
     from pleura.inference.batch import BatchResult, BatchSettings
     from pleura.pack import Packed
+    from pleura.training.folds import FoldsSummary
 
 
 def prepared(made: Prepared, out: Path) -> Iterator[str]:

@@ -15,9 +15,9 @@ from pleura.config.parse import load_recipe
 from pleura.config.recipe import Ensemble, Recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError
-from pleura.learn.losses import total_loss
 from pleura.models.checkpoint import load_checkpoint
-from pleura.train import train
+from pleura.training.losses import total_loss
+from pleura.training.train import train
 
 OURS = {"default", "demo", "lite0_cpu", "smoke"}
 EXPERIMENTS = {name: load_experiment(name) for name in recipe_names()}
@@ -152,8 +152,8 @@ def test_a_recipe_takes_two_steps(name, dataset, tmp_path, monkeypatch):
         nets.append(net)
         raise TwoStepsTakenError
 
-    monkeypatch.setattr("pleura.train.total_loss", noted)
-    monkeypatch.setattr("pleura.train.Validator.__call__", stop)
+    monkeypatch.setattr("pleura.training.train.total_loss", noted)
+    monkeypatch.setattr("pleura.training.train.Validator.__call__", stop)
     with pytest.raises(TwoStepsTakenError):
         train(small(name), Dataset(dataset), tmp_path)
     assert len(losses) == 2

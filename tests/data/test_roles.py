@@ -13,7 +13,6 @@ from PIL import Image
 from places import SMOKE, sealed
 
 from pleura.config.parse import load_recipe
-from pleura.crossval import train_folds
 from pleura.data.cases import ALWAYS_TRAIN
 from pleura.data.dataset import Dataset
 from pleura.data.prepare import PrepareSettings, prepare
@@ -22,6 +21,7 @@ from pleura.errors import InputError
 from pleura.evaluation.evaluate import evaluate
 from pleura.models.checkpoint import load_checkpoint
 from pleura.models.seen import case_key
+from pleura.training.folds import train_folds
 
 Row = dict[str, str]
 

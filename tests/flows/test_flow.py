@@ -69,7 +69,7 @@ def test_a_checkpoint_says_all_that_is_needed_to_judge_it(run, dataset):
 
 def test_the_second_stage_starts_from_the_best_weights_of_the_first(dataset, tmp_path):
     from pleura.config.parse import load_recipe
-    from pleura.train import train
+    from pleura.training.train import train
 
     overrides = ["stages.high.lr=1e-12", "stages.high.schedule.name=constant", "stages.high.size_px=32"]
     fold = train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path)
@@ -147,7 +147,7 @@ def test_several_folds_are_averaged(run, tmp_path):
 def test_an_epoch_can_be_shortened_and_then_shows_other_cases_each_time(dataset, tmp_path, monkeypatch):
     import pleura.training.learner as module
     from pleura.config.parse import load_recipe
-    from pleura.train import train
+    from pleura.training.train import train
 
     shown: list[tuple[int, ...]] = []
 

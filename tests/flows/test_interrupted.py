@@ -20,7 +20,7 @@ from pleura.data.prepare import PrepareSettings, prepare
 from pleura.demo import MARKER
 from pleura.errors import InputError, NonFiniteLossError, OutputError
 from pleura.models.checkpoint import load_checkpoint
-from pleura.train import train
+from pleura.training.train import train
 
 
 def stop(words, seen, with_signal, patience_s=60.0):
@@ -147,7 +147,7 @@ def test_predict_names_a_full_disk(phantoms, run, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_names_the_cases_and_keeps_the_last_state(dataset, tmp_path, monkeypatch):
-    import pleura.train as module
+    import pleura.training.train as module
 
     monkeypatch.setattr(module, "total_loss", lambda logits, *_: logits.mean() * float("nan"))
     with pytest.raises(NonFiniteLossError) as caught:

@@ -27,7 +27,7 @@ OVERRIDES = (
 def train_in_a_process(dataset, out):
     import torch
 
-    from pleura.train import train
+    from pleura.training.train import train
 
     torch.set_num_threads(1)
     train(load_recipe(SMOKE, OVERRIDES), Dataset(dataset), out, resume=True)
@@ -37,7 +37,7 @@ def train_in_a_process(dataset, out):
 def start():
     """Starts a process that trains; they are forked from one that has imported torch, which takes seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pleura.train"])
+    context.set_forkserver_preload(["pleura.training.train"])
 
     def begin(dataset, out):
         process = context.Process(target=train_in_a_process, args=(dataset, out))

@@ -29,7 +29,7 @@ def train_in_a_process(environment, overrides, dataset, out):
     os.environ |= environment
     import torch
 
-    from pleura.train import train
+    from pleura.training.train import train
 
     torch.set_num_threads(1)
     train(load_recipe(SMOKE, overrides), Dataset(dataset), out)
@@ -38,7 +38,7 @@ def train_in_a_process(environment, overrides, dataset, out):
 def launch(processes, overrides, dataset, out):
     """Start processes with the environment that torchrun gives them, and wait for all."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pleura.train"])
+    context.set_forkserver_preload(["pleura.training.train"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -111,7 +111,7 @@ def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monke
     from accelerate import Accelerator
 
     from pleura.errors import ConfigError
-    from pleura.train import train
+    from pleura.training.train import train
 
     monkeypatch.setattr(Accelerator, "num_processes", 3)
     with pytest.raises(ConfigError, match=r"stages\.low\.batch_size: 4 images cannot be shared by 3 processes"):

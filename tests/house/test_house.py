@@ -52,11 +52,7 @@ ORDER = (
 NOT_YET = {
     "settings": "config",
     "measure": "evaluation.report",
-    "measure.curves": "training",
-    "train": "training",
     "learn": "training",
-    "crossval": "training",
-    "ensemble": "training",
     "pack": "export",
     "say": "cli",
 }
@@ -89,7 +85,7 @@ HOMES = {
         "config/training.py",
     },
     "sklearn": {"data/folds.py"},
-    "accelerate": {"training/devices.py", "training/learner.py", "training/validate.py"},
+    "accelerate": {"training/devices.py", "training/learner.py", "training/validation.py"},
     "pydicom": {
         *(
             "dicom/decode.py",
@@ -106,7 +102,7 @@ HOMES = {
     "simplejpeg": {"dicom/jpeg.py"},
     "gdcm": set(),  # by way of pydicom
     "torchvision": set(),  # by way of timm
-    "matplotlib": {"measure/curves.py", "evaluation/report/landscape.py"},
+    "matplotlib": {"training/curves.py", "evaluation/report/landscape.py"},
     "ray": set(),
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FILE_BYTES = 350, 60, 1_500_000

@@ -13,12 +13,12 @@ import pytest
 from places import SMOKE, sealed
 
 from pleura.config.parse import load_recipe
-from pleura.crossval import train_folds
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError, PleuraError
-from pleura.train import train
 from pleura.training.devices import build_accelerator
+from pleura.training.folds import train_folds
 from pleura.training.learner import Learner
+from pleura.training.train import train
 
 
 def with_masks(dataset: Path, out: Path, keep: Callable[[dict[str, str]], bool]) -> Dataset:

@@ -14,14 +14,14 @@ from torch import nn
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
-from pleura.learn.averaging import refresh_batchnorm
-from pleura.learn.losses import total_loss
-from pleura.learn.run import STATE
 from pleura.models.checkpoint import load_checkpoint, load_state
-from pleura.train import train
+from pleura.training.averaging import refresh_batchnorm
 from pleura.training.devices import build_accelerator, precision
 from pleura.training.learner import Learner
-from pleura.training.validate import Validation, Validator
+from pleura.training.losses import total_loss
+from pleura.training.run import STATE
+from pleura.training.train import train
+from pleura.training.validation import Validation, Validator
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")
 
@@ -160,7 +160,7 @@ def with_scaler(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
         return accelerator
 
-    monkeypatch.setattr("pleura.train.build_accelerator", scaled)
+    monkeypatch.setattr("pleura.training.train.build_accelerator", scaled)
 
 
 def test_a_scaler_leaves_out_steps_that_overflow_and_the_others_are_what_they_are_without(
@@ -177,7 +177,7 @@ def test_a_scaler_leaves_out_steps_that_overflow_and_the_others_are_what_they_ar
 
 
 def test_a_resumed_run_goes_on_with_the_scale_that_it_had(dataset: Path, tmp_path: Path, monkeypatch):
-    import pleura.train as module
+    import pleura.training.train as module
 
     with_scaler(monkeypatch, 2.0**126)
     whole = train(smoke("save_minutes=0"), Dataset(dataset), tmp_path / "whole")

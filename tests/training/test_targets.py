@@ -25,8 +25,8 @@ from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenCases, case_key
 from pleura.training.devices import build_accelerator
-from pleura.training.labels import Labels, Targets, Teacher
 from pleura.training.learner import Learner
+from pleura.training.targets import Labels, Targets, Teacher
 
 CPU = torch.device("cpu")
 

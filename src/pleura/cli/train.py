@@ -43,8 +43,8 @@ def train(
     if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
     from pleura.data.dataset import Dataset
-    from pleura.learn.processes import end_processes, is_first_process
     from pleura.models.build import check_model
+    from pleura.training.distributed import end_processes, is_first_process
 
     recipes = list(load_members(settings, overrides or []).values()) if isinstance(settings, Ensemble) else [settings]
     for each in recipes:
@@ -53,17 +53,17 @@ def train(
         logging.getLogger("pleura").info("\n".join(line for each in recipes for line in say.resolved(each)))
     dataset = Dataset(data)
     if isinstance(settings, Ensemble):
-        from pleura.ensemble import train_ensemble
+        from pleura.training.ensemble import train_ensemble
 
         train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
         lines = say.trained(out / "ensemble.json", out, data)
     elif fold == "all":
-        from pleura.crossval import train_folds
+        from pleura.training.folds import train_folds
 
         lines = say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard))
     else:
         from pleura.inference.predictor import find_checkpoint
-        from pleura.train import train as run
+        from pleura.training.train import train as run
 
         first = find_checkpoint(weights) if weights else None
         done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=first, tensorboard=tensorboard)

@@ -22,9 +22,6 @@ from pleura.data.dataset import Dataset
 from pleura.data.loader import Batch, batches
 from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
 from pleura.errors import ConfigError
-from pleura.learn.optimizers import Freezer
-from pleura.learn.processes import machine, synchronise_batchnorm
-from pleura.learn.run import Progress
 from pleura.models.build import build_model, preprocessing_of
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from pleura.models.encoders import Encoder
@@ -33,8 +30,11 @@ from pleura.models.identity import weights_hash
 from pleura.models.preprocessing import Preprocessing, normalise
 from pleura.models.resize import OLD_REDUCTION, REDUCTION, mask_shares, resize_images
 from pleura.models.seen import STARTED, SeenCases, among, case_key
-from pleura.training.labels import Labels, Targets, Teacher, refuse_leaks
-from pleura.training.validate import Validation, batch_of
+from pleura.training.distributed import machine, synchronise_batchnorm
+from pleura.training.optimizers import Freezer
+from pleura.training.run import Progress
+from pleura.training.targets import Labels, Targets, Teacher, refuse_leaks
+from pleura.training.validation import Validation, batch_of
 
 
 class Learner:

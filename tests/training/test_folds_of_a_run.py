@@ -11,10 +11,10 @@ import pytest
 from places import SMOKE
 
 from pleura.config.parse import load_recipe
-from pleura.crossval import train_folds
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError, PleuraError
 from pleura.models.checkpoint import load_checkpoint
+from pleura.training.folds import train_folds
 
 SHORT = ("samples=0", "training.cases_per_epoch=8")
 
@@ -47,7 +47,7 @@ def test_the_summary_says_what_its_own_table_says(folds):
 
 
 def test_no_fold_is_judged_by_a_triplet_that_its_own_cases_chose(folds, dataset, monkeypatch):
-    import pleura.crossval as module
+    import pleura.training.folds as module
 
     out, _ = folds
     counts, data = [], Dataset(dataset)
@@ -97,7 +97,7 @@ def test_a_teacher_that_leaks_into_a_later_fold_is_refused_before_the_first_trai
 def test_folds_side_by_side_take_the_devices_that_they_were_given(monkeypatch):
     import torch
 
-    from pleura.crossval import _environment
+    from pleura.training.folds import _environment
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError
-from pleura.training.watch import Watch, _outcome, _short
+from pleura.training.monitor import Watch, _outcome, _short
 
 
 def row(epoch: int, loss: float = 1.0, auroc: float = 0.8) -> dict[str, Any]:

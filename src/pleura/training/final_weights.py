@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pleura.config.training import StageConfig
-from pleura.learn.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
-from pleura.learn.processes import share_buffers
-from pleura.learn.run import AVERAGES, Progress, Run
 from pleura.models.checkpoint import Checkpoint
+from pleura.training.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
+from pleura.training.distributed import share_buffers
 from pleura.training.learner import Learner
-from pleura.training.validate import Validator
+from pleura.training.run import AVERAGES, Progress, Run
+from pleura.training.validation import Validator
 
 logger = logging.getLogger("pleura")
 

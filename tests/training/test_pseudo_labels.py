@@ -10,13 +10,13 @@ import pytest
 import torch
 from places import SMOKE, sealed
 
-from pleura import train as loop
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenCases, case_key
-from pleura.train import train
+from pleura.training import train as loop
+from pleura.training.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8", "training.positive_rate=0.5")
 HEADS = ("model.presence_head=true", "training.loss={presence: 0.5, focal: 1}")

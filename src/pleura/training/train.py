@@ -21,19 +21,19 @@ from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, NonFiniteLossError
-from pleura.learn.averaging import RunningAverages
-from pleura.learn.losses import total_loss
-from pleura.learn.optimizers import build_optimizer, resume_optimizer
-from pleura.learn.processes import share_buffers, sum_over_processes
-from pleura.learn.run import METRICS, STATE, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
-from pleura.learn.schedule import Schedule
 from pleura.models.resize import REDUCTION
 from pleura.progress import Waiting, track
+from pleura.training.averaging import RunningAverages
 from pleura.training.devices import build_accelerator
-from pleura.training.handover import HandOver
+from pleura.training.distributed import share_buffers, sum_over_processes
+from pleura.training.final_weights import HandOver
 from pleura.training.learner import Learner, number_of
-from pleura.training.validate import Validation, Validator, refuse_what_cannot_be_learned_or_scored
-from pleura.training.watch import Watch
+from pleura.training.losses import total_loss
+from pleura.training.monitor import Watch
+from pleura.training.optimizers import build_optimizer, resume_optimizer
+from pleura.training.run import METRICS, STATE, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
+from pleura.training.schedule import Schedule
+from pleura.training.validation import Validation, Validator, refuse_what_cannot_be_learned_or_scored
 
 logger = logging.getLogger("pleura")
 

@@ -19,9 +19,9 @@ from pleura.decision.triplet import Triplet
 from pleura.errors import OutputError
 from pleura.files import write_atomically
 from pleura.inference.predictor import ENSEMBLE, ENSEMBLE_FORMAT
-from pleura.learn.processes import is_first_process
-from pleura.learn.run import Run, all_are_finished
-from pleura.train import train
+from pleura.training.distributed import is_first_process
+from pleura.training.run import Run, all_are_finished
+from pleura.training.train import train
 
 logger = logging.getLogger("pleura")
 
@@ -39,7 +39,7 @@ def train_ensemble(
 
     overrides: `dotted.key=value`, for every member. resume: go on; members that are finished are left as they are.
     Returns: `out`. Raises: ConfigError before any data is read; OutputError if `out` holds an ensemble of other
-    members; and what `pleura.train.train` raises.
+    members; and what `pleura.training.train.train` raises.
     """
     recipes = load_members(ensemble, overrides)
     described = _described(ensemble)

@@ -16,8 +16,8 @@ from PIL import Image
 
 from pleura.errors import InputError
 from pleura.inference.overlay import contact_sheet
-from pleura.measure import curves as module
-from pleura.measure.curves import curves
+from pleura.training import curves as module
+from pleura.training.curves import curves
 
 NUMBERS = ("lr", "loss", "siim_dice", "gain_over_empty", "dice_on_positives", "auroc")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pleura.config.training import TrainingConfig
-from pleura.learn.optimizers import Freezer, build_optimizer, resume_optimizer
+from pleura.training.optimizers import Freezer, build_optimizer, resume_optimizer
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ import torch
 
 from pleura.config.parse import parse_recipe
 from pleura.errors import CheckpointError, ConfigError, OutputError
-from pleura.learn.run import METRICS, STATE_KEYS, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
+from pleura.training.run import (
+    METRICS,
+    STATE_KEYS,
+    Progress,
+    Run,
+    changed_settings,
+    nothing_is_left,
+    refuse_other_stages,
+)
 
 RECIPE = parse_recipe({"stages": [{"name": "low"}, {"name": "high"}]})
 

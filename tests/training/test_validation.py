@@ -12,10 +12,10 @@ from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.evaluation.evaluate import evaluate
 from pleura.models.checkpoint import load_checkpoint
-from pleura.train import train
 from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner
-from pleura.training.validate import Validator
+from pleura.training.train import train
+from pleura.training.validation import Validator
 
 
 def test_a_stage_of_another_size_is_scored_as_evaluate_scores_its_checkpoint(dataset: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pleura.config.training import LossConfig
-from pleura.learn.losses import TERMS, combo_loss, total_loss
+from pleura.training.losses import TERMS, combo_loss, total_loss
 
 
 def only(**weights: float) -> LossConfig:

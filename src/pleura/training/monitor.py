@@ -86,7 +86,7 @@ class Watch:
 
     def stage_done(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Draw all rows of metrics.csv so far into RUN/curves.svg and RUN/curves.png. Raises: OutputError."""
-        from pleura.measure.curves import curves  # a second of importing that no other epoch needs
+        from pleura.training.curves import curves  # a second of importing that no other epoch needs
 
         for kind, content in curves(history).items() if history else ():
             write_atomically(self.run / f"{CURVES}.{kind}", content)

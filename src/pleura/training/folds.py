@@ -33,11 +33,11 @@ from pleura.evaluation.scoring import measure_cases, outcomes_by, patient_number
 from pleura.files import write_atomically
 from pleura.inference.device import chosen_device
 from pleura.inference.predictor import Predictor
-from pleura.learn.processes import is_first_process
-from pleura.learn.run import BEST, STATE, Run, all_are_finished
-from pleura.train import train
-from pleura.training.labels import Teacher, refuse_leaks
-from pleura.training.validate import refuse_what_cannot_be_learned_or_scored
+from pleura.training.distributed import is_first_process
+from pleura.training.run import BEST, STATE, Run, all_are_finished
+from pleura.training.targets import Teacher, refuse_leaks
+from pleura.training.train import train
+from pleura.training.validation import refuse_what_cannot_be_learned_or_scored
 
 logger = logging.getLogger("pleura")
 

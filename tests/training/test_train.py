@@ -14,12 +14,12 @@ from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError, NonFiniteLossError, OutputError
 from pleura.evaluation.card import card
-from pleura.learn.losses import total_loss
-from pleura.learn.run import METRICS, STATE
 from pleura.models.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
 from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenCases
-from pleura.train import train
+from pleura.training.losses import total_loss
+from pleura.training.run import METRICS, STATE
+from pleura.training.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")
 
@@ -136,7 +136,7 @@ def test_a_repeated_stage_remembers_what_the_first_weights_had_met(dataset, tmp_
 
 
 def test_a_stage_that_runs_again_leaves_nothing_old_to_start_from(dataset, tmp_path, monkeypatch):
-    import pleura.train as module
+    import pleura.training.train as module
 
     train(smoke(), Dataset(dataset), tmp_path)
     with monkeypatch.context() as patch:
@@ -213,7 +213,7 @@ def test_pretrained_weights_that_are_not_there_are_missed_only_where_a_run_begin
 
 
 def test_the_seconds_of_an_epoch_count_what_it_took_before_it_was_stopped(dataset, tmp_path, monkeypatch):
-    import pleura.train as module
+    import pleura.training.train as module
 
     recipe, out, losses = smoke("save_minutes=0", "training.cases_per_epoch=16"), tmp_path / "run", iter(range(3))
 
@@ -239,7 +239,7 @@ def test_the_seconds_of_an_epoch_count_what_it_took_before_it_was_stopped(datase
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(dataset, tmp_path, monkeypatch):
-    import pleura.train as module
+    import pleura.training.train as module
 
     def cliff(logits, *_):
         # Its value is finite everywhere and its slope at 0 is not.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pleura.config.training import ScheduleConfig, TrainingConfig
-from pleura.learn.schedule import Schedule
+from pleura.training.schedule import Schedule
 
 
 def schedule(name: str, epochs: int = 10, lr: float = 1e-2, **settings_of_schedule: float) -> Schedule:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pleura.config.training import AveragingConfig
-from pleura.learn.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
+from pleura.training.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
 
 
 def net_of(value: float) -> nn.Module:

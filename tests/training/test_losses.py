@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pleura.config.training import LossConfig
-from pleura.learn.losses import (
+from pleura.training.losses import (
     TERMS,
     combo_loss,
     focal_loss,

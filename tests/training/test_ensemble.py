@@ -17,12 +17,12 @@ from pleura.config.recipe import Ensemble
 from pleura.data.dataset import Dataset
 from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import LEVELS, Triplet
-from pleura.ensemble import train_ensemble
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.evaluation.evaluate import evaluate
 from pleura.inference.batch import model_name
 from pleura.inference.predictor import ENSEMBLE, Predictor, find_model
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint
+from pleura.training.ensemble import train_ensemble
 
 RULE = "triplet: {top_threshold: 0.5, min_pixels: 2048, bottom_threshold: 0.4}\n"
 ONE_STEP = ["training.cases_per_epoch=4", "samples=0"]
@@ -126,19 +126,19 @@ def test_overrides_reach_every_member(out):
 
 def test_an_interrupted_ensemble_goes_on_and_leaves_what_is_finished(dataset, tmp_path, monkeypatch):
     ensemble = load_experiment(write(tmp_path), ONE_STEP)
-    from pleura.train import train
+    from pleura.training.train import train
 
     def interrupted(recipe, *arguments, **options):
         if recipe.name == "other":
             raise KeyboardInterrupt
         return train(recipe, *arguments, **options)
 
-    monkeypatch.setattr("pleura.ensemble.train", interrupted)
+    monkeypatch.setattr("pleura.training.ensemble.train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_ensemble(ensemble, ONE_STEP, Dataset(dataset), tmp_path / "run")
     assert not (tmp_path / "run" / ENSEMBLE).exists()
     finished = (tmp_path / "run" / "smoke" / "fold-0" / "best.safetensors").stat()
-    monkeypatch.setattr("pleura.ensemble.train", train)
+    monkeypatch.setattr("pleura.training.ensemble.train", train)
     with pytest.raises(OutputError, match="--resume"):
         train_ensemble(ensemble, ONE_STEP, Dataset(dataset), tmp_path / "run")
     train_ensemble(ensemble, ONE_STEP, Dataset(dataset), tmp_path / "run", resume=True)

@@ -1,1 +1,0 @@
-"""What training needs besides the loop: losses, schedules, checkpoints."""
