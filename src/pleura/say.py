@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.evaluation.score import Score
     from pleura.evaluation.tune import Tuned
     from pleura.inference.batch import BatchResult, BatchSettings
-    from pleura.pack import Packed
+    from pleura.export.pack import Packed
     from pleura.training.folds import FoldsSummary
 
 

@@ -53,7 +53,6 @@ NOT_YET = {
     "settings": "config",
     "measure": "evaluation.report",
     "learn": "training",
-    "pack": "export",
     "say": "cli",
 }
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -25,7 +25,7 @@ from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.models.preprocessing import Preprocessing
 from pleura.models.seen import SeenCases, case_key
-from pleura.pack import pack
+from pleura.export.pack import pack
 
 EDITS: tuple[Any, ...] = (
     None,

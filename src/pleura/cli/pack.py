@@ -18,7 +18,7 @@ def pack(
     card: Annotated[Path | None, typer.Option(help="A YAML file of what its users have to know.")] = None,
 ) -> None:
     """Make a checkpoint small, to hand it to others: large tensors in float16, the header as it is, and a card."""
-    from pleura.pack import pack as run
+    from pleura.export.pack import pack as run
 
     check_out(out, ".safetensors")
     typer.echo("\n".join(say.packed(run(model, out, card))))

@@ -1,0 +1,1 @@
+"""A checkpoint in other forms, for other people."""
