@@ -9,7 +9,7 @@ import pytest
 from dicom_files import RAMP_8, save_dicom
 from PIL import Image
 
-from pleura import say
+from pleura.cli import messages as say
 from pleura.data.dataset import Dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.errors import InputError, OutputError

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from places import sealed
 
-from pleura import say
+from pleura.cli import messages as say
 from pleura.data.dataset import Dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import SquareGeometry

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pleura import __version__
 from pleura.config.parse import Card, load_card
 from pleura.errors import CheckpointError, ConfigError, OutputError
+from pleura.export.pack import pack
 from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint, update_header
-from pleura.export.pack import pack
 
 CARD = "\n".join(f"{name}: some words" for name in Card.model_fields) + "\nsaw: [frontal films, one centre]"
 CARD = CARD.replace("saw: some words\n", "", 1)

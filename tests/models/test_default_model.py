@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 
 import pleura as package
-from pleura import say
+from pleura.cli import messages as say
 from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files

@@ -20,12 +20,12 @@ from pleura.decision.triplet import Triplet
 from pleura.doctor import Against, examine
 from pleura.errors import CheckpointError, PleuraError
 from pleura.evaluation.card import card
+from pleura.export.pack import pack
 from pleura.inference.predictor import Predictor
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.models.preprocessing import Preprocessing
 from pleura.models.seen import SeenCases, case_key
-from pleura.export.pack import pack
 
 EDITS: tuple[Any, ...] = (
     None,

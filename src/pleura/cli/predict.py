@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pleura import say
+from pleura.cli import messages as say
 from pleura.cli.options import Tta
 from pleura.models.default import DEFAULT, is_default, model_path, named
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pleura import say
+from pleura.cli import messages as say
 from pleura.cli.options import Alpha, Confidence, Goal, MissCost, Specificity, check_goal
 from pleura.models.default import named
 

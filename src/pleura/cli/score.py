@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pleura import say
+from pleura.cli import messages as say
 
 Scored = Literal["truth", "both"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura import say
+from pleura.cli import messages as say
 from pleura.models.default import named
 
 if TYPE_CHECKING:  # it imports pydantic, which --help is not to wait for

@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the verbs import torch, which `pleura --help` must not
     from pleura.evaluation.recalibrate import Recalibrated
     from pleura.evaluation.score import Score
     from pleura.evaluation.tune import Tuned
-    from pleura.inference.batch import BatchResult, BatchSettings
     from pleura.export.pack import Packed
+    from pleura.inference.batch import BatchResult, BatchSettings
     from pleura.training.folds import FoldsSummary
 
 
