@@ -17,7 +17,7 @@ from pleura.data.mask_csv import read_table
 from pleura.decision.triplet import SIIM_PREVALENCE
 from pleura.evaluation.metrics.siim import Outcomes, auroc, empty_floor, siim_dice
 
-REAL = Path(__file__).parents[2].parent / "shared/data/labels"
+REAL = Path(__file__).parents[3].parent / "shared/data/labels"
 
 pairs_of_masks = hnp.arrays(np.uint8, (2, 3, 4, 5), elements=st.integers(0, 1))
 rankings = st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40)
