@@ -20,7 +20,8 @@ from scipy.ndimage import gaussian_filter
 
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.decision.objectives import Objective
-from pleura.decision.triplet import PUBLISHED, Histograms
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import PUBLISHED
 from pleura.evaluation.metrics.siim import siim_dice
 
 SIDE_PX, IMAGES, LARGE = 512, 48, 12_000

@@ -170,7 +170,7 @@ def test_fifty_nine_positives_are_the_least_for_five_per_cent():
     assert positives_needed(0.05, 0.95) == 59
 
 
-def test_the_promise_is_kept_as_often_as_stated():
+def test_the_conformal_threshold_holds_as_often_as_stated():
     generator, kept = np.random.default_rng(8), 0
     for _ in range(1000):
         found = conformal(generator.random(100), np.ones(100, dtype=bool), np.arange(100), 0.1, 0.9)

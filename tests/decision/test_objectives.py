@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pleura.decision.objectives import OBJECTIVES, Objective
-from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
+from pleura.decision.search import Histograms, search_gains
+from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Triplet
 from pleura.errors import InputError
 from pleura.evaluation.metrics.siim import Outcomes
 
@@ -76,7 +77,7 @@ def test_the_search_finds_what_trying_every_rule_finds(histograms: Histograms, o
 
 @settings(max_examples=60)
 @given(cases(), st.sampled_from(["youden", "expected_cost"]))
-def test_of_rules_that_call_as_well_the_best_dice_decides(histograms: Histograms, name: str):
+def test_best_dice_decides_among_rules_that_find_presence_as_well(histograms: Histograms, name: str):
     objective, ones = Objective(name, None), np.ones(len(histograms))
     found = objective.search(histograms)
     answers = [histograms.decided(rule) for rule in every_rule(histograms)]
@@ -87,7 +88,7 @@ def test_of_rules_that_call_as_well_the_best_dice_decides(histograms: Histograms
 
 @settings(max_examples=60)
 @given(cases(), objectives)
-def test_the_score_of_answers_is_the_one_that_the_search_adds_up(histograms: Histograms, objective: Objective):
+def test_the_score_of_decisions_is_the_sum_of_the_search(histograms: Histograms, objective: Objective):
     found = objective.search(histograms)
     assert objective.score(histograms.positive, *histograms.decided(found.triplet)) == pytest.approx(found.score)
 

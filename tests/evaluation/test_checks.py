@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pleura.data.problems import Finding
-from pleura.decision.triplet import Histograms
+from pleura.decision.search import Histograms
 from pleura.evaluation.checks import (
     ORIENTATIONS,
     empty_predictor,

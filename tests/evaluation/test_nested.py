@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pleura.decision.objectives import Objective
-from pleura.decision.triplet import LEVELS, NOTHING, Histograms, Triplet
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import LEVELS, NOTHING, Triplet
 from pleura.evaluation.nested import landscape, nested, spread
 
 SIDE_PX = 16

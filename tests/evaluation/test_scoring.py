@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pleura.decision.triplet import Histograms, Triplet
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import Triplet
 from pleura.evaluation.metrics.siim import siim_dice
 from pleura.evaluation.scoring import REFERENCE_SIDE_PX, TOLERANCE_MM, TOLERANCE_PX, Looks, candidates, case_numbers
 

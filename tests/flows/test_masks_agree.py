@@ -12,7 +12,7 @@ from png_variants import MASK, READ, SIDE, UNKNOWN
 
 from pleura.data.dataset import Dataset
 from pleura.data.prepare import Prepared, PrepareSettings, prepare
-from pleura.decision.triplet import Histograms
+from pleura.decision.search import Histograms
 from pleura.doctor import Against, examine
 from pleura.errors import InputError
 from pleura.evaluation.score import Score, ScoreSettings, score

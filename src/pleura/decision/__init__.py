@@ -1,1 +1,4 @@
-"""The decision rule: from probabilities to a mask, its search and its calibration. Imports numpy alone."""
+"""The decision rule: from probabilities to a mask, its search and its calibration.
+
+Imports numpy alone; `calibration.conformal` imports scipy when it runs.
+"""

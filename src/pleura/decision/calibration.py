@@ -1,6 +1,6 @@
-"""Whether probabilities mean what they say, and how to make them: reliability, ECE, Brier, temperature, Platt, beta.
+"""Calibration of probabilities: reliability, ECE, Brier; temperature, Platt and beta scaling; a conformal threshold.
 
-All fits are logistic regressions on the logit of what a net gave, of one to three numbers: they keep the order of
+All fits are logistic regressions on the logit of a net's probabilities, of one to three numbers: they keep the order of
 images and of pixels, so that ROC curves do not change.
 """
 
@@ -17,12 +17,12 @@ Numbers: TypeAlias = NDArray[np.float64]
 Method: TypeAlias = Literal["platt", "beta"]
 
 BINS, IMAGE_BINS = 15, 10
-"""Of pixels, which are many, and of images, which are few: with more bins chance alone would fill the ECE of these."""
+"""Bins for pixels and for images. Images are few: with more bins, chance alone would raise their ECE."""
 LOGIT_LEVELS, LOGIT_LIMIT = 128, 12.0
 WIDEST, LIMIT = 100.0, 1e6
-"""No temperature is further from 1, and no number of an image's calibration from 0, unless it is damaged."""
+"""Limits of a temperature (1/100 to 100) and of the three numbers for images; beyond them a file is damaged."""
 TINY = 1e-7
-"""Probabilities are kept this far from 0 and 1, where logits would be infinite; float32 tells no more."""
+"""Probabilities are kept this far from 0 and 1, where logits would be infinite; float32 resolves no more."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Reliability:
     predicted: Numbers
     """(B,) mean probability of each bin."""
     observed: Numbers
-    """(B,) share of positives in it."""
+    """(B,) share of positives in each bin."""
     counts: Numbers
     """(B,) cases, or their weight."""
 
@@ -40,7 +40,9 @@ class Reliability:
 def reliability(
     positive: NDArray[np.generic], probabilities: Numbers, weights: Numbers | None = None, bins: int = BINS
 ) -> Reliability:
-    """The calibration curve of N cases: positive (N,) in {0, 1}, probabilities (N,) in [0, 1], weights (N,) >= 0.
+    """Return the calibration curve of N cases.
+
+    positive: (N,) in {0, 1}. probabilities: (N,) in [0, 1]. weights: (N,) at least 0; 1 by default.
 
     Raises: ValueError if there is no case.
     """
@@ -59,7 +61,7 @@ def reliability(
 def ece(
     positive: NDArray[np.generic], probabilities: Numbers, weights: Numbers | None = None, bins: int = BINS
 ) -> float:
-    """Expected calibration error in [0, 1]: mean distance of the calibration curve from the diagonal, by cases.
+    """Return the expected calibration error in [0, 1]: mean distance of the curve from the diagonal, by cases.
 
     Depends on the bins, and is above 0 by chance alone in small samples. Raises: ValueError without a case.
     Source: Naeini, Cooper & Hauskrecht 2015.
@@ -69,7 +71,7 @@ def ece(
 
 
 def brier(positive: NDArray[np.generic], probabilities: Numbers, weights: Numbers | None = None) -> float:
-    """Brier score in [0, 1], lower is better: mean squared distance of the probability from 0 or 1.
+    """Return the Brier score in [0, 1], lower is better: mean squared distance of the probability from 0 or 1.
 
     Source: Brier 1950.
     """
@@ -77,15 +79,15 @@ def brier(positive: NDArray[np.generic], probabilities: Numbers, weights: Number
 
 
 def logit(probabilities: NDArray[np.floating[Any]]) -> Numbers:
-    """The logit of probabilities in [0, 1], of any shape; finite also for 0 and 1."""
+    """Return the logit of probabilities in [0, 1], of any shape; finite also for 0 and 1."""
     inside = np.clip(np.asarray(probabilities, dtype=np.float64), TINY, 1 - TINY)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
 def pixel_counts(probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Pixels by the level of their logit: (N, H, W) in [0, 1] and {0, 1} -> (N, 128, 2) background and mask.
+    """Count pixels by the level of their logit: (N, H, W) in [0, 1] and {0, 1} -> (N, 128, 2) background and mask.
 
-    Levels of probability, as the triplet has them, would put nearly all of an image into the lowest one.
+    Levels of probability, as in `Histograms`, would put nearly all of an image into the lowest one.
     """
     n = len(probabilities)
     step = 2 * LOGIT_LIMIT / LOGIT_LEVELS
@@ -95,27 +97,31 @@ def pixel_counts(probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -
 
 
 def expit(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Logits to probabilities, of any shape and in their own type; exact to rounding far below 0 too."""
+    """Return the probabilities of logits, of any shape and in their own type; exact to rounding far below 0 too."""
     # scipy has it, but `pleura predict` needs nothing else of scipy, which takes longer to import than this to run.
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
 def at_prevalence(probability: float, fitted: float, wanted: float) -> float:
-    """A probability that holds where a share `fitted` is positive, where a share `wanted` is: Bayes' rule on the odds.
+    """Move a probability from the prevalence `fitted` to the prevalence `wanted`, by Bayes' rule on the odds.
 
-    All in [0, 1], the shares within it. Source: Saerens, Latinne & Decaestecker 2002, equation 2.4.
+    The probability is in [0, 1], the prevalences strictly between. Source: Saerens, Latinne & Decaestecker 2002,
+    equation 2.4.
     """
     odds = wanted * (1 - fitted), (1 - wanted) * fitted
     return probability * odds[0] / (probability * odds[0] + (1 - probability) * odds[1])
 
 
 def level_logits() -> Numbers:
-    """(128,) the logit in the middle of each level of `pixel_counts`."""
+    """Return (128,) the logit in the middle of each level of `pixel_counts`."""
     return np.asarray((np.arange(LOGIT_LEVELS) + 0.5) * (2 * LOGIT_LIMIT / LOGIT_LEVELS) - LOGIT_LIMIT)
 
 
 def pixel_cases(counts: NDArray[np.int64], by: float = 1.0) -> tuple[NDArray[np.bool_], Numbers, Numbers]:
-    """`pixel_counts` of any number of images as what `ece`, `brier` and `reliability` take, at a temperature."""
+    """Return `pixel_counts` as (positive, probabilities, weights) of `ece`, `brier` and `reliability`.
+
+    by: temperature that the logits are divided by.
+    """
     total = counts.reshape(-1, LOGIT_LEVELS, 2).sum(axis=0).astype(np.float64)
     probabilities = np.asarray(expit(level_logits() / by))
     positive = np.repeat(np.array([False, True]), LOGIT_LEVELS)
@@ -123,9 +129,9 @@ def pixel_cases(counts: NDArray[np.int64], by: float = 1.0) -> tuple[NDArray[np.
 
 
 def temperature(counts: NDArray[np.int64]) -> float:
-    """The number by which to divide logits so that pixels are likeliest: above 1 where a net is too sure.
+    """Fit the temperature by which to divide logits, for the highest likelihood; above 1 for an overconfident net.
 
-    counts: (N, 128, 2) of `pixel_counts`. 1 where no pixel, or each, belongs to a mask; kept within 1/20 and 20.
+    counts: (N, 128, 2) of `pixel_counts`. Returns 1 where no pixel, or each, belongs to a mask; kept in [1/20, 20].
     Source: Guo et al. 2017; the likelihood is concave in 1/T, so that the slope has one root, found by halving.
     """
     background, mask = counts.reshape(-1, LOGIT_LEVELS, 2).sum(axis=0).T.astype(np.float64)
@@ -147,8 +153,8 @@ def temperature(counts: NDArray[np.int64]) -> float:
 def fit_scores(scores: Numbers, positive: NDArray[np.bool_], method: Method = "platt") -> tuple[float, float, float]:
     """Fit the image scores of N cases: the (a, b, c) of P(pneumothorax) = expit(a ln s - b ln(1 - s) + c).
 
-    platt: a = b. beta: a and b apart, both at least 0. Targets are drawn in as Platt's are, so that separable cases
-    have a finite answer. (0, 0, c) of the share of positives, where a class is missing or the scores order nothing.
+    platt: a = b. beta: a and b independent, both at least 0. Targets are smoothed as Platt's, so that separable cases
+    have a finite fit. Returns (0, 0, c), the share of positives, where a class is missing or scores do not rank cases.
     Source: Platt 1999 (Lin, Lin & Weng 2007); Kull, Silva Filho & Flach 2017.
     """
     n_positive = int(positive.sum())
@@ -163,7 +169,7 @@ def fit_scores(scores: Numbers, positive: NDArray[np.bool_], method: Method = "p
         slope, intercept = _regress(np.stack([up + down], axis=1), targets)
         return (slope, slope, intercept) if slope > 0 else (0.0, 0.0, constant)
     a, b, c = _regress(np.stack([up, down], axis=1), targets)
-    if a < 0 or b < 0:  # a curve that turns back: the part that bends it is left out
+    if a < 0 or b < 0:  # the curve would not rise everywhere: the negative term is left out
         a, c = _regress(up[:, None], targets) if b < 0 else (0.0, c)
         b, c = (0.0, c) if a > 0 else tuple(_regress(down[:, None], targets))
     return (a, b, c) if min(a, b) >= 0 and max(a, b) > 0 else (0.0, 0.0, constant)
@@ -195,14 +201,16 @@ def _regress(columns: Numbers, targets: Numbers) -> list[float]:
 
 @dataclass(frozen=True)
 class Rule:
-    """A threshold of the image score under which a pneumothorax is unlikely, with what it is good for."""
+    """A threshold of the image score below which a pneumothorax is ruled out."""
 
     threshold: float
-    """Images whose score is at least this are called."""
+    """Images with a lower score are ruled out."""
     alpha: float
+    """Share of positive patients that the threshold misses at the most."""
     confidence: float
+    """Probability with which it keeps to that share."""
     patients: int
-    """Positive patients that it was found on."""
+    """Positive patients that it was fitted on."""
 
 
 def _rule_of(header: object) -> Rule:
@@ -224,7 +232,7 @@ def _within(name: str, number: object, least: float, most: float) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a checkpoint knows of its probabilities; the triplet is about probabilities before it."""
+    """How a checkpoint's probabilities are calibrated; the triplet applies to the uncalibrated ones."""
 
     temperature: float = 1.0
     image: tuple[float, float, float] = (1.0, 1.0, 0.0)
@@ -233,7 +241,7 @@ class Calibration:
 
     @classmethod
     def of(cls, header: Mapping[str, Any]) -> Calibration:
-        """From the JSON of a checkpoint; keys of what was measured are left alone. Raises: ValueError."""
+        """Read the JSON of a checkpoint; further keys, such as measurements, are ignored. Raises: ValueError."""
         if not isinstance(header, Mapping):
             raise ValueError(f"a calibration is a mapping, not {header!r:.60}")
         image, rule, method = header.get("image"), header.get("conformal"), header.get("method")
@@ -248,15 +256,15 @@ class Calibration:
         return cls(degree, (a, b, c), method, None if rule is None else _rule_of(rule))
 
     def header(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the calibration as JSON for a checkpoint's header."""
         return {**asdict(self), "image": list(self.image)}
 
     def pixels(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities of pixels, of any shape."""
+        """Return calibrated probabilities of pixels, of any shape."""
         return np.asarray(expit(logit(probabilities) / self.temperature), dtype=np.float32)
 
     def images(self, scores: Numbers | float) -> Numbers:
-        """Probabilities of a pneumothorax for image scores in [0, 1], of any shape."""
+        """Return probabilities of a pneumothorax for image scores in [0, 1], of any shape."""
         a, b, c = self.image
         inside = np.clip(np.asarray(scores, dtype=np.float64), TINY, 1 - TINY)
         return np.asarray(expit(a * np.log(inside) - b * np.log1p(-inside) + c))
@@ -269,14 +277,14 @@ def conformal(
     alpha: float,
     confidence: float,
 ) -> Rule | None:
-    """The highest threshold that misses fewer than `alpha` of patients like these, with `confidence`; None if too few.
+    """Return the highest threshold that misses less than `alpha` of positive patients, with `confidence`.
 
-    A patient counts once, by the lowest score of the positive images: several of one are not independent. Of n such
-    scores in order, the share of patients below the k-th has the distribution Beta(k, n - k + 1) whatever the scores'
-    own is; with ties it is less.
+    None if the positive patients are too few. A patient counts once, by the lowest score of the positive images, since
+    images of one patient are not independent. Of n such scores in order, the share of patients below the k-th has the
+    distribution Beta(k, n - k + 1), whatever the distribution of the scores; with ties it is less.
     Source: Wilks 1941; the same number as the bound of Clopper & Pearson 1934 on k - 1 misses.
     """
-    from scipy.special import betainc  # the distribution of Beta; imported by pleura tune alone, as said in `expit`
+    from scipy.special import betainc  # the distribution of Beta; imported late, as said in `expit`
 
     lowest: dict[int, float] = {}
     for patient, score in zip(np.asarray(patients)[positive].tolist(), scores[positive].tolist(), strict=True):
@@ -290,5 +298,5 @@ def conformal(
 
 
 def positives_needed(alpha: float, confidence: float) -> int:
-    """The least number of positive patients from which `conformal` has an answer."""
+    """Return the least number of positive patients for which `conformal` finds a threshold."""
     return int(np.ceil(np.log1p(-confidence) / np.log1p(-alpha) - 1e-12))

@@ -10,9 +10,10 @@ BOTH_SIDES_SHARE = 0.2
 
 
 def side_of(mask: NDArray[np.uint8]) -> str | None:
-    """The patient's side of a mask (H, W): `R` in the image's left half, `L` in its right, `B` both, None empty.
+    """Return the patient's side of a mask (H, W): `R` in the image's left half, `L` in its right, `B` both, None empty.
 
-    What lies on the smaller side goes unsaid below BOTH_SIDES_SHARE."""
+    A smaller side with less than BOTH_SIDES_SHARE of the mask is ignored.
+    """
     right = int(mask[:, : mask.shape[1] // 2].sum())
     total = int(mask.sum())
     if total == 0:

@@ -1,4 +1,4 @@
-"""What a triplet can be the best for: a registry of scores that add up over images, so that the search is exact."""
+"""The objectives that a triplet is tuned for: scores that add up over images, so that the search is exact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.decision.triplet import SIIM_PREVALENCE, Found, Gains, Histograms, search_gains
+from pleura.decision.search import Found, Gains, Histograms, search_gains
+from pleura.decision.triplet import SIIM_PREVALENCE
 from pleura.errors import InputError
 
 Numbers: TypeAlias = NDArray[np.float64]
@@ -18,15 +19,15 @@ Flags: TypeAlias = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Objective:
-    """A score of the rule's answers; higher is better."""
+    """A score of the rule's decisions; higher is better."""
 
     name: str = "siim_dice"
     prevalence: float | None = SIIM_PREVALENCE
-    """Share of positives that siim_dice and expected_cost are weighted to; None: as the cases are."""
+    """Share of positives that siim_dice and expected_cost are weighted to; None: that of the cases."""
     specificity: float = 0.95
-    """The least that dice_on_positives asks for, on the cases it is tuned on."""
+    """The lowest specificity that dice_on_positives allows, on the cases it is tuned on."""
     miss_cost: float = 10.0
-    """Of a missed pneumothorax in expected_cost, in false alarms."""
+    """Cost of a missed pneumothorax in expected_cost, in false alarms."""
 
     def __post_init__(self) -> None:
         """Raises: InputError for an unknown name or a number out of range."""
@@ -49,17 +50,17 @@ class Objective:
         }[self.name]
 
     def gains(self, histograms: Histograms, repeats: Numbers | None = None) -> Gains:
-        """What a search adds up. repeats: (N,) how often each image counts, as in a bootstrap; once by default."""
+        """Return the gains to search. repeats: (N,) how often each image counts, as in a bootstrap; once by default."""
         return OBJECTIVES[self.name](self, histograms, self._weights(histograms.positive, repeats))
 
     def search(self, histograms: Histograms) -> Found:
-        """The best triplet for these cases; exact."""
+        """Return the best triplet for these cases; exact."""
         return search_gains(histograms, self.gains(histograms))
 
-    def score(self, positive: Flags, called: Flags, dice: Numbers, repeats: Numbers | None = None) -> float:
-        """The score of answers, all (N,); dice: SIIM Dice of each. NaN where a class that it needs is missing.
+    def score(self, positive: Flags, predicted_positive: Flags, dice: Numbers, repeats: Numbers | None = None) -> float:
+        """Return the score of decisions, all (N,); NaN where a class that it needs is missing.
 
-        dice_on_positives does not tell whether the specificity is kept.
+        dice: SIIM Dice of each image. dice_on_positives is computed whatever the specificity is.
         """
         weights = self._weights(positive, repeats)
         if self.name == "siim_dice":
@@ -69,8 +70,9 @@ class Objective:
         if self.name == "dice_on_positives":
             return float(weights.own[positive] @ dice[positive])
         if self.name == "youden":
-            return float(weights.own[positive] @ called[positive] - weights.own[~positive] @ called[~positive])
-        missed, alarms = positive & ~called, called & ~positive
+            sensitivity = weights.own[positive] @ predicted_positive[positive]
+            return float(sensitivity - weights.own[~positive] @ predicted_positive[~positive])
+        missed, alarms = positive & ~predicted_positive, predicted_positive & ~positive
         return float(-self.miss_cost * weights.mixed[missed].sum() - weights.mixed[alarms].sum())
 
     def _weights(self, positive: Flags, repeats: Numbers | None) -> _Weights:
@@ -86,9 +88,9 @@ class Objective:
 class _Weights:
     counts: Numbers
     own: Numbers
-    """Of each image within its class; the sum of each class is 1."""
+    """Weight of each image within its class; the sum of each class is 1."""
     mixed: Numbers
-    """At the prevalence asked for; the sum is 1."""
+    """Weight at the objective's prevalence; the sum is 1."""
 
 
 def _dice_gains(histograms: Histograms, weights: Numbers) -> Numbers:
@@ -125,4 +127,4 @@ OBJECTIVES: dict[str, Callable[[Objective, Histograms, _Weights], Gains]] = {
     "youden": _youden,
     "expected_cost": _expected_cost,
 }
-"""Youden and cost look at whether anything is found alone; of rules with equal ones, the best SIIM Dice decides."""
+"""Youden and expected cost depend on the presence alone; among rules that are equal in it, the SIIM Dice decides."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from pleura.data.dataset import Dataset
 from pleura.data.duplicates import near_duplicates, thumbnails
 from pleura.data.radiograph import SquareGeometry
-from pleura.decision.triplet import REFERENCE_AREA_PX, Histograms
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import REFERENCE_AREA_PX
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
 from pleura.evaluation.checks import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients

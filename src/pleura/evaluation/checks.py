@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.problems import Finding
-from pleura.decision.triplet import LEVELS, Histograms
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import LEVELS
 from pleura.evaluation.metrics.siim import Outcomes, empty_floor
 
 Numbers = NDArray[np.float64]

@@ -17,7 +17,8 @@ from pleura.data.folds import assign_folds
 from pleura.data.problems import Finding
 from pleura.data.radiograph import SquareGeometry
 from pleura.decision.objectives import Objective
-from pleura.decision.triplet import Histograms, Triplet
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import Triplet
 from pleura.evaluation.checks import empty_predictor, other_prevalence, pooled_dice, saturated, shared_patients
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.metrics.operating import proportions

@@ -24,7 +24,7 @@ from pleura.decision.calibration import (
     pixel_counts,
     temperature,
 )
-from pleura.decision.triplet import Histograms
+from pleura.decision.search import Histograms
 from pleura.errors import InputError
 from pleura.evaluation.scoring import measure_cases, patient_numbers
 from pleura.inference.predictor import Predictor

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.decision.objectives import Objective
-from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Histograms, Triplet, search_gains
+from pleura.decision.search import Histograms, search_gains
+from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Triplet
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 
 

@@ -20,7 +20,8 @@ from pleura.data.problems import Finding
 from pleura.data.radiograph import SquareGeometry
 from pleura.decision.calibration import LOGIT_LEVELS, pixel_counts
 from pleura.decision.laterality import side_of
-from pleura.decision.triplet import REFERENCE_AREA_PX, Histograms, Triplet
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck
 from pleura.evaluation.metrics.operating import Candidates

@@ -20,7 +20,8 @@ from pleura import __version__
 from pleura.data.dataset import Dataset
 from pleura.decision.calibration import Method
 from pleura.decision.objectives import Objective
-from pleura.decision.triplet import Histograms, Triplet
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError
 from pleura.evaluation.fitting import Sample, calibrate, measure, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
-from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, prevalence_weights, search
+from pleura.decision.search import Histograms, search
+from pleura.decision.triplet import SIIM_PREVALENCE, prevalence_weights
 from pleura.errors import OutputError, PleuraError
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.metrics.siim import Outcomes, empty_floor

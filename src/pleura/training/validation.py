@@ -16,7 +16,8 @@ from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.data.loader import batches
 from pleura.data.radiograph import SquareGeometry
-from pleura.decision.triplet import SIIM_PREVALENCE, Histograms, Triplet, prevalence_weights, search
+from pleura.decision.search import Histograms, search
+from pleura.decision.triplet import SIIM_PREVALENCE, Triplet, prevalence_weights
 from pleura.errors import ConfigError, InputError
 from pleura.evaluation.metrics.siim import Outcomes
 from pleura.inference.engines.torch import infer

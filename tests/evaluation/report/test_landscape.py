@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from pleura.decision.objectives import Objective
-from pleura.decision.triplet import Histograms, Triplet
+from pleura.decision.search import Histograms
+from pleura.decision.triplet import Triplet
 from pleura.evaluation.nested import landscape
 from pleura.evaluation.report.landscape import landscape_png
 
