@@ -9,7 +9,7 @@ import pytest
 from dicom_files import RAMP_8, save_dicom
 from PIL import Image
 
-from pleura.cli import messages as say
+from pleura.cli.prepare import messages
 from pleura.data.dataset import Dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.errors import InputError, OutputError
@@ -219,5 +219,5 @@ def test_what_a_header_says_against_an_image_is_in_problems_csv(folder):
     assert "LL" in notes[0].reason
     assert notes[0].reason.startswith("kept: ")
     assert made.dataset.card["problems"]["note"] == 1
-    assert any(line.startswith("  1 note: ") for line in say.prepared(made, folder / "out"))
+    assert any(line.startswith("  1 note: ") for line in messages(made, folder / "out"))
     assert len(made.dataset) == len(files)

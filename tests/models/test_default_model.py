@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 
 import pleura as package
-from pleura.cli import messages as say
+from pleura.cli.train import next_step
 from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
 from pleura.data.dataset import hash_files
@@ -183,7 +183,7 @@ def test_commands_take_the_word_for_this_model_and_the_dot_for_a_path(pleura, tm
 
 
 def test_what_to_do_next_with_a_run_of_that_name_is_about_the_run():
-    assert list(say.trained(Path("m"), Path(DEFAULT), Path("siim")))[1] == "next: pleura evaluate ./default --data siim"
+    assert list(next_step(Path("m"), Path(DEFAULT), Path("siim")))[1] == "next: pleura evaluate ./default --data siim"
 
 
 def test_the_command_of_a_report_runs_as_it_stands(tmp_path, monkeypatch):

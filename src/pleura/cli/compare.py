@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura.cli import messages as say
+from pleura.cli.printing import show
 from pleura.models.default import named
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.evaluation.compare import Comparison
 
 
 def compare(
@@ -35,11 +39,9 @@ def compare(
             "does nothing with --truth: masks are compared, and no net runs", param_hint="--device"
         )
     if data is not None:
-        typer.echo("\n".join(say.compared(compare_models(first, second, data, resamples, out))))
+        show(messages(compare_models(first, second, data, resamples, out)))
     elif truth is not None:
-        typer.echo(
-            "\n".join(say.compared(compare_masks(first, second, truth, patients, resamples, out, tuple(segment or ()))))
-        )
+        show(messages(compare_masks(first, second, truth, patients, resamples, out, tuple(segment or ()))))
 
 
 def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -> None:
@@ -47,3 +49,15 @@ def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -
         raise typer.BadParameter("give --data for two models, or --truth for two sets of masks", param_hint="--data")
     if data is not None and patients is not None:
         raise typer.BadParameter("a dataset knows its patients", param_hint="--patients")
+
+
+def messages(done: Comparison) -> Iterator[str]:
+    """Two predictors metric by metric, and whether the data can tell them apart."""
+    yield done.cases
+    yield f"  {'':<30}{'first':>9}{'second':>9}   first - second, 95 %              p, adjusted for all"
+    for each in done.differences:
+        difference = f"{each.difference.value:+.4f} ({each.difference.low:+.4f} to {each.difference.high:+.4f})"
+        ps = f"{each.p:.4f}, {each.p_adjusted:.4f}"
+        told = f"  {each.better} is better" if each.better else ""
+        yield f"  {each.name:<30}{each.first:>9.4f}{each.second:>9.4f}   {difference:<32}  {ps}{told}"
+    yield done.verdict

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura.cli import messages as say
+from pleura.cli.printing import show
 from pleura.models.default import named
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.doctor import Examination
 
 
 def doctor(
@@ -33,6 +37,17 @@ def doctor(
     from pleura.doctor import Against, examine
 
     found = examine(path, Against(patients, masks, images, truth, data, tuple(segment or ()), reported))
-    typer.echo("\n".join(say.examination(path, found)))
+    show(messages(path, found))
     if found.failed:
         raise typer.Exit(1)
+
+
+def messages(path: Path, found: Examination) -> Iterator[str]:
+    """What a path is, and each finding with its way out, errors first."""
+    yield f"{path}: {found.kind}"
+    yield from (f"  {line}" for line in found.told)
+    for finding in found.sorted:
+        yield f"{finding.severity}: {finding.what}"
+        yield f"  -> {finding.way_out}"
+    if not found.findings:
+        yield "nothing is wrong that the doctor looks for"

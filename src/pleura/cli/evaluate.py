@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura.cli import messages as say
 from pleura.cli.options import SplitName, Tta
+from pleura.cli.printing import measured, pooled, show
 from pleura.models.default import named
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -25,5 +29,22 @@ def evaluate(
     """Score a model, next to its floor and with intervals; writes report.html and report.json."""
     from pleura.evaluation.evaluate import evaluate as run
 
-    done = run(model, data, split, tta, resamples, out)
-    typer.echo("\n".join(say.evaluation(done)))
+    show(messages(run(model, data, split, tta, resamples, out)))
+
+
+def messages(done: Evaluation) -> Iterator[str]:
+    """Scores with their floor and intervals, the rule behind them, and the verdict."""
+    from pleura.evaluation.report.page import NAMES
+
+    yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"
+    rows = [(name, done.estimates[key].value, f"  {name:<36}{done.estimates[key]}") for key, (name, _) in NAMES.items()]
+    rows.insert(3, pooled(done.pooled_dice, 36))
+    yield from measured(rows, done.positives, done.negatives)
+    tuned = ", tuned on these very cases" if done.in_sample else ""
+    yield f"  triplet {done.triplet}{tuned}"
+    if done.tuned["cross_fitted"] is not None:
+        in_sample, honest = done.tuned["in_sample"], done.tuned["cross_fitted"]
+        yield f"  tuning it here, at 22.15 % positives: {in_sample:.4f} in sample, {honest:.4f} cross-fitted"
+    yield from map(str, done.findings)
+    yield done.verdict
+    yield str(done.report)

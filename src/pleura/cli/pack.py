@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura.cli import messages as say
 from pleura.cli.options import check_out
+from pleura.cli.printing import show
 from pleura.models.default import named
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.export.pack import Packed
 
 
 def pack(
@@ -21,4 +25,12 @@ def pack(
     from pleura.export.pack import pack as run
 
     check_out(out, ".safetensors")
-    typer.echo("\n".join(say.packed(run(model, out, card))))
+    show(messages(run(model, out, card)))
+
+
+def messages(done: Packed) -> Iterator[str]:
+    """The sizes before and after, what rounding did, and the file."""
+    before, after = done.source_bytes / 1e6, done.out_bytes / 1e6
+    yield f"{done.source}: {before:.2f} MB, packed {after:.2f} MB"
+    yield f"  largest difference of a probability on two phantoms: {done.difference:.2g}"
+    yield f"wrote {done.out}, sha256 {done.sha256}"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pleura.cli import messages as say
 from pleura.cli.options import Tta
+from pleura.cli.printing import show
 from pleura.models.default import DEFAULT, is_default, model_path, named
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.inference.batch import BatchResult, BatchSettings
 
 
 def predict(
@@ -44,10 +48,48 @@ def predict(
                 handler.setStream(sys.stderr)
     done = predict_batch(Predictor.load(model, tta), settings)
     if as_json:
-        typer.echo(json.dumps(say.predicted_document(done, settings), indent=1))
+        typer.echo(json.dumps(document(done, settings), indent=1))
     else:
-        typer.echo("\n".join(say.predicted(done, settings, is_default(model_path(model)))))
+        show(messages(done, settings, is_default(model_path(model))))
     for file, reason in done.problems:
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)
     if done.problems:
         raise typer.Exit(1)
+
+
+def messages(done: BatchResult, settings: BatchSettings, is_default: bool) -> Iterator[str]:
+    """How many radiographs, on how many something was found, and what to know of the others."""
+    from pleura.inference.overlay import DISCLAIMER
+
+    count = f"{done.predicted} radiograph{'' if done.predicted == 1 else 's'}"
+    was = "was" if done.earlier == 1 else "were"
+    earlier = f", {done.earlier} {was} done by an earlier run" if done.earlier else ""
+    yield f"{settings.out}: {count}{earlier}; pneumothorax found on {done.positive} of {len(done.rows)}"
+    if is_default:
+        yield f"found by {settings.model_name}"
+    if done.prevalence is not None:
+        mixture = "as asked for" if settings.prevalence else "as the cases of the calibration; --prevalence for others"
+        yield f"probabilities hold where {100 * done.prevalence:.3g} % are positive, {mixture}"
+    yield from done.notes
+    if noted := [row for row in done.rows if row["notes"]]:
+        more = " ..." if len(noted) > 1 else ""
+        yield f"{len(noted)} with a note in predictions.csv: {noted[0]['image_id']} ({noted[0]['notes']}){more}"
+    yield DISCLAIMER
+
+
+def document(done: BatchResult, settings: BatchSettings) -> dict[str, Any]:
+    """The same for scripts."""
+    from pleura.inference.overlay import DISCLAIMER
+
+    return {
+        "out": str(settings.out),
+        "model": settings.model_name,
+        "predicted": done.predicted,
+        "earlier": done.earlier,
+        "positive": done.positive,
+        "prevalence": done.prevalence,
+        "predictions": done.rows,
+        "problems": [{"file": file, "reason": reason} for file, reason in done.problems],
+        "notes": done.notes,
+        "disclaimer": DISCLAIMER,
+    }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pleura.cli import messages as say
+from pleura.cli.printing import show
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.data.prepare import Prepared
 
 
 def prepare(
@@ -54,8 +58,37 @@ def prepare(
             always_train=tuple(always_train or ()),
         )
     )
-    typer.echo("\n".join(say.prepared(made, out)))
-    for line in say.doubtful(made):
+    show(messages(made, out))
+    for line in warnings(made):
         typer.echo(line, err=True)
     if made.count("quarantined") or made.count("same id"):
         raise typer.Exit(1)
+
+
+def messages(made: Prepared, out: Path) -> Iterator[str]:
+    """A dataset in counts, its leaks, and the first problem of each kind."""
+    card = made.dataset.card
+    share = 100 * card["positive"] / card["cases"]
+    yield f"{out}: {card['cases']} cases of {card['patients']} patients, {card['positive']} positive ({share:.1f} %)"
+    if always := card.get("always_train"):
+        yield f"  {always} of them are always trained on, and scored by in no fold"
+    if made.passed_over:
+        yield f"  {made.passed_over}"
+    for leak in made.leaks:
+        yield f"  {leak}"
+    for kind, count in card["problems"].items():
+        first = next(problem for problem in made.problems if problem.kind == kind)
+        more = " ..." if count > 1 else ""
+        yield f"  {count} {kind}: {first.file or first.image_id} ({first.reason}){more}"
+    if card["problems"]:
+        yield f"  all of them with reasons: {out / 'problems.csv'}"
+
+
+def warnings(made: Prepared) -> Iterator[str]:
+    """A warning for each reason for which masks may not be what they are taken for, and how many."""
+    by_reason: dict[str, list[str]] = {}
+    for problem in made.problems:
+        if problem.kind == "doubtful mask":
+            by_reason.setdefault(problem.reason, []).append(problem.image_id or problem.file)
+    for reason, names in by_reason.items():
+        yield f"pleura: warning: {len(names)} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''}): {reason}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura.cli import messages as say
 from pleura.cli.options import Alpha, Confidence, Goal, MissCost, Specificity, check_goal
+from pleura.cli.printing import calibration, show
 from pleura.models.default import named
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.evaluation.recalibrate import Recalibrated
 
 
 def recalibrate(
@@ -34,4 +38,22 @@ def recalibrate(
     from pleura.evaluation.recalibrate import recalibrate as run
 
     goal = Objective(objective, prevalence or None, *check_goal(objective, specificity, miss_cost))
-    typer.echo("\n".join(say.recalibrated(run(checkpoint, data, out, SiteSettings(goal, alpha, confidence)))))
+    show(messages(run(checkpoint, data, out, SiteSettings(goal, alpha, confidence))))
+
+
+def messages(done: Recalibrated) -> Iterator[str]:
+    """What a site's cases changed, and what to expect of it."""
+    share = f"{100 * done.weight:.0f} %"
+    yield f"{done.cases} local cases, {done.positives} positive: they weigh {share}, the shipped values the rest"
+    yield f"  triplet shipped  {done.shipped}"
+    yield f"  best locally     {done.local}, for {done.objective}"
+    yield f"  triplet now      {done.new}"
+    doubt = "" if done.gain.low > 0 else "; it cannot be told from none"
+    if done.gain.high < 0:
+        doubt = "; that is a loss, and the shipped one stays"
+    yield f"  gain by moving   {done.gain}, on patients it was not fitted on{doubt}"
+    yield f"  image probabilities: Brier score lower by {done.brier_gain}, on the same"
+    if done.doubt:
+        yield f"  whether these cases are new to the model is not known: {done.doubt}"
+    yield from calibration(done.calibration)
+    yield f"wrote {done.out}"

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pleura.cli import messages as say
-from pleura.models.default import named
+from pleura.cli.printing import show
+from pleura.models.default import as_typed, named
 
-if TYPE_CHECKING:  # it imports pydantic, which --help is not to wait for
+if TYPE_CHECKING:  # --help imports no verb
     from pleura.config.recipe import Ensemble, Recipe
+    from pleura.training.folds import FoldsSummary
+
+_NET = ("architecture", "encoder", "pretrained", "in_channels", "decoder_widths", "normalisation", "output_stride")
+_ALWAYS = (
+    *("size_px", "epochs", "batch_size", "optimizer", "lr", "positive_rate", "loss.bce", "loss.dice"),
+    *("schedule.name", "select"),
+)
 
 
 def train(
@@ -50,26 +58,26 @@ def train(
     for each in recipes:
         check_model(each.model, begins=not (resume or stage or weights))
     if is_first_process():
-        logging.getLogger("pleura").info("\n".join(line for each in recipes for line in say.resolved(each)))
+        logging.getLogger("pleura").info("\n".join(line for each in recipes for line in settings_in_words(each)))
     dataset = Dataset(data)
     if isinstance(settings, Ensemble):
         from pleura.training.ensemble import train_ensemble
 
         train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
-        lines = say.trained(out / "ensemble.json", out, data)
+        lines = next_step(out / "ensemble.json", out, data)
     elif fold == "all":
         from pleura.training.folds import train_folds
 
-        lines = say.folds(train_folds(settings, dataset, out, resume, parallel, tensorboard))
+        lines = folds_in_words(train_folds(settings, dataset, out, resume, parallel, tensorboard))
     else:
         from pleura.inference.predictor import find_checkpoint
         from pleura.training.train import train as run
 
         first = find_checkpoint(weights) if weights else None
         done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=first, tensorboard=tensorboard)
-        lines = say.trained(done / "best.safetensors", out, data)
+        lines = next_step(done / "best.safetensors", out, data)
     if is_first_process():
-        typer.echo("\n".join(lines))
+        show(lines)
     end_processes()
 
 
@@ -118,3 +126,53 @@ def _fault_of_net(recipe: Path, overrides: list[str]) -> str | None:
     except PleuraError as error:
         return str(error)
     return None
+
+
+def next_step(model: Path, run: Path, data: Path) -> Iterator[str]:
+    """Where the model is, and what to do with it."""
+    yield str(model)
+    yield f"next: pleura evaluate {as_typed(run)} --data {data}"
+
+
+def folds_in_words(summary: FoldsSummary) -> Iterator[str]:
+    """Mean and spread over folds, and the pooled scores of the cases that each model did not see."""
+    from pleura.evaluation.report.page import NAMES
+
+    yield f"{len(summary.folds)} folds; floor of all their cases {summary.floor:.6f}"
+    yield f"  {'':<36}{'mean over folds (sd)':<24}pooled, by triplets tuned on the other folds"
+    for key, (name, _) in NAMES.items():
+        mean, sd = summary.spread(key)
+        yield f"  {name:<36}{f'{mean:.4f} ({sd:.4f})':<24}{summary.cross_fitted[key]}"
+    yield "  each model's epoch was chosen on the cases that it is scored on here"
+    yield str(summary.file)
+
+
+def settings_in_words(recipe: Recipe) -> Iterator[str]:
+    """What a recipe comes to: its net, and by stage the settings that matter or are not the default."""
+    from pleura.config.idle import idle_settings
+    from pleura.config.training import StageConfig
+
+    net = ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if key in _NET)
+    yield f"{recipe.name}: {net}; seed {recipe.seed}, tta {recipe.tta}"
+    stages = [_flat(stage.model_dump(exclude={"name"})) for stage in recipe.stages]
+    defaults = _flat(StageConfig(name="a").model_dump(exclude={"name"}))
+    idle = idle_settings(recipe)
+    keys = [key for key in defaults if key in _ALWAYS or any(stage.get(key) != defaults[key] for stage in stages)]
+    width = max(map(len, keys)) + 2
+    yield f"  {'stage':<{width}}" + "".join(f"{stage.name:<14} " for stage in recipe.stages).rstrip()
+    for key in keys:
+        yield f"  {key:<{width}}" + "".join(f"{_short(stage.get(key)):<14} " for stage in stages).rstrip()
+    yield from (f"  {each}" for each in idle)
+
+
+def _flat(document: dict[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {path + key: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return f"{value:g}" if isinstance(value, float) else f"{value}"

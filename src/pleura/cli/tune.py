@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pleura.cli import messages as say
 from pleura.cli.options import Alpha, Confidence, Goal, MissCost, Specificity, check_goal
+from pleura.cli.printing import calibration as about_calibration
+from pleura.cli.printing import show
 from pleura.models.default import named
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.evaluation.tune import Tuned
 
 TunedOn = Literal["val", "all"]
 Scaling = Literal["platt", "beta"]
@@ -39,5 +44,27 @@ def tune(
     from pleura.evaluation.tune import tune as run
 
     goal = Objective(objective, prevalence or None, *check_goal(objective, specificity, miss_cost))
-    done = run(model, data, TuneSettings(goal, split, calibration, alpha, confidence, resamples), out)
-    typer.echo("\n".join(say.tuned(done)))
+    show(messages(run(model, data, TuneSettings(goal, split, calibration, alpha, confidence, resamples), out)))
+
+
+def messages(done: Tuned) -> Iterator[str]:
+    """The old and the new triplet, what to expect of the new one, how much it wavers, calibration, and the files."""
+    yield f"{done.cases} cases, {done.positives} positive; the best for {done.objective}"
+    yield f"  triplet before   {done.old}: {done.old_score:.4f}"
+    yield f"  triplet now      {done.new}: {done.in_sample:.4f} in sample"
+    yield f"  to expect of it  {done.nested}, on patients it was not tuned on; optimism {done.optimism:.4f}"
+    if done.objective.name == "dice_on_positives":
+        yield f"                   at a specificity of {done.specificity:.4f} on other patients"
+    nothing = len(done.spread.triplets) - len(done.spread.finding)
+    parts = (("top", "top_threshold", ".3f"), ("pixels", "min_pixels", ".0f"), ("bottom", "bottom_threshold", ".3f"))
+    ranges = [(name, done.spread.interval(part), form) for name, part, form in parts]
+    told = [f"{name} {found[0]:{form}} to {found[1]:{form}}" for name, found, form in ranges if found]
+    if told:
+        yield f"  90 % of {len(done.spread.finding)} resamples choose {', '.join(told)}"
+    if nothing:
+        yield f"  on {nothing} of {len(done.spread.triplets)} resamples the best rule is to find nothing"
+    if done.doubt:
+        yield f"  whether these cases are new to the model is not known: {done.doubt}"
+    yield from about_calibration(done.calibration)
+    for file in done.written:
+        yield f"wrote {file}"
