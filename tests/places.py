@@ -15,7 +15,8 @@ def published_keys(net: str) -> dict[str, str]:
 
 def sealed(folder: Path) -> Path:
     """A dataset folder whose card has the hash of its files as they are now; a test has changed them on purpose."""
-    from pleura.data.dataset import CARD, CASES, IMAGES, hash_files
+    from pleura.data.dataset import CARD, CASES, IMAGES
+    from pleura.files import hash_files
 
     card = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps({**card, "sha256": hash_files(folder / IMAGES, folder / CASES)}))

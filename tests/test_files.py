@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and JSON that every reader takes."""
+"""Files that are whole or not there, csv and JSON that every reader takes."""
 
 import json
 import os
@@ -7,16 +7,20 @@ from pathlib import Path
 import pytest
 
 from pleura import files
-from pleura.errors import OutputError
+from pleura.errors import InputError, OutputError
 from pleura.files import (
     as_json,
     held,
+    read_csv,
     read_journal,
+    read_records,
     refuse_unwritable,
     reserve,
     without_suffix,
     write_atomically,
+    write_csv,
     write_journal,
+    write_json,
 )
 
 
@@ -41,6 +45,31 @@ def test_a_folder_that_cannot_be_written_is_refused_by_its_name_and_one_that_can
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot write .*file: .*choose another --out"):
         refuse_unwritable(tmp_path / "file")
+
+
+def test_csv_round_trips_empty_cells_spaces_and_names_that_are_no_utf8(tmp_path: Path):
+    name = os.fsdecode(b"a\xff.png")
+    write_csv(tmp_path / "t.csv", [("file", "number"), (name, None), (" b, c", 1.5)])
+    assert (tmp_path / "t.csv").read_bytes() == b'file,number\na\xff.png,\n" b, c",1.5\n'
+    assert read_records(tmp_path / "t.csv") == [{"file": name, "number": ""}, {"file": " b, c", "number": "1.5"}]
+
+
+def test_csv_of_others_is_read_without_mark_and_spaces_after_commas_by_line(tmp_path: Path):
+    (tmp_path / "t.csv").write_bytes(b'\xef\xbb\xbfid, mask\r\n"a\nb", 1 2\r\n')
+    assert list(read_csv(tmp_path / "t.csv")) == [(1, ["id", "mask"]), (3, ["a\nb", "1 2"])]
+
+
+@pytest.mark.parametrize("content", [b"a,b\n\xff,1\n", None])
+def test_csv_that_cannot_be_read_is_refused_by_its_name(tmp_path: Path, content: bytes | None):
+    if content is not None:
+        (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"t.csv: cannot be read as a csv \(.+\)"):
+        list(read_csv(tmp_path / "t.csv"))
+
+
+def test_json_ends_as_asked(tmp_path: Path):
+    write_json(tmp_path / "t.json", {"a": [1]}, indent=2, end="\n")
+    assert (tmp_path / "t.json").read_text() == '{\n  "a": [\n    1\n  ]\n}\n'
 
 
 def test_what_has_no_number_is_null():

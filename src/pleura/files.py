@@ -1,23 +1,30 @@
-"""Files that a killed run or a full disk leaves whole, folders with one writer, and JSON that every reader takes."""
+"""Files that a killed run or a full disk leaves whole, csv and JSON, hashes, and folders with one writer."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import importlib
+import io
 import json
 import math
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from pleura.errors import OutputError, writing
+from pleura.errors import InputError, OutputError, writing
+from pleura.progress import track
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 RADIOGRAPH_SUFFIXES = (*DICOM_SUFFIXES, *PICTURE_SUFFIXES)
+LONGEST_CELL = 2**24
+"""In characters: a mask of many runs is longer than the csv module's cautious 128 KiB."""
+LARGE_BYTES, BLOCK_BYTES = 2_000_000_000, 1 << 24
+"""From where on hashing shows a progress bar, and how much is read at a time."""
 
 
 def without_suffix(name: str) -> str:
@@ -50,6 +57,79 @@ def write_atomically(path: Path, content: bytes) -> None:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def read_csv(path: Path, own: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line of a csv in UTF-8, the header first.
+
+    own: pleura wrote it: its file names need not be UTF-8, and spaces are part of a cell. In any other csv, spaces
+    after a comma are left out.
+    Raises: InputError if it cannot be read, or is no csv.
+    """
+    csv.field_size_limit(LONGEST_CELL)
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape" if own else "strict") as file:
+            reader = csv.reader(file, skipinitialspace=not own)
+            for cells in reader:
+                yield reader.line_num, cells
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
+
+
+def read_records(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a csv that pleura wrote, each from column to cell. Raises: InputError as `read_csv` does."""
+    lines = [cells for _, cells in read_csv(path, own=True) if cells]
+    return [dict(zip(lines[0], cells, strict=False)) for cells in lines[1:]]
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a csv, whole or not at all; the first row is the header, and None an empty cell. Raises: OutputError."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))  # a file name need not be UTF-8
+
+
+def write_json(path: Path, document: Any, indent: int = 1, end: str = "") -> None:
+    """Write a document as JSON, whole or not at all; see `as_json`. end: what follows it. Raises: OutputError."""
+    write_atomically(path, (as_json(document, indent) + end).encode())
+
+
+def as_json(document: Any, indent: int = 1) -> str:
+    """Return a document as JSON, which has no NaN and no infinity: what could not be measured becomes null."""
+    return json.dumps(_without_nan(document), indent=indent)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def hash_files(*paths: Path) -> str:
+    """Return the sha256 over the bytes of some files, in order, with a progress bar if they are large.
+
+    Raises: InputError if one cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        sizes = [path.stat().st_size for path in paths]
+        blocks: Iterable[bytes] = _blocks(paths)
+        if sum(sizes) > LARGE_BYTES:
+            blocks = track(blocks, "sha256", total=sum(-(-size // BLOCK_BYTES) for size in sizes))
+        for block in blocks:
+            digest.update(block)
+    except OSError as error:
+        raise InputError(f"{error.filename or paths[0]}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()
+
+
+def _blocks(paths: Iterable[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
 
 
 def _module(name: str) -> Any:
@@ -197,16 +277,3 @@ def refuse_unwritable(folder: Path) -> None:
         probe = folder / ".pleura-probe"
         probe.touch()
         probe.unlink()
-
-
-def as_json(document: Mapping[str, Any]) -> str:
-    """A document as text: JSON has no NaN, so that what could not be measured becomes null."""
-    return json.dumps(_without_nan(document), indent=1)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,9 +21,10 @@ from places import sealed
 
 from pleura.data import seal
 from pleura.data.cases import LATER_COLUMNS
-from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, case_faults, hash_files, write_cases
+from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, case_faults, write_cases
 from pleura.data.rle import decode
 from pleura.errors import InputError, OutputError
+from pleura.files import hash_files
 
 SIDE_PX = 8
 FIRST = Case("1.2.3", 0, "p1", True, "0 8", "PA", "F", 61.5, (0.143, 0.168), "sub/1.2.3.dcm", 2048, 2500, "siim")
@@ -354,9 +355,9 @@ def test_a_changed_dataset_is_refused(tmp_path: Path, change: Callable[[Path], N
 
 def test_files_are_hashed_once_for_each_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hashed: list[int] = []
-    real = seal._hash
+    real = seal.hash_files
     monkeypatch.setattr(seal, "SETTLED_S", -1.0)
-    monkeypatch.setattr(seal, "_hash", lambda files: hashed.append(1) or real(files))
+    monkeypatch.setattr(seal, "hash_files", lambda *files: hashed.append(1) or real(*files))
     write_dataset(tmp_path)
     for _ in range(3):
         Dataset(tmp_path)
@@ -371,8 +372,8 @@ def test_files_are_hashed_once_for_each_change(tmp_path: Path, monkeypatch: pyte
 
 def test_files_that_changed_just_now_are_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hashed: list[int] = []
-    real = seal._hash
-    monkeypatch.setattr(seal, "_hash", lambda files: hashed.append(1) or real(files))
+    real = seal.hash_files
+    monkeypatch.setattr(seal, "hash_files", lambda *files: hashed.append(1) or real(*files))
     write_dataset(tmp_path)
     for _ in range(2):
         Dataset(tmp_path)

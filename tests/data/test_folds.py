@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_column, read_folds
+from pleura.data.columns import read_column
+from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds
 from pleura.errors import InputError
 
 REAL = Path(__file__).parents[2].parent / "shared/data/labels"

@@ -15,10 +15,11 @@ import pytest
 from places import ROOT, SMOKE, sealed
 
 from pleura.config.parse import load_recipe
-from pleura.data.dataset import Dataset, hash_files
+from pleura.data.dataset import Dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.demo import MARKER
 from pleura.errors import InputError, NonFiniteLossError, OutputError
+from pleura.files import hash_files
 from pleura.models.checkpoint import load_checkpoint
 from pleura.training.train import train
 

@@ -17,12 +17,12 @@ import pleura as package
 from pleura.cli.train import next_step
 from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
-from pleura.data.dataset import hash_files
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, OutputError
 from pleura.evaluation.card import card
 from pleura.evaluation.evaluate import _command, evaluate
 from pleura.evaluation.tune import TuneSettings, tune
+from pleura.files import hash_files
 from pleura.inference.predictor import Predictor, find_model, image_score
 from pleura.models import default as shipped
 from pleura.models.checkpoint import load_checkpoint, update_header

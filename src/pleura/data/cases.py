@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +10,12 @@ from typing import Any
 
 from pleura.data import rle
 from pleura.errors import RLEError
+from pleura.files import read_csv
 
 ALWAYS_TRAIN = "always-train"
 """The role of cases that are learned from and never scored by, such as those whose masks a teacher predicted."""
 NO_FOLD = -1
 """Stands as the fold of such cases, for who reads cases.csv by folds alone."""
-LONGEST_FIELD = 2**24
-"""In characters: a mask of many runs is longer than the csv module's cautious 128 KiB a field."""
 LATER_COLUMNS = {"pixel_aspect": "1", "role": ""}
 """What datasets of earlier versions do not have, and what stands for it."""
 _WHOLE, _NUMBER = re.compile(r"[0-9]{1,9}"), re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?([eE][-+]?[0-9]{1,3})?")
@@ -28,51 +26,47 @@ def read_rows(path: Path, columns: Sequence[str], size_px: int) -> tuple[list[di
     """The rows of cases.csv as fields of `Case`, and what is wrong with it: `line 7: ...`, one text for each fault.
 
     columns: the names of the fields; further columns of the csv are left alone. size_px: side of the masks' grid.
-    Raises: OSError, csv.Error.
+    Raises: InputError if it is no csv.
     """
-    csv.field_size_limit(LONGEST_FIELD)
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    lines: dict[str, int] = {}
-    # surrogateescape: a file name need not be UTF-8, and goes through the csv as the bytes it is.
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        for name in columns:
-            if header.count(name) != 1 and (name in header or name not in LATER_COLUMNS):
-                there = ", ".join(map(_shown, header[:20])) or "nothing"
-                what = "is missing" if name not in header else "is there twice"
-                return [], [f"line 1: the column {name} {what} (found: {there})"]
-        for cells in reader:
-            line = reader.line_num
-            if len(cells) != len(header):
-                faults.append(f"line {line}: has {len(cells)} cells where the header has {len(header)}")
-                continue
-            given = {**LATER_COLUMNS, **dict(zip(header, cells, strict=True))}
-            image_id = given["image_id"]
-            if (first := lines.setdefault(image_id, line)) != line:
-                faults.append(f"line {line}: the image_id {_shown(image_id)} is in line {first} too")
-            try:
-                rows.append(_fields(given, columns, size_px))
-            except ValueError as error:
-                faults.append(f"line {line}: {error}")
+    first: dict[str, int] = {}
+    lines = read_csv(path, own=True)
+    _, header = next(lines, (1, []))
+    for name in columns:
+        if header.count(name) != 1 and (name in header or name not in LATER_COLUMNS):
+            there = ", ".join(map(_shown, header[:20])) or "nothing"
+            what = "is missing" if name not in header else "is there twice"
+            return [], [f"line 1: the column {name} {what} (found: {there})"]
+    for line, cells in lines:
+        if len(cells) != len(header):
+            faults.append(f"line {line}: has {len(cells)} cells where the header has {len(header)}")
+            continue
+        row = {**LATER_COLUMNS, **dict(zip(header, cells, strict=True))}
+        image_id = row["image_id"]
+        if first.setdefault(image_id, line) != line:
+            faults.append(f"line {line}: the image_id {_shown(image_id)} is in line {first[image_id]} too")
+        try:
+            rows.append(_fields(row, columns, size_px))
+        except ValueError as error:
+            faults.append(f"line {line}: {error}")
     return rows, faults
 
 
-def _fields(given: Mapping[str, str], columns: Sequence[str], size_px: int) -> dict[str, Any]:
+def _fields(row: Mapping[str, str], columns: Sequence[str], size_px: int) -> dict[str, Any]:
     """Raises: ValueError for a value that the column cannot have."""
-    fields = {name: _READERS[name](name, given[name]) if name in _READERS else given[name] for name in columns}
-    if not given["mask_rle"].strip():
+    fields = {name: _READERS[name](name, row[name]) if name in _READERS else row[name] for name in columns}
+    if not row["mask_rle"].strip():
         raise _refused("mask_rle", "", "-1 where the mask is empty")
     try:
-        is_empty = rle.check(given["mask_rle"], (size_px, size_px)) == 0
+        is_empty = rle.check(row["mask_rle"], (size_px, size_px)) == 0
     except RLEError as error:
-        raise ValueError(f"the mask of {_shown(given['image_id'])}: {error}") from error
+        raise ValueError(f"the mask of {_shown(row['image_id'])}: {error}") from error
     if fields["fold"] == NO_FOLD and fields["role"] != ALWAYS_TRAIN:
         raise ValueError(f"fold is {NO_FOLD}, not a whole number from 0 on: that is for the role {ALWAYS_TRAIN}")
     if is_empty == fields["has_pneumothorax"]:
         mask = "its mask_rle is empty" if is_empty else "it has a mask_rle"
-        raise ValueError(f"has_pneumothorax is {given['has_pneumothorax']}, and {mask}")
+        raise ValueError(f"has_pneumothorax is {row['has_pneumothorax']}, and {mask}")
     return fields
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import math
 import re
@@ -21,7 +19,8 @@ from numpy.typing import NDArray
 from pleura.data import rle
 from pleura.data.cases import read_rows
 from pleura.data.seal import refuse_changed
-from pleura.errors import InputError, RLEError, writing
+from pleura.errors import InputError, RLEError
+from pleura.files import write_csv
 
 FORMAT, AGAIN = 1, "copy or prepare it again"
 CASES, IMAGES, CARD = "cases.csv", "images.npy", "card.json"
@@ -150,12 +149,8 @@ class Dataset:
 
 def write_cases(path: Path, cases: Sequence[Case]) -> None:
     """Write cases.csv. Raises: OutputError."""
-    # surrogateescape: a file name need not be UTF-8, and goes through the csv as the bytes it is.
-    with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        names = [field.name for field in fields(Case)]
-        writer.writerow(names)
-        writer.writerows([_to_text(getattr(case, name)) for name in names] for case in cases)
+    names = [field.name for field in fields(Case)]
+    write_csv(path, [names, *([_to_text(getattr(case, name)) for name in names] for case in cases)])
 
 
 def _to_text(value: object) -> str:
@@ -176,9 +171,8 @@ def case_faults(folder: Path) -> list[str]:
 def _read_cases(path: Path, size_px: int) -> tuple[list[dict[str, Any]], list[str]]:
     try:
         return read_rows(path, [field.name for field in fields(Case)], size_px)
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read as a csv ({reason}); {AGAIN}") from error
+    except InputError as error:
+        raise InputError(f"{error}; {AGAIN}") from error
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
@@ -222,16 +216,3 @@ def _open_images(path: Path) -> NDArray[np.uint8]:
     if size != expected:
         raise InputError(f"{path}: has {size} bytes where {shape!s:.60} takes {expected}: it is damaged; {AGAIN}")
     return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
-
-
-def hash_files(*paths: Path) -> str:
-    """sha256 over the bytes of some files, in order. Raises: InputError."""
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()

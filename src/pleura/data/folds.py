@@ -5,7 +5,6 @@ The 12,047 radiographs of SIIM-ACR show 6,171 patients: a split by image lets a 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
-from pleura.data.columns import FOLD, ID, PATIENT, column
-from pleura.data.ids import as_name
+from pleura.data.columns import FOLD, PATIENT, read_column
 from pleura.errors import InputError, excerpt
-from pleura.files import without_suffix
 
 SIZE_QUARTILES = (0.25, 0.5, 0.75)
 
@@ -92,29 +89,6 @@ def leak_report(folds: Sequence[int], patients: Sequence[str], positive: Sequenc
         counts = (held_out, leaked, held_out & positives, leaked & positives)
         report.append(Leak(int(fold), *(int(count.sum()) for count in counts)))
     return report
-
-
-def read_column(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Read image_id -> value from a csv with a column of ids and one of the columns `names` (see `columns`).
-
-    Raises: InputError for a missing file or column, or an id with two different values.
-    """
-    values: dict[str, str] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            header = next(reader, [])
-            at_id, at = column(path, header, ID), column(path, header, names)
-            for row in reader:
-                cells = [*row, *[""] * (len(header) - len(row))]
-                image_id, value = as_name(without_suffix(cells[at_id].strip())), cells[at].strip()
-                if row and values.setdefault(image_id, value) != value:
-                    name = header[at].strip()
-                    both = f"{excerpt(values[image_id])} and {excerpt(value)}"
-                    raise InputError(f"{path}: {excerpt(image_id)} has two values of {excerpt(name)}: {both}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
-    return values
 
 
 def read_patients(path: Path) -> dict[str, str]:

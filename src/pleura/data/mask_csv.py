@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pleura.data import rle
 from pleura.data.columns import ID, RUNS, column
 from pleura.data.ids import as_name
 from pleura.errors import InputError, excerpt
-from pleura.files import without_suffix
+from pleura.files import read_csv, without_suffix
 
 BLANK = ("", "nan", "none", "null")
 """Cells that mean the empty mask, as -1 does: pandas writes nothing for what is not a number."""
@@ -60,20 +59,14 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     Raises: InputError if it is no csv, or lacks a column.
     """
-    csv.field_size_limit(2**24)  # a mask of many runs is longer than the csv module's cautious 128 KiB a field
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            header = next(reader, [])
-            at_id, at_runs = column(path, header, ID), column(path, header, RUNS)
-            after_cut = False
-            for cells in reader:
-                if cells:
-                    row = _row(reader.line_num, cells, len(header), (at_id, at_runs), after_cut)
-                    after_cut = row.is_cut
-                    yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
+    lines = read_csv(path)
+    _, header = next(lines, (1, []))
+    at, is_after_cut = (column(path, header, ID), column(path, header, RUNS)), False
+    for number, cells in lines:
+        if cells:
+            row = _row(number, cells, len(header), at, is_after_cut)
+            is_after_cut = row.is_cut
+            yield row
 
 
 def read_table(path: Path) -> RunsTable:
@@ -118,14 +111,14 @@ def damage(runs: str) -> str:
     return ""
 
 
-def _row(line: int, cells: list[str], width: int, at: tuple[int, int], after_cut: bool) -> Row:
+def _row(line: int, cells: list[str], width: int, at: tuple[int, int], is_after_cut: bool) -> Row:
     name = cells[at[0]].strip() if len(cells) > at[0] else ""
     text = cells[at[1]] if len(cells) > at[1] else ""
     runs, fault = re.sub(r"[ \t\r\n]+", " ", text).strip(), ""
     is_blank = len(cells) > at[1] and runs.lower() in BLANK
     if not name or len(cells) <= at[1]:
         fault = "a row needs an image id and runs"
-        if after_cut:
+        if is_after_cut:
             fault += "; the cell above was cut at 32,767 characters by a spreadsheet, and this is its end"
     elif any(cell.strip() for cell in cells[width:]):
         fault = f"the row has {len(cells)} cells and the header {width}: runs are one cell, with blanks between numbers"

@@ -7,7 +7,6 @@ card is whole. A run that was killed is taken up again by the same command.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -19,7 +18,7 @@ from typing import Any, Literal
 
 from pleura import __version__
 from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
-from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, hash_files, write_cases
+from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, write_cases
 from pleura.data.finding import Found, find_radiographs, walk
 from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identify
@@ -28,7 +27,7 @@ from pleura.data.mask_checks import doubtful, masks_by_id
 from pleura.data.masks import open_masks, refuse_in_vain
 from pleura.data.problems import Problem, read_problems, write_problems
 from pleura.errors import InputError, OutputError, writing
-from pleura.files import held, name_of
+from pleura.files import hash_files, held, name_of, write_json
 
 PARTIAL, PROBLEMS = ".partial", "problems.csv"
 
@@ -226,7 +225,7 @@ def _finish(
         write_problems(partial / PROBLEMS, problems)
         card = _card(settings, cases, problems, fingerprint)
         card["sha256"] = hash_files(images, partial / CASES)
-        (partial / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / CARD, card, indent=2, end="\n")
         os.replace(images, settings.out / IMAGES)
         for name in (CASES, PROBLEMS, CARD):
             os.replace(partial / name, settings.out / name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pleura.files import read_records, write_csv
 
 Severity = Literal["error", "warning", "note"]
 
@@ -37,21 +38,17 @@ class Problem:
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Write problems.csv; of masks without an image the first MOST_ABSENT, and how many more. Raises: OSError."""
+    """Write problems.csv; of masks without an image the first MOST_ABSENT, and how many more. Raises: OutputError."""
     # Whoever prepares a part of a dataset knows that the rest is not there.
     absent = [problem for problem in problems if problem.kind == "no image"]
     written = [problem for problem in problems if problem.kind != "no image"] + absent[:MOST_ABSENT]
     if len(absent) > MOST_ABSENT:
         written.append(Problem("no image", "", "", f"so are {len(absent) - MOST_ABSENT} more csv rows or masks"))
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("kind", "image_id", "file", "reason"))
-        writer.writerows((problem.kind, problem.image_id, problem.file, problem.reason) for problem in written)
+    rows = [(problem.kind, problem.image_id, problem.file, problem.reason) for problem in written]
+    write_csv(path, [("kind", "image_id", "file", "reason"), *rows])
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """Read problems.csv; none where there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [Problem(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]  # the kind was written by us
+    """Read problems.csv; none where there is no such file. Raises: InputError if it cannot be read."""
+    rows = read_records(path) if path.exists() else []
+    return [Problem(**row) for row in rows]  # type: ignore[arg-type]  # the kind was written by us

@@ -6,7 +6,6 @@ the *end* of the last run: this is not Kaggle's other format, whose starts are a
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.errors import RLEError, writing
+from pleura import files
+from pleura.errors import RLEError
 
 EMPTY = "-1"
 SIIM_SIDE_PX = 1024
@@ -145,7 +145,4 @@ def decode_union(texts: Iterable[object], shape: tuple[int, int] = (SIIM_SIDE_PX
 
 def write_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Write (image_id, run-length string) rows as a SIIM csv. Raises: OutputError."""
-    with writing(path), path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("ImageId", "EncodedPixels"))
-        writer.writerows(rows)
+    files.write_csv(path, [("ImageId", "EncodedPixels"), *rows])

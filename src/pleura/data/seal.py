@@ -11,18 +11,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pleura.errors import InputError, PleuraError
-from pleura.files import write_atomically
-from pleura.progress import track
+from pleura.files import hash_files, write_json
 
 SETTLED_S = 2.0
 """A file that changed less long ago is hashed again next time: it may change once more within a tick of its clock."""
-LARGE_BYTES = 2_000_000_000
-"""From here on there is a progress bar."""
-_BLOCK_BYTES = 1 << 24
 
 
 def refuse_changed(folder: Path, files: Sequence[Path], expected: str, always: bool = False) -> None:
@@ -35,7 +31,7 @@ def refuse_changed(folder: Path, files: Sequence[Path], expected: str, always: b
         note = [expected, before]
         if not always and _noted(folder) == note:
             return
-        found = _hash(files)
+        found = hash_files(*files)
         settled = time.time() - max(times for _, *changes, _ in before for times in changes) / 1e9 > SETTLED_S
         unchanged = before == [_stamp(file) for file in files]
     except OSError as error:
@@ -48,7 +44,7 @@ def refuse_changed(folder: Path, files: Sequence[Path], expected: str, always: b
         )
     if settled and unchanged:
         with contextlib.suppress(PleuraError, OSError, RuntimeError):  # no cache is no fault
-            write_atomically(_note_of(folder), json.dumps(note).encode())
+            write_json(_note_of(folder), note)
 
 
 def _stamp(file: Path) -> list[int]:
@@ -69,20 +65,3 @@ def _note_of(folder: Path) -> Path:
     caches = Path(place) if place else Path.home() / ".cache"
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()
     return caches / "pleura" / "datasets" / f"{name[:32]}.json"
-
-
-def _hash(files: Sequence[Path]) -> str:
-    digest, sizes = hashlib.sha256(), [file.stat().st_size for file in files]
-    blocks: Iterable[bytes] = _blocks(files)
-    if sum(sizes) > LARGE_BYTES:
-        blocks = track(blocks, "check the dataset", total=sum(-(-size // _BLOCK_BYTES) for size in sizes))
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _blocks(files: Sequence[Path]) -> Iterator[bytes]:
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                yield block

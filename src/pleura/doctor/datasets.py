@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pleura.data.radiograph import SquareGeometry
 from pleura.doctor.examination import Examination, some
 from pleura.errors import InputError
 from pleura.evaluation.checks import ORIENTATIONS, other_prevalence, turned
+from pleura.files import read_records
 
 BLACK_LEVEL, BLACK_SHARE = 8, 0.02
 """An image is nearly black if hardly a pixel (0.5 %) is above this of 255: what division by 255 once more leaves."""
@@ -117,9 +117,8 @@ def _mixture(dataset: Dataset, found: Examination) -> None:
 
 def _left_out(folder: Path, found: Examination) -> None:
     try:
-        with (folder / "problems.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            kinds = Counter(row["kind"] for row in csv.DictReader(file))
-    except (OSError, csv.Error, KeyError):
+        kinds = Counter(row["kind"] for row in read_records(folder / "problems.csv"))
+    except (InputError, KeyError):
         return
     if kinds["unlabelled"]:
         found.warn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data import rle
-from pleura.data.columns import POSITIVE, find_column
-from pleura.data.folds import Leak, leak_report, patients_or_own, read_column, read_folds, read_patients
+from pleura.data.columns import POSITIVE, find_column, read_column
+from pleura.data.folds import Leak, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identified
 from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.mask_csv import damage, read_rows
@@ -21,6 +20,7 @@ from pleura.data.pairing import by_themselves, pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError, RLEError
 from pleura.evaluation.checks import other_prevalence
+from pleura.files import read_csv
 
 SIDE = rle.SIIM_SIDE_PX
 MIN_POSITIVES, ASKEW = 30, 0.1
@@ -30,16 +30,7 @@ their mean column at 0.46 of the width; transposed it is the other way about."""
 
 def header_of(path: Path) -> list[str]:
     """The names in the first line of a csv, without spaces around them. Raises: InputError if it is no text."""
-    return [name.strip() for name in raw_header(path)]
-
-
-def raw_header(path: Path) -> list[str]:
-    """The names in the first line of a csv, as they are. Raises: InputError if it is no text."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a csv ({getattr(error, 'strerror', None) or error})") from error
+    return [name.strip() for name in next(read_csv(path), (1, []))[1]]
 
 
 def check_folds(folds_csv: Path, patients_csv: Path, masks_csv: Path | None = None) -> list[Leak]:
@@ -157,7 +148,7 @@ def siim_csv(path: Path, against: Against) -> Examination:
 
 
 def _scan_rows(path: Path, scan: _Scan, found: Examination) -> None:
-    if any(name != name.strip() for name in raw_header(path)):
+    if any(name != name.strip() for name in next(read_csv(path, own=True), (1, []))[1]):
         found.note(
             "a name in its header begins with a space, as in the competition's own file",
             "read it with skipinitialspace, or by ' EncodedPixels'; pleura takes both",

@@ -11,12 +11,12 @@ from typing import Any
 from pleura.config.bundled import load_experiment, recipe_names
 from pleura.config.parse import parse_recipe
 from pleura.config.recipe import Recipe
-from pleura.data.dataset import hash_files
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.evaluation.report.card_scores import kept
 from pleura.evaluation.report.markdown import plain
 from pleura.evaluation.report.model_card import CardFacts, render
+from pleura.files import hash_files
 from pleura.inference.predictor import find_checkpoint
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import DEFAULT, is_default, keep_default

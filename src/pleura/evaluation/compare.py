@@ -17,7 +17,7 @@ from pleura.evaluation.metrics.paired import Difference, adjusted, compare_score
 from pleura.evaluation.metrics.paired import compare as compare_metrics
 from pleura.evaluation.metrics.siim import Outcomes
 from pleura.evaluation.score import ScoreSettings, read_masks
-from pleura.files import as_json, refuse_unwritable, write_atomically
+from pleura.files import refuse_unwritable, write_json
 
 FILE = "compare.json"
 
@@ -142,5 +142,5 @@ def _compared(
             "resamples": resamples,
             "metrics": [asdict(each) | {"better": each.better} for each in differences],
         }
-        write_atomically(out / FILE, as_json(document).encode())
+        write_json(out / FILE, document)
     return done

@@ -31,7 +31,7 @@ from pleura.evaluation.report.page import Picture, Report, render
 from pleura.evaluation.report.svg import svg
 from pleura.evaluation.scoring import CaseNumbers, Looks, measure_cases, outcomes_by, patient_numbers
 from pleura.evaluation.summary import against_empty
-from pleura.files import as_json, refuse_unwritable, write_atomically
+from pleura.files import refuse_unwritable, write_atomically, write_json
 from pleura.inference.overlay import as_data_uri, overlay
 from pleura.inference.predictor import Predictor
 from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
@@ -262,7 +262,7 @@ def _command(model: Path, data: Path, split: Split, tta: str | None, resamples: 
 
 
 def _write(report: Path, document: dict[str, Any], pictures: dict[str, list[Picture]]) -> None:
-    write_atomically(report.with_suffix(".json"), as_json(document).encode())
+    write_json(report.with_suffix(".json"), document)
     for name, chart in figures(document).items():
         write_atomically(report.parent / FIGURES / f"{name}.svg", svg(chart, alone=True).encode())
     write_atomically(report, render(Report(document, pictures)).encode())

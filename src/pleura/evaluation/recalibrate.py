@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura import __version__
-from pleura.data.dataset import Dataset, hash_files
+from pleura.data.dataset import Dataset
 from pleura.decision.calibration import Calibration, Method, conformal
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Triplet
@@ -24,6 +24,7 @@ from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluation.fitting import Sample, fit_part, measure, quality, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.nested import nested
+from pleura.files import hash_files
 from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import model_path

@@ -5,8 +5,6 @@ One image is read at a time, and none that both sides know to be empty.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +33,7 @@ from pleura.evaluation.metrics.surface import SurfaceDistances
 from pleura.evaluation.report.document import Measured, account
 from pleura.evaluation.scoring import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers
 from pleura.evaluation.summary import against_empty
-from pleura.files import as_json, refuse_unwritable, write_atomically
+from pleura.files import refuse_unwritable, write_csv, write_json
 from pleura.progress import track
 
 Cases = Literal["truth", "both"]
@@ -325,16 +323,14 @@ def _measured(read: Read) -> Measured:
 
 def _write(out: Path, done: Score) -> None:
     read, outcomes = done.read, done.read.outcomes
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
     missing = set(read.missing)
+    rows: list[tuple[Any, ...]] = [COLUMNS]
     for row, (image_id, numbers) in enumerate(zip(read.ids, read.numbers, strict=True)):
         flags = (int(outcomes.positive[row]), int(outcomes.called[row]), round(float(outcomes.dice[row]), 6))
         shares = (_cell(numbers.hd95), _cell(numbers.surface_dice), _cell(numbers.area_share))
-        writer.writerow((image_id, *flags, *shares, int(image_id not in missing)))
-    write_atomically(out / FILE, as_json(done.document).encode())
-    write_atomically(out / TABLE, table.getvalue().encode("utf-8", "surrogateescape"))
+        rows.append((image_id, *flags, *shares, int(image_id not in missing)))
+    write_json(out / FILE, done.document)
+    write_csv(out / TABLE, rows)
 
 
 def _cell(value: float) -> float | str:

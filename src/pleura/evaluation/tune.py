@@ -27,7 +27,7 @@ from pleura.evaluation.fitting import Sample, calibrate, measure, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.nested import Spread, landscape, nested, spread
 from pleura.evaluation.report.landscape import landscape_png
-from pleura.files import write_atomically
+from pleura.files import write_atomically, write_json
 from pleura.inference.predictor import ModelFiles, Predictor, find_checkpoint, find_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import keep_default, model_path
@@ -131,7 +131,7 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Pat
         "score_by_top_and_min_pixels": _plain(around.areas[::4]),
         "min_pixels": around.min_pixels.tolist(),
     }
-    write_atomically(beside, json.dumps(document, indent=1).encode())
+    write_json(beside, document)
     picture = landscape_png(around, tuned.new, tuned.spread.triplets, objective.name)
     write_atomically(beside.with_suffix(".png"), picture)
     return tuned
@@ -237,7 +237,7 @@ def _write(
         document = json.loads(file.read_text(encoding="utf-8"))
         changes = {"triplet": asdict(tuned.new), "calibration": tuned.calibration, "tuned": kept}
         document |= changes | {"tuned_on": sorted(sample.keys)}
-        write_atomically(file, (json.dumps(document, indent=1) + "\n").encode())
+        write_json(file, document, end="\n")
         return
     for path, checkpoint in zip(files.checkpoints, checkpoints, strict=True):
         update_header(

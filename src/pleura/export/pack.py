@@ -6,7 +6,6 @@ assumed. Biases and BatchNorm's numbers stay float32: they are few, and variance
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from pleura import __version__
 from pleura.config.parse import load_card
-from pleura.data.dataset import hash_files
 from pleura.data.phantoms.radiographs import make_phantom
-from pleura.errors import CheckpointError, OutputError
+from pleura.errors import CheckpointError, InputError, OutputError
+from pleura.files import hash_files, read_records
 from pleura.inference.predictor import Predictor, find_checkpoint
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.training.run import METRICS
@@ -88,9 +87,8 @@ def _seconds(checkpoint: Path, stage: str | None) -> dict[str, int]:
     Validation of each epoch included; what a killed run had not saved is not in the table.
     """
     try:
-        with (checkpoint.parent / METRICS).open(encoding="utf-8", newline="") as file:
-            rows = [(row["stage"], float(row["seconds"])) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError):
+        rows = [(row["stage"], float(row["seconds"])) for row in read_records(checkpoint.parent / METRICS)]
+    except (InputError, ValueError, KeyError):
         return {}
     last = max((number for number, (name, _) in enumerate(rows) if name == stage), default=None)
     return {} if last is None else {"training_seconds": round(sum(seconds for _, seconds in rows[: last + 1]))}

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pleura import __version__
-from pleura.data.dataset import hash_files
+from pleura.data import rle
 from pleura.data.finding import Found, find_radiographs
 from pleura.data.ids import Identified, identify
 from pleura.data.radiograph import pixels_of, read_radiograph
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
-from pleura.files import held, journal_line, read_journal, write_journal
+from pleura.files import hash_files, held, journal_line, read_journal, write_csv, write_journal
 from pleura.inference.predictor import Predictor, find_model
-from pleura.inference.writers import COLUMNS, NEEDED, TYPES, entry_of, remove_files, table_rows, write_csv, write_files
+from pleura.inference.writers import COLUMNS, NEEDED, TYPES, entry_of, remove_files, table_rows, write_files
 from pleura.models.default import is_default
 from pleura.progress import track
 
@@ -269,6 +269,6 @@ def _write_tables(settings: BatchSettings, predictor: Predictor, work: _Work) ->
     write_csv(settings.out / TABLE, [COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])
     if "rle" in settings.write:
         runs = [(key, work.done[key]["runs"]) for key in (row["image_id"] for row in rows)]
-        write_csv(settings.out / RUNS, [("ImageId", "EncodedPixels"), *runs])
+        rle.write_csv(settings.out / RUNS, runs)
     write_csv(settings.out / PROBLEMS, [("file", "reason"), *work.problems])
     return rows

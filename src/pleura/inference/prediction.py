@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from pleura.data import rle
 from pleura.dicom.read import Radiograph
 from pleura.errors import OutputError
-from pleura.files import write_atomically
+from pleura.files import as_json, write_atomically
 from pleura.inference.overlay import overlay
 
 SIDES = {"R": "right", "L": "left", "B": "both sides"}
@@ -117,7 +116,7 @@ def _npy(prediction: Prediction) -> bytes:
 
 
 def _json(prediction: Prediction) -> bytes:
-    return (json.dumps(prediction.to_dict(), indent=1, allow_nan=False) + "\n").encode("utf-8", "surrogateescape")
+    return (as_json(prediction.to_dict()) + "\n").encode()
 
 
 def _jpeg(prediction: Prediction) -> bytes:

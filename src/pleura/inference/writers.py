@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -159,10 +158,3 @@ def table_rows(
                 row["probability"] = round(at_prevalence(float(row["probability"]), fitted, wanted), 6)
         rows.append(row)
     return rows
-
-
-def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    """Write a csv, whole or not at all. Raises: OutputError."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))  # a file name need not be UTF-8

@@ -11,9 +11,9 @@ from pathlib import Path
 from pleura import __version__
 from pleura.config.imported.nets import ENCODERS
 from pleura.config.imported.transforms import IMAGENET
-from pleura.data.dataset import hash_files
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
+from pleura.files import hash_files
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_weights, save_checkpoint
 from pleura.models.preprocessing import Preprocessing

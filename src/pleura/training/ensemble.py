@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pleura import __version__
 from pleura.config.bundled import load_members
@@ -17,7 +18,7 @@ from pleura.config.recipe import Ensemble
 from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.errors import OutputError
-from pleura.files import write_atomically
+from pleura.files import write_json
 from pleura.inference.predictor import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.training.distributed import is_first_process
 from pleura.training.run import Run, all_are_finished
@@ -52,23 +53,22 @@ def train_ensemble(
         train(recipe, dataset, out / name, fold, resume, tensorboard=tensorboard)
     # Processes of one training share the folder; they end each member together.
     if is_first_process():
-        write_atomically(out / ENSEMBLE, described)
+        write_json(out / ENSEMBLE, described, end="\n")
     return out
 
 
-def _described(ensemble: Ensemble) -> bytes:
+def _described(ensemble: Ensemble) -> dict[str, Any]:
     members = [{"folder": member.name, "weight": member.weight} for member in ensemble.members]
-    document = {
+    return {
         "format": ENSEMBLE_FORMAT,
         "name": ensemble.name,
         "members": members,
         "triplet": asdict(Triplet(**ensemble.triplet.model_dump())) if ensemble.triplet else None,
         "pleura": __version__,
     }
-    return (json.dumps(document, indent=1) + "\n").encode()
 
 
-def _refuse_another(path: Path, described: bytes) -> None:
+def _refuse_another(path: Path, described: dict[str, Any]) -> None:
     """Members are found by the file: one that names others would leave them out. Raises: OutputError."""
     if not path.is_file():
         return
@@ -76,5 +76,5 @@ def _refuse_another(path: Path, described: bytes) -> None:
         before = [str(member["folder"]) for member in json.loads(path.read_bytes())["members"]]
     except (ValueError, LookupError, TypeError, RecursionError):
         return  # damaged: it is about to be written anew
-    if before != [member["folder"] for member in json.loads(described)["members"]]:
+    if before != [member["folder"] for member in described["members"]]:
         raise OutputError(f"{path}: is of other members ({', '.join(before)}); choose another --out")

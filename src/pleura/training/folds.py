@@ -7,9 +7,6 @@ Either way the epoch, or the average, of each fold was chosen on the cases that 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
 import os
 import subprocess
@@ -31,7 +28,7 @@ from pleura.errors import OutputError, PleuraError
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.metrics.siim import Outcomes, empty_floor
 from pleura.evaluation.scoring import measure_cases, outcomes_by, patient_numbers
-from pleura.files import write_atomically
+from pleura.files import write_atomically, write_csv, write_json
 from pleura.inference.device import chosen_device
 from pleura.inference.predictor import Predictor
 from pleura.training.distributed import is_first_process
@@ -210,20 +207,10 @@ def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64]
         "pooled_by_triplets_tuned_on_the_other_folds": estimates(summary.cross_fitted),
         "data_sha256": dataset.data_hash,
     }
-    write_atomically(summary.file, json.dumps(document, indent=1).encode())
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("image_id", "fold", "positive", "called", "siim_dice", "score"))
+    write_json(summary.file, document)
+    rows: list[tuple[Any, ...]] = [("image_id", "fold", "positive", "called", "siim_dice", "score")]
     for row, position in enumerate(positions):
         case = dataset.cases[position]
-        writer.writerow(
-            (
-                case.image_id,
-                case.fold,
-                int(outcomes.positive[row]),
-                int(outcomes.called[row]),
-                f"{outcomes.dice[row]:.6f}",
-                f"{outcomes.scores[row]:.6f}",
-            )
-        )
-    write_atomically(summary.file.with_name(CASES), table.getvalue().encode("utf-8", "surrogateescape"))
+        flags = (int(outcomes.positive[row]), int(outcomes.called[row]))
+        rows.append((case.image_id, case.fold, *flags, f"{outcomes.dice[row]:.6f}", f"{outcomes.scores[row]:.6f}"))
+    write_csv(summary.file.with_name(CASES), rows)

@@ -6,8 +6,6 @@ last state, and writes the same again.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ from pleura.config.model import ModelConfig
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.errors import CheckpointError, ConfigError, OutputError, writing
-from pleura.files import held, write_atomically
+from pleura.files import held, write_atomically, write_csv
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
 
 BEST, LAST, STATE, METRICS, AVERAGES = (
@@ -138,11 +136,8 @@ class Run:
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows as csv; what a row lacks stays empty. Raises: OutputError."""
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.folder / name, table.getvalue().encode())
+        names = list(dict.fromkeys(key for row in rows for key in row))
+        write_csv(self.folder / name, [names, *([row.get(key) for key in names] for row in rows)])
 
     def save_epoch(self, checkpoint: Checkpoint, stage: str, is_best: bool, gains: bool = True) -> None:
         """Write last.safetensors and, for the best epoch so far, STAGE-best.safetensors too.

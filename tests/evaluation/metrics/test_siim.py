@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 
-from pleura.data.folds import read_column, read_folds
+from pleura.data.columns import read_column
+from pleura.data.folds import read_folds
 from pleura.data.mask_csv import read_table
 from pleura.decision.triplet import SIIM_PREVALENCE
 from pleura.evaluation.metrics.siim import Outcomes, auroc, empty_floor, siim_dice

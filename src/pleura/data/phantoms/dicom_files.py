@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from pydicom.uid import (
 from pleura.data import rle
 from pleura.data.phantoms.radiographs import Phantom, make_phantom
 from pleura.errors import InputError, writing
+from pleura.files import read_records, write_atomically, write_csv
 
 _DETECTOR_MM = 430.0
 _VIEW_CODES = {"PA": ("272479007", "postero-anterior"), "AP": ("399348003", "antero-posterior")}  # PS3.16 CID 4010
@@ -65,13 +63,13 @@ def write_phantom_dataset(
         image_id = str(dataset.SOPInstanceUID)
         content = io.BytesIO()
         dcmwrite(content, dataset, enforce_file_format=True)
-        _replace(folder / "dicom" / f"{image_id}.dcm", content.getvalue())
+        write_atomically(folder / "dicom" / f"{image_id}.dcm", content.getvalue())
         grid = np.arange(mask_size_px) * size_px // mask_size_px
         masks.append((image_id, rle.encode(phantom.mask[np.ix_(grid, grid)])))
         patients.append((image_id, str(dataset.PatientID)))
 
-    _replace(folder / "masks.csv", _csv(("ImageId", "EncodedPixels"), masks))
-    _replace(folder / "patients.csv", _csv(("ImageId", "patient"), patients))
+    rle.write_csv(folder / "masks.csv", masks)
+    write_csv(folder / "patients.csv", [("ImageId", "patient"), *patients])
     for image_id in spare - {image_id for image_id, _ in patients}:
         with writing(folder / "dicom" / f"{image_id}.dcm"):
             (folder / "dicom" / f"{image_id}.dcm").unlink(missing_ok=True)
@@ -168,21 +166,5 @@ def _listed(path: Path) -> set[str]:
     """The ids that an earlier `patients.csv` lists, if there is one; a name that could lead elsewhere is left out."""
     if not path.is_file():
         return set()
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        ids = {row.get("ImageId") or "" for row in csv.DictReader(file)}
+    ids = {row.get("ImageId", "") for row in read_records(path)}
     return {image_id for image_id in ids if image_id and set(image_id) <= set("0123456789.")}
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([header, *rows])
-    return text.getvalue().encode()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write `path` as a whole or not at all. Raises: OutputError."""
-    part = path.with_name(path.name + ".part")
-    with writing(path):
-        part.write_bytes(content)
-        os.replace(part, path)
