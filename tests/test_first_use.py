@@ -64,7 +64,9 @@ def test_predict_imports_nothing_large_but_torch(checkpoint: Path, tmp_path: Pat
 
 
 def test_another_net_still_finds_timm(tmp_path: Path):
-    code = "from pleura.model import build_model; build_model({'encoder': 'test_resnet', 'decoder_widths': [8] * 4,"
+    code = (
+        "from pleura.models.build import build_model; build_model({'encoder': 'test_resnet', 'decoder_widths': [8] * 4,"
+    )
     found = imported_after(f"{code} 'pretrained': False}})", tmp_path)
     assert {"timm", "torchvision"} <= found
 

@@ -54,9 +54,9 @@ _MODULES = {"rle": "pleura.data.rle", "metrics": "pleura.evaluation.metrics.siim
 _HOMES = {
     "Prediction": "pleura.inference.prediction",
     "Predictor": "pleura.inference.predictor",
-    "build_model": "pleura.model",
-    "list_encoders": "pleura.model",
-    "preprocessing_of": "pleura.model",
+    "build_model": "pleura.models.build",
+    "list_encoders": "pleura.models.encoders",
+    "preprocessing_of": "pleura.models.build",
 }
 
 

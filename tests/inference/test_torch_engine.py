@@ -19,7 +19,7 @@ from pleura.errors import CheckpointError, ConfigError
 from pleura.inference.engines.torch import infer
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pleura.models.decoder import Outputs, PresenceHead
+from pleura.models.net import Net, Outputs, PresenceHead
 from pleura.models.preprocessing import Preprocessing, normalise
 from pleura.models.resize import resize_images
 
@@ -30,17 +30,33 @@ def random_images(seed: int, side: int = 16, n: int = 2) -> Tensor:
     return torch.rand(n, 1, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def lopsided() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)).eval()
+WITHOUT_HEADS = ModelConfig(encoder="test_resnet")
 
 
-class Constant(nn.Module):
+class Lopsided(Net):
+    """Three layers with weights of their own on the left and on the right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1))
+        self.config, self.presence = WITHOUT_HEADS, None
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def lopsided() -> Net:
+    return Lopsided().eval()
+
+
+class Constant(Net):
     """A net that answers one logit everywhere, in a dtype of choice."""
 
     def __init__(self, logit: float, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.logit, self.dtype = logit, dtype
+        self.config, self.presence = WITHOUT_HEADS, None
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.full_like(images, self.logit, dtype=self.dtype)
@@ -160,27 +176,30 @@ def test_an_image_gets_the_same_answer_alone_and_in_a_batch():
     torch.testing.assert_close(infer(model, images[1:2], SMALL), together[1:2])
 
 
-# --- the presence head's word
+# --- the presence rule
 
 
-class Doubting(nn.Module):
+class Doubting(Net):
     """A net with a logit for each pixel and one for the image, which depends on the image's left half."""
 
     def __init__(self, dtype: torch.dtype = torch.float32, rule: Literal["cap", "mean"] = "cap") -> None:
         super().__init__()
-        self.presence = PresenceHead(1, rule)
+        self.presence = PresenceHead(1)
+        self.config = ModelConfig(encoder="test_resnet", presence_head=True, presence_rule=rule)
         nn.init.constant_(self.presence.linear.weight, 20.0)
         nn.init.constant_(self.presence.linear.bias, 0.3)
         self.dtype = dtype
 
-    def forward(self, images: Tensor, every_output: bool = False) -> Tensor | Outputs:
-        logits = (5 * images).to(self.dtype)
+    def forward(self, images: Tensor) -> Tensor:
+        return (5 * images).to(self.dtype)
+
+    def outputs(self, images: Tensor) -> Outputs:
         left = images[..., : images.shape[-1] // 2]
-        return Outputs(logits, self.presence(left).to(self.dtype)) if every_output else logits
+        return Outputs(self(images), self.presence(left).to(self.dtype))
 
 
 def doubting_parts(images: Tensor) -> tuple[Tensor, Tensor]:
-    outputs = Doubting()((images - 0.5) / 0.25, every_output=True)
+    outputs = Doubting().outputs((images - 0.5) / 0.25)
     return torch.sigmoid(outputs.logits)[:, 0], torch.sigmoid(outputs.presence)[:, :, None]
 
 
@@ -225,9 +244,9 @@ def test_half_precision_is_capped_in_single_precision():
     torch.testing.assert_close(probabilities, infer(Doubting(), random_images(0), SMALL), atol=0.02, rtol=0.02)
 
 
-def test_a_wrapped_net_is_capped_as_well():
+def test_averaged_net_is_capped_as_well():
     images = random_images(0)
-    assert torch.equal(infer(AveragedModel(Doubting()), images, SMALL), infer(Doubting(), images, SMALL))
+    assert torch.equal(infer(AveragedModel(Doubting()).module, images, SMALL), infer(Doubting(), images, SMALL))
 
 
 def test_a_real_net_with_a_presence_head_that_says_no_finds_nothing():
@@ -241,14 +260,14 @@ def test_a_real_net_with_a_presence_head_that_says_no_finds_nothing():
     assert infer(net, images, preprocessing, flip=True).max() < 1e-6 < free.max()
 
 
-# --- the presence head's word, as a mean
+# --- the presence rule, as a mean
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 999))
 def test_by_the_mean_the_images_score_hears_both_and_the_order_of_its_pixels_stays(seed: int):
     images = random_images(seed)
-    outputs = Doubting()((images - 0.5) / 0.25, every_output=True)
+    outputs = Doubting().outputs((images - 0.5) / 0.25)
     found = infer(Doubting(rule="mean"), images, SMALL)
     highest, head = outputs.logits.amax((1, 2, 3)).double(), outputs.presence[:, 0].double()
     torch.testing.assert_close(torch.logit(found.amax((1, 2)).double()), (highest + head) / 2, atol=1e-3, rtol=1e-3)
@@ -274,8 +293,8 @@ def test_by_the_mean_a_head_can_raise_what_the_pixels_doubt():
 
 def test_the_net_passes_the_rule_of_its_settings_on():
     given = {"encoder": "test_resnet", "pretrained": False, "presence_head": True}
-    assert build_model(given).presence.rule == "cap"
-    assert build_model({**given, "presence_rule": "mean"}).presence.rule == "mean"
+    assert build_model(given).config.presence_rule == "cap"
+    assert build_model({**given, "presence_rule": "mean"}).config.presence_rule == "mean"
 
 
 def test_a_rule_without_a_head_is_refused():

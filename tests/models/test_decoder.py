@@ -19,7 +19,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from pleura.config.model import ModelConfig
 from pleura.models.build import build_model
-from pleura.models.decoder import BOTTLENECKS, NORMALISATIONS, SCSE, UPSAMPLINGS, PresenceHead, normalisation_groups
+from pleura.models.decoder import BOTTLENECKS, NORMALISATIONS, SCSE, UPSAMPLINGS, normalisation_groups
+from pleura.models.net import PresenceHead
 
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}
 HEADS = {"presence_head": True, "deep_supervision": True}
@@ -77,11 +78,11 @@ def test_a_registry_has_the_names_that_the_setting_allows(setting: str, registry
 
 
 @every_choice
-def test_every_choice_gives_every_output_at_the_images_size_and_learns_in_full(
+def test_outputs_of_every_choice_have_the_images_size_and_learn_in_full(
     normalisation: str, bottleneck: str, upsampling: str
 ):
     net = net_of(normalisation=normalisation, bottleneck=bottleneck, upsampling=upsampling, classes=2, **HEADS)
-    outputs = net(random_images(33, 65), every_output=True)
+    outputs = net.outputs(random_images(33, 65))
     assert [tuple(part.shape) for part in (outputs.logits, *outputs.deep)] == [(2, 2, 33, 65)] * 5
     assert outputs.presence.shape == (2, 1)
     sum(part.square().mean() for part in (outputs.logits, outputs.presence, *outputs.deep)).backward()
@@ -105,7 +106,7 @@ def test_every_name_comes_back_from_a_file_as_it_was(normalisation: str, bottlen
     net, other, images = net_of(0, **choice).eval(), net_of(1, **choice).eval(), random_images(32, 32)
     assert not torch.equal(net(images), other(images))
     other.load_state_dict(load(save(net.state_dict())))
-    before, after = net(images, every_output=True), other(images, every_output=True)
+    before, after = net.outputs(images), other.outputs(images)
     for old, new in zip((before[0], before[1], *before[2]), (after[0], after[1], *after[2]), strict=True):
         assert torch.equal(old, new)
 
@@ -114,7 +115,7 @@ def test_every_name_comes_back_from_a_file_as_it_was(normalisation: str, bottlen
 @torch.inference_mode()
 def test_a_last_upsample_of_four_fits_as_well(upsampling: str):
     settings = {"encoder": "test_convnext", "decoder_widths": [16, 16, 8], "upsampling": upsampling, **HEADS}
-    outputs = net_of(**settings).eval()(random_images(50, 37), every_output=True)
+    outputs = net_of(**settings).eval().outputs(random_images(50, 37))
     assert [tuple(part.shape) for part in (outputs.logits, *outputs.deep)] == [(2, 1, 50, 37)] * 4
 
 
@@ -250,7 +251,7 @@ def test_the_presence_head_is_a_linear_layer_on_the_mean_of_the_deepest_feature(
     net, images = net_of(presence_head=True).eval(), random_images(64, 64)
     mean = net.encoder(images)[-1].flatten(2).mean(dim=2)
     stated = mean @ net.presence.linear.weight.T + net.presence.linear.bias
-    torch.testing.assert_close(net(images, every_output=True).presence, stated)
+    torch.testing.assert_close(net.outputs(images).presence, stated)
 
 
 @torch.inference_mode()
@@ -259,7 +260,7 @@ def test_a_deep_output_is_a_stages_own_convolution_enlarged_and_cropped():
     seen: list[Tensor] = []
     for stage in net.decoder:
         stage.register_forward_hook(lambda _module, _inputs, features: seen.append(features))
-    outputs = net(images, every_output=True)
+    outputs = net.outputs(images)
     assert [features.shape[-1] for features in seen] == [4, 8, 16, 32]
     for part, head, features in zip(outputs.deep, net.deep, seen, strict=True):
         small = functional.conv2d(features, head.weight, head.bias)
@@ -268,11 +269,11 @@ def test_a_deep_output_is_a_stages_own_convolution_enlarged_and_cropped():
 
 
 @torch.inference_mode()
-def test_the_logits_are_the_same_with_every_output_and_without():
+def test_logits_are_the_same_with_all_outputs_and_without():
     net, images = net_of(**HEADS).eval(), random_images(40, 33)
     logits = net(images)
     assert isinstance(logits, Tensor)
-    assert torch.equal(net(images, every_output=True).logits, logits)
+    assert torch.equal(net.outputs(images).logits, logits)
 
 
 @torch.inference_mode()
@@ -284,19 +285,19 @@ def test_further_heads_leave_a_seeds_net_as_it_is():
 @torch.inference_mode()
 def test_a_net_without_further_heads_returns_none_and_nothing():
     net, images = net_of().eval(), random_images(32, 32)
-    assert net(images, every_output=True)[1:] == (None, ())
+    assert net.outputs(images)[1:] == (None, ())
     assert not any(key.startswith(("presence", "deep.")) for key in net.state_dict())
 
 
 @torch.inference_mode()
-def test_an_averaged_net_has_every_output_too():
+def test_averaged_net_has_all_outputs_too():
     net, images = net_of(**HEADS).eval(), random_images(32, 32)
-    outputs = AveragedModel(net)(images, every_output=True)
-    assert torch.equal(outputs.presence, net(images, every_output=True).presence)
+    outputs = AveragedModel(net).module.outputs(images)
+    assert torch.equal(outputs.presence, net.outputs(images).presence)
     assert len(outputs.deep) == 4
 
 
-def test_a_presence_head_says_one_thing_of_each_image():
+def test_presence_head_gives_one_logit_for_each_image():
     assert PresenceHead(7)(torch.randn(3, 7, 2, 5)).shape == (3, 1)
 
 
@@ -305,7 +306,7 @@ def test_every_name_runs_and_learns_in_half_precision(normalisation: str, bottle
     net = net_of(normalisation=normalisation, bottleneck=bottleneck, upsampling=upsampling, **HEADS)
     images = random_images(32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = net(images, every_output=True)
+        outputs = net.outputs(images)
     parts = (outputs.logits, outputs.presence, *outputs.deep)
     assert all(part.isfinite().all() for part in parts)
     sum(part.float().square().mean() for part in parts).backward()

@@ -22,8 +22,8 @@ from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError, InputError
 from pleura.models import encoders
 from pleura.models.build import build_model
-from pleura.models.decoder import Outputs
 from pleura.models.encoders import Encoder, padded
+from pleura.models.net import Outputs
 
 REAL = ROOT.parent / "shared/data/weights"
 TINY = {"encoder": "test_resnet", "pretrained": False, "decoder_widths": [16, 16, 8, 8], "last_width": 8}
@@ -224,9 +224,9 @@ def test_albunet_takes_any_size(albunet: nn.Module):
 
 
 @torch.inference_mode()
-def test_albunet_has_every_output_and_no_further_heads(albunet: nn.Module):
+def test_albunet_has_no_further_heads(albunet: nn.Module):
     images = torch.randn(1, 3, 64, 50)
-    outputs = albunet(images, every_output=True)
+    outputs = albunet.outputs(images)
     assert isinstance(outputs, Outputs)
     assert torch.equal(outputs.logits, albunet(images))
     assert outputs[1:] == (None, ())
@@ -257,11 +257,11 @@ def test_an_encoder_whose_features_end_with_the_channels_fits_or_is_refused():
 def test_a_decoder_can_end_at_a_coarser_stride_and_enlarges_its_logits_from_there(stride: int, widths: list[int]):
     torch.manual_seed(1)
     net = build_model({**TINY, "output_stride": stride, "decoder_widths": widths, "deep_supervision": True}).eval()
-    outputs = net(torch.randn(2, 1, 64, 96), every_output=True)
+    outputs = net.outputs(torch.randn(2, 1, 64, 96))
     assert outputs.logits.shape == (2, 1, 64, 96)
     # The last deeply supervised stage has the same stride: what its head gives is enlarged in the same way.
     net.head.load_state_dict(net.deep[-1].state_dict())
-    again = net(torch.randn(2, 1, 64, 96, generator=torch.Generator().manual_seed(2)), every_output=True)
+    again = net.outputs(torch.randn(2, 1, 64, 96, generator=torch.Generator().manual_seed(2)))
     torch.testing.assert_close(again.logits, again.deep[-1])
     assert net(torch.zeros(1, 1, 50, 33)).shape == (1, 1, 50, 33)
 

@@ -183,7 +183,7 @@ def _scaling(checkpoint: Checkpoint, found: Examination) -> None:
         )
     elif checkpoint.model.input_scaling == "encoder":
         encoder = net_of(checkpoint).encoder
-        wanted = (float(encoder.mean), float(encoder.std))  # type: ignore[arg-type]
+        wanted = (encoder.mean, encoder.std)
         if abs(mean.mean() - wanted[0]) > 0.01 or abs(std.mean() - wanted[1]) > 0.01:
             found.error(
                 f"trained with the encoder's mean {wanted[0]:.3f} and std {wanted[1]:.3f} (model.input_scaling), "

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.config.model import ModelConfig
-from pleura.models.decoder import Outputs
 from pleura.models.encoders import Encoder, padded
+from pleura.models.net import Net
 
 
 class DecoderBlock(nn.Module):
@@ -30,14 +30,14 @@ class DecoderBlock(nn.Module):
         return functional.relu(self.out(functional.relu(self.middle(larger))))
 
 
-class AlbuNet(nn.Module):
+class AlbuNet(Net):
     """ResNet34 encoder, centre block below it, six decoder blocks. Has no skip at stride 2."""
 
     stride = 64  # the centre block pools the deepest feature, of stride 32, once more
 
     def __init__(self, encoder: Encoder, config: ModelConfig) -> None:
         super().__init__()
-        self.encoder, self.config = encoder, config
+        self.encoder, self.config, self.presence = encoder, config, None
         encoder.net.maxpool = nn.MaxPool2d(2)  # TernausNet's, in place of ResNet's 3 x 3
         # The published net carries ResNet34's ImageNet classifier along, unused; it is kept, frozen, so that
         # published state dicts load whole and the parameter count is the published one.
@@ -52,11 +52,8 @@ class AlbuNet(nn.Module):
         self.dec0 = nn.Conv2d(32, 32, 3, padding=1)
         self.head = nn.Conv2d(32, config.classes, 1)
 
-    def forward(self, images: Tensor, every_output: bool = False) -> Tensor | Outputs:
-        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W.
-
-        every_output: return `Outputs`, as every net does; this one has no further heads.
-        """
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W."""
         height, width = images.shape[-2:]
         _, conv2, conv3, conv4, conv5 = self.encoder(padded(images, self.stride))
         decoded = self.centre(functional.max_pool2d(conv5, 2))
@@ -65,4 +62,4 @@ class AlbuNet(nn.Module):
         decoded = self.dec3(decoded, conv3)
         decoded = self.dec1(self.dec2(decoded, conv2))
         logits: Tensor = self.head(functional.relu(self.dec0(decoded)))[..., :height, :width]
-        return Outputs(logits) if every_output else logits
+        return logits

@@ -1,7 +1,4 @@
-"""Nets: any timm encoder with a U-Net decoder, and AlbuNet. A net takes images (N, C, H, W) and returns logits.
-
-With `every_output=True` it returns `Outputs`: the logits, and those of the presence and deep heads that it has.
-"""
+"""Nets: any timm encoder with a U-Net decoder, and AlbuNet. A net takes images (N, C, H, W) and returns logits."""
 
 from __future__ import annotations
 
@@ -17,21 +14,20 @@ from pleura.config.model import ModelConfig
 from pleura.config.parse import parse_model
 from pleura.errors import ConfigError, InputError
 from pleura.models.albunet import AlbuNet
-from pleura.models.decoder import Outputs
 from pleura.models.encoders import Encoder, list_encoders
+from pleura.models.net import Net
 from pleura.models.unet import UNet
 
 __all__ = [
     "ARCHITECTURES",
     "NetInput",
-    "Outputs",
     "build_model",
     "check_model",
     "list_encoders",
     "preprocessing_of",
 ]
 
-ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], nn.Module]] = {"unet": UNet, "albunet": AlbuNet}
+ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], Net]] = {"unet": UNet, "albunet": AlbuNet}
 
 
 def check_model(config: ModelConfig, begins: bool = False) -> None:
@@ -45,7 +41,7 @@ def check_model(config: ModelConfig, begins: bool = False) -> None:
     build_model(config if downloads else config.model_copy(update={"pretrained": False}))
 
 
-def build_model(config: ModelConfig | Mapping[str, Any] | str | None = None, **settings: Any) -> nn.Module:
+def build_model(config: ModelConfig | Mapping[str, Any] | str | None = None, **settings: Any) -> Net:
     """Build a net; call it with (N, in_channels, H, W) float32, it returns (N, classes, H, W) logits.
 
     config: an encoder's or an architecture's name, or a mapping with the keys of `ModelConfig`; each of them may be
@@ -103,7 +99,7 @@ def preprocessing_of(net: nn.Module | ModelConfig | Mapping[str, Any] | str, **s
         with torch.device("meta"):
             return preprocessing_of(build_model(config.model_copy(update={"pretrained": False})))
     # Whatever the net is wrapped in (an average, several devices), it is one of its modules.
-    built = next((module for module in net.modules() if isinstance(module, UNet | AlbuNet)), None)
+    built = next((module for module in net.modules() if isinstance(module, Net)), None)
     if built is None or settings:
         what = f"{type(net).__name__} is none of its nets" if built is None else "the net is built already"
         raise ConfigError(f"pleura.preprocessing_of takes what pleura.build_model does or returns; {what}")

@@ -28,6 +28,7 @@ from pleura.files import write_atomically
 from pleura.models.build import build_model
 from pleura.models.default import keep_default
 from pleura.models.header import KEYS, dump, parse
+from pleura.models.net import Net
 from pleura.models.preprocessing import Preprocessing
 from pleura.models.seen import SeenCases
 from pleura.models.weights import not_finite
@@ -115,7 +116,7 @@ def load_checkpoint(path: Path, *, damaged: bool = False) -> Checkpoint:
     return made
 
 
-def net_of(checkpoint: Checkpoint) -> nn.Module:
+def net_of(checkpoint: Checkpoint) -> Net:
     """The net of a checkpoint with its weights, on the CPU.
 
     Raises: CheckpointError if its settings make no net, or one that has other weights.

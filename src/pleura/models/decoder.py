@@ -1,4 +1,4 @@
-"""What a U-Net's decoder is made of: three registries by the names of the settings, a stage, and the further heads.
+"""What a U-Net's decoder is made of: three registries by the names of the settings, and a stage.
 
 A registry maps a name to a builder. `decoder.i.convolution`, `decoder.i.bottleneck` and `last_upsample` keep their keys
 whatever is chosen; a choice only adds layers behind the convolution, or weights of the upsampling.
@@ -10,24 +10,12 @@ Roy et al. 2018 (arXiv 1803.02579; SCSE); Wu & He 2018 (arXiv 1803.08494; group 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pleura.config.model import ModelConfig
-
-
-class Outputs(NamedTuple):
-    """All that a net returns with `every_output=True`: logits, none of them behind a sigmoid."""
-
-    logits: Tensor
-    """(N, classes, H, W)."""
-    presence: Tensor | None = None
-    """(N, 1): is there any pneumothorax on the image. None without a presence head."""
-    deep: tuple[Tensor, ...] = ()
-    """(N, classes, H, W) from each decoder stage, low to high resolution. Empty without deep supervision."""
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, bias: bool = True) -> nn.Conv2d:
@@ -133,29 +121,3 @@ def last_upsample(in_channels: int, factor: int, config: ModelConfig) -> nn.Sequ
     """From the encoder's first resolution to the image's: upsample x `factor`, conv 3x3 to `last_width`, ReLU."""
     upsample, channels = UPSAMPLINGS[config.upsampling](in_channels, config.last_width, factor)
     return nn.Sequential(upsample, convolution(channels, config.last_width, config.normalisation))
-
-
-class PresenceHead(nn.Module):
-    """Is there any pneumothorax: mean of the deepest feature, and one linear layer, as in the 4th place's net.
-
-    Source: https://github.com/amirassov/kaggle-pneumothorax.
-    """
-
-    def __init__(self, channels: int, rule: Literal["cap", "mean"] = "cap") -> None:
-        """rule: of `ModelConfig.presence_rule`."""
-        super().__init__()
-        self.linear = nn.Linear(channels, 1)
-        self.rule = rule
-
-    def forward(self, deepest: Tensor) -> Tensor:
-        """(N, channels, H, W) -> (N, 1) logits."""
-        logits: Tensor = self.linear(deepest.mean(dim=(2, 3)))
-        return logits
-
-    def heard(self, logits: Tensor, presence: Tensor) -> Tensor:
-        """The pixels' logits (N, C, H, W) after the head's (N, 1) had its say, by the rule; float32, the same shape."""
-        pixels, image = logits.float(), presence.float()[:, :, None, None]
-        if self.rule == "cap":
-            # The sigmoid rises, so that the smaller logit has the smaller probability: one sigmoid is enough.
-            return torch.minimum(pixels, image)
-        return pixels + (image - pixels.amax(dim=(1, 2, 3), keepdim=True)) / 2

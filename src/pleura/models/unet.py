@@ -12,19 +12,20 @@ from torch.nn import functional
 
 from pleura.config.model import ModelConfig
 from pleura.errors import ConfigError
-from pleura.models.decoder import DecoderStage, Outputs, PresenceHead, last_upsample
+from pleura.models.decoder import DecoderStage, last_upsample
 from pleura.models.encoders import Encoder, padded
+from pleura.models.net import Net, Outputs, PresenceHead
 
 WIDTHS, DEEP_WIDTH = {1: 32, 2: 64, 4: 128}, 256
 """Channels of a decoder stage by its stride where no `decoder_widths` are given; checkpoints rely on them."""
 
 
-class UNet(nn.Module):
+class UNet(Net):
     """Encoder, one decoder stage for each feature but the deepest, one last upsample, a 1x1 convolution.
 
     With an `output_stride` above 1 the decoder ends at that stride, without the finer features and the last upsample.
 
-    What the stages are made of, and the heads beside the last, stand in `models/decoder.py`.
+    The stages are those of `models/decoder.py`.
     """
 
     def __init__(self, encoder: Encoder, config: ModelConfig) -> None:
@@ -57,15 +58,27 @@ class UNet(nn.Module):
             self.last_upsample = nn.Identity()
             self.head = nn.Conv2d(widths[-1], config.classes, 1)
         # Drawn last, so that a seed gives the same net above with these heads and without.
-        self.presence = PresenceHead(encoder.channels[-1], config.presence_rule) if config.presence_head else None
+        self.presence = PresenceHead(encoder.channels[-1]) if config.presence_head else None
         deep_widths = widths if config.deep_supervision else []
         self.deep = nn.ModuleList(nn.Conv2d(width, config.classes, 1) for width in deep_widths)
 
-    def forward(self, images: Tensor, every_output: bool = False) -> Tensor | Outputs:
-        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W.
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, in_channels, H, W) normalised images -> (N, classes, H, W) logits; any H and W."""
+        return self._decoded(images)[0]
 
-        every_output: return `Outputs`, with the presence and the deep logits of the heads that the net has.
-        """
+    def outputs(self, images: Tensor) -> Outputs:
+        """As `Net.outputs`."""
+        logits, deepest, stages = self._decoded(images)
+        # Without deep supervision there are stages, but no heads on them.
+        small = [head(features) for head, features in zip(self.deep, stages, strict=False)]
+        size = [side * self.stride for side in deepest.shape[-2:]]
+        large = [functional.interpolate(part, size=size, mode="bilinear") for part in small]
+        presence = self.presence(deepest) if self.presence is not None else None
+        height, width = images.shape[-2:]
+        return Outputs(logits, presence, tuple(part[..., :height, :width] for part in large))
+
+    def _decoded(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The logits, the encoder's deepest feature, and the features of each decoder stage."""
         height, width = images.shape[-2:]
         images = padded(images, self.stride)
         *skips, deepest = self.encoder(images)[self.first :]
@@ -76,14 +89,7 @@ class UNet(nn.Module):
         logits: Tensor = self.head(self.last_upsample(decoded))
         if logits.shape[-2:] != images.shape[-2:]:  # output_stride
             logits = functional.interpolate(logits, size=images.shape[-2:], mode="bilinear")
-        logits = logits[..., :height, :width]
-        if not every_output:
-            return logits
-        # Without deep supervision there are stages, but no heads on them.
-        small = [head(features) for head, features in zip(self.deep, stages, strict=False)]
-        large = [functional.interpolate(part, size=images.shape[-2:], mode="bilinear") for part in small]
-        presence = self.presence(deepest) if self.presence is not None else None
-        return Outputs(logits, presence, tuple(part[..., :height, :width] for part in large))
+        return logits[..., :height, :width], deepest, stages
 
 
 def _first_feature(encoder: Encoder, output_stride: int) -> int:

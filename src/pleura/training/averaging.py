@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -92,11 +93,17 @@ def greedy_soup(
     return measured, len(chosen)
 
 
-def refresh_batchnorm(net: nn.Module, inputs: Iterable[Tensor], to_train: Callable[[], object] | None = None) -> None:
+def refresh_batchnorm(
+    net: nn.Module,
+    inputs: Iterable[Tensor],
+    to_train: Callable[[], object] | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
     """Make BatchNorm's running statistics anew from inputs (N, C, H, W): an average of weights has none of its own.
 
     to_train: sets the net to train as its stage did; layers that this leaves in evaluation, because they are frozen,
-    keep their statistics and use them. None: all train. A net in which no BatchNorm trains reads no input.
+    keep their statistics and use them. None: all train. A net in which no BatchNorm trains reads no input. autocast:
+    for the net's passes.
     Source: arXiv 1803.05407, section 3.2; torch's `update_bn` makes all layers' anew.
     """
     (to_train or net.train)()
@@ -110,6 +117,7 @@ def refresh_batchnorm(net: nn.Module, inputs: Iterable[Tensor], to_train: Callab
         module.momentum = None  # the mean over all batches
     with torch.no_grad():
         for batch in inputs:
-            net(batch)
+            with autocast():
+                net(batch)
     for module, momentum in zip(anew, momenta, strict=True):
         module.momentum = momentum

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from pleura.models.net import Net, Outputs
+
 
 class _SumOverProcesses(torch.autograd.Function):
     # torch.distributed.nn.functional.all_reduce is deprecated, and what replaces it is private.
@@ -55,6 +57,18 @@ def end_processes() -> None:
         distributed.destroy_process_group()
 
 
+class AllOutputs(nn.Module):
+    """A net whose call returns all of its outputs: DistributedDataParallel reduces what a module's call computes."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Outputs:
+        """As `Net.outputs`."""
+        return self.net.outputs(images)
+
+
 def share_buffers(net: nn.Module) -> None:
     """Give every process the buffers of the first: BatchNorm statistics of their own would be nets of their own."""
     for buffer in net.buffers():
@@ -71,7 +85,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return total
 
 
-def synchronise_batchnorm(net: nn.Module, device: torch.device) -> tuple[nn.Module, bool]:
+def synchronise_batchnorm(net: Net, device: torch.device) -> tuple[Net, bool]:
     """Let BatchNorm see the batches of all processes; returns the net, and whether it now does.
 
     torch has this for GPUs alone: on CPUs each process keeps statistics of its own part of the batch.
@@ -80,5 +94,5 @@ def synchronise_batchnorm(net: nn.Module, device: torch.device) -> tuple[nn.Modu
         return net, True
     if device.type == "cpu":
         return net, False
-    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+    synchronised: Net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
     return synchronised, True

@@ -104,7 +104,8 @@ class HandOver:
         learner.load(weights, f"{kind} of stage {stage.name}")
         if stage.averaging.refresh_cases:
             learner.freeze_encoder(stage, progress.epoch - 1)  # as the last epoch had it
-            refresh_batchnorm(learner.net, learner.inputs_like_those_of(stage, progress), learner.to_train)
+            inputs = learner.inputs_like_those_of(stage, progress)
+            refresh_batchnorm(learner.net, inputs, learner.to_train, learner.accelerator.autocast)
         if not learner.batchnorm_is_global:
             share_buffers(learner.net)  # each process has averaged statistics of its own
         validation = self.validator(learner.net, stage, learner.preprocessing(stage))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,12 @@ from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
 from pleura.errors import ConfigError
 from pleura.models.build import build_model, preprocessing_of
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
-from pleura.models.encoders import Encoder
 from pleura.models.header import unlisted
 from pleura.models.identity import weights_hash
 from pleura.models.preprocessing import Preprocessing, normalise
 from pleura.models.resize import OLD_REDUCTION, REDUCTION, mask_shares, resize_images
 from pleura.models.seen import STARTED, SeenCases, among, case_key
-from pleura.training.distributed import machine, synchronise_batchnorm
+from pleura.training.distributed import AllOutputs, machine, synchronise_batchnorm
 from pleura.training.optimizers import Freezer
 from pleura.training.run import Progress
 from pleura.training.targets import Labels, Targets, Teacher, refuse_leaks
@@ -53,13 +52,13 @@ class Learner:
         set_seed(recipe.seed)
         # Channels last is up to twice as fast on CPUs, and what tensor cores want.
         begins_with = recipe.model if fresh else recipe.model.model_copy(update={"pretrained": False})
-        net: nn.Module = build_model(begins_with)
+        net = build_model(begins_with)
         net = net.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batchnorm_is_global = True
         if accelerator.num_processes > 1:
             net, self.batchnorm_is_global = synchronise_batchnorm(net, accelerator.device)
-        self.net, self.model = net, accelerator.prepare_model(net)
-        encoder = cast(Encoder, net.encoder)
+        self.net, self.model = net, accelerator.prepare_model(AllOutputs(net))
+        encoder = net.encoder
         self.freezer = Freezer(encoder)
         for stage in recipe.stages:
             if stage.freeze_encoder_stride:
@@ -164,13 +163,13 @@ class Learner:
 
     def freeze_encoder(self, stage: StageConfig, epoch: int) -> None:
         """Let the encoder learn, or what of it learns in this epoch (0, 1, ...) of a stage. Raises: ConfigError."""
-        encoder = cast(Encoder, self.net.encoder)
+        encoder = self.net.encoder
         frozen = encoder.until_stride(stage.freeze_encoder_stride) if stage.freeze_encoder_stride else []
         if epoch < stage.freeze_encoder_epochs:
             frozen = list(encoder.parameters())
         if self.freezer.freeze(frozen) and self.accelerator.num_processes > 1:
             # DistributedDataParallel notes which parameters have gradients when it is made.
-            self.model = self.accelerator.prepare_model(self.net)
+            self.model = self.accelerator.prepare_model(AllOutputs(self.net))
 
     def to_train(self) -> None:
         """Set the net to train; what is frozen of the encoder keeps its BatchNorm statistics."""
@@ -238,7 +237,7 @@ class Learner:
 
     def _trains_batchnorm(self, stage: StageConfig) -> bool:
         """Whether some epoch of a stage has a BatchNorm that is not frozen."""
-        encoder = cast(Encoder, self.net.encoder)
+        encoder = self.net.encoder
         frozen = set(encoder.until_stride(stage.freeze_encoder_stride)) if stage.freeze_encoder_stride else set()
         if stage.freeze_encoder_epochs >= stage.epochs:
             frozen = set(encoder.parameters())

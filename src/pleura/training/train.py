@@ -250,7 +250,7 @@ class _Training:
                 group["lr"] = schedule.lr(progress.epoch, progress.step / steps)
             torch.manual_seed(number_of(*seed, accelerator.process_index))  # for dropout, whatever came before
             with accelerator.autocast():
-                outputs = learner.model(inputs, every_output=True)
+                outputs = learner.model(inputs)
             further = (outputs.presence, outputs.deep, gather, targets.weights, targets.present)
             loss = total_loss(outputs.logits, targets.masks, stage.loss, *further)
             losses.append(accelerator.reduce(loss.detach(), "mean"))

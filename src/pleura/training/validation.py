@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
-from torch import nn
 
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
@@ -22,6 +21,7 @@ from pleura.errors import ConfigError, InputError
 from pleura.evaluation.metrics.siim import Outcomes
 from pleura.inference.engines.torch import infer
 from pleura.inference.predictor import image_score
+from pleura.models.net import Net
 from pleura.models.preprocessing import Preprocessing
 
 
@@ -41,7 +41,7 @@ class Validator:
     def __init__(self, accelerator: Accelerator, dataset: Dataset, positions: NDArray[np.int64], flip: bool) -> None:
         self.accelerator, self.dataset, self.positions, self.flip = accelerator, dataset, positions, flip
 
-    def __call__(self, net: nn.Module, stage: StageConfig, preprocessing: Preprocessing) -> Validation:
+    def __call__(self, net: Net, stage: StageConfig, preprocessing: Preprocessing) -> Validation:
         """Measure a net; every process takes a share of the cases, and all get the same answer.
 
         As `pleura evaluate` does: probabilities are enlarged to the prepared size and scored by the masks as they are,
@@ -69,7 +69,7 @@ class Validator:
         return Validation(metrics, triplet, metrics[stage.select])
 
     def samples(
-        self, net: nn.Module, stage: StageConfig, preprocessing: Preprocessing, count: int
+        self, net: Net, stage: StageConfig, preprocessing: Preprocessing, count: int
     ) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
         """The same few cases each time: ids, images, probabilities and masks, all (n, S, S), images in [0, 1]."""
         net.eval()
