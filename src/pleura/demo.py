@@ -148,8 +148,8 @@ def _page(out: Path, trained: Entrant, shipped: Entrant, scores: Evaluation, sec
         f"<p class=soft>pleura {escape(__version__)}, the whole flow in {seconds:.0f} seconds: DICOM, prepare, train "
         "at two resolutions, evaluate, predict. Phantoms are drawings: this page shows that the machinery works, and "
         "says nothing about patients.</p>",
-        f"<p class='verdict good'>The net that this demo trained: Dice on positives {dice.value:.3f} (95 % "
-        f"{dice.low:.3f} to {dice.high:.3f}) on {total} radiographs of patients it never saw, {scores.positives} of "
+        f"<p class='verdict good'>The net that this demo trained: Dice on positives {dice:.3f} "
+        f"on {total} radiographs of patients it never saw, {scores.positives} of "
         "them positive.</p>",
         f"<p>{escape(scores.verdict)} <a href='run/report.html'>The report</a> · "
         "<a href='predictions/predictions.csv'>predictions.csv</a> · <a href='predictions/masks.csv'>masks.csv</a> · "

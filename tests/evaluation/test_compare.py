@@ -29,8 +29,8 @@ def test_masks_that_are_better_are_told_from_empty_ones_and_by_what(folders: dic
     done = compare_masks(folders["near"], folders["no"], folders["truth"], resamples=200, out=tmp_path)
     better = {each.name: each.better for each in done.differences}
     assert (better["siim_dice"], better["dice_on_positives"], better["specificity"]) == ("first", "first", None)
-    assert done.verdict.startswith("The first is better by siim_dice")
-    assert "cannot tell them apart by specificity" in done.verdict
+    assert done.verdict.startswith("The first is better by SIIM mean Dice")
+    assert "cannot tell them apart by Specificity" in done.verdict
     document = json.loads((tmp_path / "compare.json").read_text(), parse_constant=pytest.fail)
     assert document["metrics"][0]["better"] == "first"
 

@@ -57,7 +57,7 @@ def test_the_pooled_dice_of_all_pixels_is_named_beside_the_mean(scored, run, dat
         inside, sizes = inside + int((found & mask).sum()), sizes + int(found.sum()) + int(mask.sum())
     assert done.pooled_dice == pytest.approx(2 * inside / sizes)
     assert document["pooled_dice"] == done.pooled_dice
-    assert f"{done.pooled_dice:.4f}" in next(line for line in messages(done) if "pooled Dice" in line)
+    assert f"{done.pooled_dice:.4f}" in next(line for line in messages(done) if "Pooled Dice" in line)
     assert f"{done.pooled_dice:.4f}" in done.report.read_text().split("Pooled Dice")[1][:300]
 
 

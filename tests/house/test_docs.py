@@ -28,7 +28,7 @@ from pleura.config.training import AveragingConfig, LossConfig, ScheduleConfig, 
 from pleura.data.dataset import Case
 from pleura.data.rle import SIIM_SIDE_PX
 from pleura.evaluation.metrics.siim import empty_floor
-from pleura.evaluation.report.page import NAMES
+from pleura.evaluation.metrics.titles import METRICS
 from pleura.inference.batch import COLUMNS, WRITES
 from pleura.models.checkpoint import Checkpoint
 
@@ -139,7 +139,7 @@ def test_the_reference_names_every_option_of_a_command(verb: str) -> None:
         ("columns of cases.csv", [field.name for field in fields(Case)]),
         ("keys of a checkpoint", [field.name for field in fields(Checkpoint) if field.name != "weights"]),
         ("columns of predictions.csv", COLUMNS),
-        ("metrics", list(NAMES)),
+        ("metrics", list(METRICS)),
         ("what predict writes", WRITES),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -55,7 +55,7 @@ def test_the_same_rows_give_the_same_bytes_as_numbers_and_as_the_text_of_a_csv()
 
 def test_the_scores_and_the_floor_are_drawn_where_they_are() -> None:
     drawn = lines_of(rows(7), panel=0)
-    np.testing.assert_allclose(drawn["SIIM Dice"], [row["siim_dice"] for row in rows(7)])
+    np.testing.assert_allclose(drawn["SIIM mean Dice"], [row["siim_dice"] for row in rows(7)])
     np.testing.assert_allclose(drawn["Dice on positives"], [row["dice_on_positives"] for row in rows(7)])
     np.testing.assert_allclose(drawn["the empty answer's SIIM Dice"], [0.4, 0.4])
 
@@ -70,7 +70,7 @@ def test_each_stage_has_its_own_line_of_losses_and_its_name_above() -> None:
 def test_a_metric_that_a_fold_cannot_have_is_left_out() -> None:
     history = [row | {"auroc": math.nan, "gain_over_empty": math.nan} for row in rows(4)]
     named = [name for name in lines_of(history, panel=0) if not name.startswith("_")]
-    assert named == ["SIIM Dice", "Dice on positives"]
+    assert named == ["SIIM mean Dice", "Dice on positives"]
 
 
 def test_a_learning_rate_of_zero_has_no_place_on_the_axis_and_does_no_harm() -> None:

@@ -53,11 +53,13 @@ def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -
 
 def messages(done: Comparison) -> Iterator[str]:
     """Two predictors metric by metric, and whether the data can tell them apart."""
+    from pleura.evaluation.metrics.titles import METRICS
+
     yield done.cases
-    yield f"  {'':<30}{'first':>9}{'second':>9}   first - second, 95 %              p, adjusted for all"
+    yield f"  {'':<38}{'first':>9}{'second':>9}   first - second, 95 %              p, adjusted for all"
     for each in done.differences:
-        difference = f"{each.difference.value:+.4f} ({each.difference.low:+.4f} to {each.difference.high:+.4f})"
         ps = f"{each.p:.4f}, {each.p_adjusted:.4f}"
-        told = f"  {each.better} is better" if each.better else ""
-        yield f"  {each.name:<30}{each.first:>9.4f}{each.second:>9.4f}   {difference:<32}  {ps}{told}"
+        better = f"  {each.better} is better" if each.better else ""
+        values = f"{METRICS[each.name].title:<38}{each.first:>9.4f}{each.second:>9.4f}"
+        yield f"  {values}   {each.difference.short('+.4f'):<32}  {ps}{better}"
     yield done.verdict

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pleura.cli.options import SplitName, Tta
-from pleura.cli.printing import measured, pooled, show
+from pleura.cli.printing import Row, measured, pooled, show
 from pleura.models.default import named
 
 if TYPE_CHECKING:  # --help imports no verb
@@ -34,11 +34,11 @@ def evaluate(
 
 def messages(done: Evaluation) -> Iterator[str]:
     """Scores with their floor and intervals, the rule behind them, and the verdict."""
-    from pleura.evaluation.report.page import NAMES
+    from pleura.evaluation.metrics.titles import METRICS, SHOWN
 
     yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"
-    rows = [(name, done.estimates[key].value, f"  {name:<36}{done.estimates[key]}") for key, (name, _) in NAMES.items()]
-    rows.insert(3, pooled(done.pooled_dice, 36))
+    rows = [Row(METRICS[key].title, done.estimates[key]) for key in SHOWN]
+    rows.insert(3, pooled(done.pooled_dice))
     yield from measured(rows, done.positives, done.negatives)
     tuned = ", tuned on these very cases" if done.in_sample else ""
     yield f"  triplet {done.triplet}{tuned}"

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.evaluation.metrics.bootstrap import Estimate
 
 
 def show(lines: Iterable[str]) -> None:
@@ -13,16 +18,34 @@ def show(lines: Iterable[str]) -> None:
     typer.echo("\n".join(lines))
 
 
-def pooled(value: float, width: int) -> tuple[str, float, str]:
-    """The row of the pooled Dice, for `measured`; width: of its title in characters."""
-    note = "of the pixels of all images together: not a mean, and not to be compared with one"
-    return "pooled Dice", value, f"  {'pooled Dice':<{width}}{value:.4f}, {note}"
+@dataclass(frozen=True)
+class Row:
+    """A metric in one line."""
+
+    title: str
+    estimate: Estimate
+    note: str = ""
+    """What follows the number and its interval."""
+    form: str = ".4f"
+    family: str = ""
+    """What a metric without a value is named by, where it is one of several; by default its title."""
 
 
-def measured(rows: Sequence[tuple[str, float, str]], positives: int, negatives: int) -> Iterator[str]:
-    """The lines of what has a value, and one sentence on the rest. rows: name, value, line."""
-    yield from (line for _, value, line in rows if value == value)
-    without = list(dict.fromkeys(name for name, value, _ in rows if value != value))
+def pooled(dice: float) -> Row:
+    """Return the row of the pooled Dice, which has no interval."""
+    from pleura.evaluation.metrics.bootstrap import Estimate
+    from pleura.evaluation.metrics.titles import METRICS
+
+    metric = METRICS["pooled_dice"]
+    return Row(metric.title, Estimate(dice, float("nan"), float("nan")), f", {metric.meaning}")
+
+
+def measured(rows: Sequence[Row], positives: int, negatives: int) -> Iterator[str]:
+    """Yield the lines of what has a value, and one sentence on the rest."""
+    known = [row.estimate.value == row.estimate.value for row in rows]
+    for row in compress(rows, known):
+        yield f"  {row.title:<38}{row.estimate:{row.form}}{row.note}"
+    without = list(dict.fromkeys(row.family or row.title for row, value in zip(rows, known, strict=True) if not value))
     if without:
         missing = [name for name, count in (("positives", positives), ("negatives", negatives)) if not count]
         why = f"there are no {missing[0]} here" if missing else "nothing is found where it would be measured"

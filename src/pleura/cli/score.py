@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pleura.cli.printing import measured, pooled, show
+from pleura.cli.printing import Row, measured, pooled, show
 
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.evaluation.score import Score
 
 Scored = Literal["truth", "both"]
+SCORED = ("siim_dice", "siim_dice_at_siim_prevalence", "dice_on_positives", "sensitivity", "specificity", "ppv", "npv")
 
 
 def score(
@@ -52,7 +53,7 @@ def _shape(grid: str | None) -> tuple[int, int] | None:
 
 def messages(done: Score, out: Path | None) -> Iterator[str]:
     """Masks of any tool: who they are of, the floor, findings, each number with its interval, and the verdict."""
-    from pleura.decision.triplet import SIIM_PREVALENCE
+    from pleura.evaluation.metrics.titles import METRICS, floors
 
     facts, estimates = done.document, done.estimates
     share = 100 * facts["positives"] / facts["images"]
@@ -61,51 +62,43 @@ def messages(done: Score, out: Path | None) -> Iterator[str]:
     yield f"  intervals are 95 %, by {facts['patients']} patients ({known})"
     for finding in done.read.findings:
         yield f"  {finding}"
-    floors = {"siim_dice": done.floor, "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE}
-    names = {
-        "siim_dice": "SIIM mean Dice",
-        "siim_dice_at_siim_prevalence": "SIIM mean Dice at 22.15 % positives",
-        "dice_on_positives": "Dice on positives",
-        "sensitivity": "Sensitivity",
-        "specificity": "Specificity",
-        "ppv": "PPV",
-        "npv": "NPV",
-    }
+    at_floor = floors(done.floor)
     rows = [
-        (
-            name,
-            estimates[key].value,
-            f"  {name:<38}{estimates[key]}{f', floor {floors[key]:.4f}' if key in floors else ''}",
-        )
-        for key, name in names.items()
+        Row(METRICS[key].title, estimates[key], f", floor {at_floor[key]:.4f}" if key in at_floor else "")
+        for key in SCORED
     ]
-    rows.insert(3, pooled(done.read.pooled_dice, 38))
-    rows += _outlines(facts["surface"])
-    for row in facts["strata"]:
-        if row["by"] == "lesion size":
-            name = f"Dice, lesion {row['group']}"
-            line = f"  {name:<38}{_estimate(row['dice'])}, {row['positives']} images"
-            rows.append((name, row["dice"]["value"], line))
-    for row in facts["prevalence"]["rows"]:
-        at = f"at {100 * row['prevalence']:g} % positives"
-        line = f"  {'SIIM mean Dice ' + at:<38}{_estimate(row['siim_dice'])}, floor {row['floor']:.4f}"
-        rows.append(("PPV at other shares", row["ppv"]["value"], f"  {'PPV ' + at:<38}{_estimate(row['ppv'])}"))
-        rows.append(("SIIM mean Dice at other shares", row["siim_dice"]["value"], line))
+    rows.insert(3, pooled(done.read.pooled_dice))
+    rows += [*_outlines(facts["surface"]), *_lesions(facts["strata"]), *_other_shares(facts["prevalence"]["rows"])]
     yield from measured(rows, facts["positives"], facts["negatives"])
     yield done.verdict
     if out:
         yield f"{out / 'score.json'}, {out / 'cases.csv'}"
 
 
-def _outlines(surface: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
+def _outlines(surface: dict[str, Any]) -> Iterator[Row]:
+    from pleura.evaluation.metrics.bootstrap import Estimate
+    from pleura.evaluation.metrics.titles import outline_titles
+
+    hd95, surface_dice = outline_titles(surface["unit"], surface["tolerance"])
     counted = f"{surface['hd95_cases']} positives, {surface['hd95_left_out']} without a prediction left out"
-    median = f"median {surface['hd95_median']:.1f}; {counted}"
-    name = f"HD95, {surface['unit']}"
-    yield name, surface["hd95"]["value"], f"  {name:<38}{_estimate(surface['hd95'], 1)}, {median}"
-    name = f"Surface Dice within {surface['tolerance']:g} {surface['unit']}"
-    yield name, surface["surface_dice"]["value"], f"  {name:<38}{_estimate(surface['surface_dice'])}"
+    median = f", median {surface['hd95_median']:.1f}; {counted}"
+    yield Row(hd95, Estimate.of(surface["hd95"]), median, form=".1f")
+    yield Row(surface_dice, Estimate.of(surface["surface_dice"]))
 
 
-def _estimate(found: dict[str, float], digits: int = 4) -> str:
-    value, low, high = (f"{found[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} (95 % {low} to {high})"
+def _lesions(strata: list[dict[str, Any]]) -> Iterator[Row]:
+    from pleura.evaluation.metrics.bootstrap import Estimate
+
+    for row in strata:
+        if row["by"] == "lesion size":
+            yield Row(f"Dice, lesion {row['group']}", Estimate.of(row["dice"]), f", {row['positives']} images")
+
+
+def _other_shares(rows: list[dict[str, Any]]) -> Iterator[Row]:
+    from pleura.evaluation.metrics.bootstrap import Estimate
+    from pleura.evaluation.metrics.titles import METRICS
+
+    for row in rows:
+        for key, note in (("ppv", ""), ("siim_dice", f", floor {row['floor']:.4f}")):
+            title = f"{METRICS[key].title} at {100 * row['prevalence']:g} % positives"
+            yield Row(title, Estimate.of(row[key]), note, family=f"{METRICS[key].title} at other shares")

@@ -136,13 +136,13 @@ def next_step(model: Path, run: Path, data: Path) -> Iterator[str]:
 
 def folds_in_words(summary: FoldsSummary) -> Iterator[str]:
     """Mean and spread over folds, and the pooled scores of the cases that each model did not see."""
-    from pleura.evaluation.report.page import NAMES
+    from pleura.evaluation.metrics.titles import METRICS, SHOWN
 
     yield f"{len(summary.folds)} folds; floor of all their cases {summary.floor:.6f}"
-    yield f"  {'':<36}{'mean over folds (sd)':<24}pooled, by triplets tuned on the other folds"
-    for key, (name, _) in NAMES.items():
+    yield f"  {'':<38}{'mean over folds (sd)':<24}pooled, by triplets tuned on the other folds"
+    for key in SHOWN:
         mean, sd = summary.spread(key)
-        yield f"  {name:<36}{f'{mean:.4f} ({sd:.4f})':<24}{summary.cross_fitted[key]}"
+        yield f"  {METRICS[key].title:<38}{f'{mean:.4f} ({sd:.4f})':<24}{summary.cross_fitted[key]}"
     yield "  each model's epoch was chosen on the cases that it is scored on here"
     yield str(summary.file)
 

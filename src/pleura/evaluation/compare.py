@@ -16,6 +16,7 @@ from pleura.errors import InputError
 from pleura.evaluation.metrics.paired import Difference, adjusted, compare_scores, mask_metrics
 from pleura.evaluation.metrics.paired import compare as compare_metrics
 from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.titles import METRICS
 from pleura.evaluation.score import ScoreSettings, read_masks
 from pleura.files import refuse_unwritable, write_json
 
@@ -101,14 +102,18 @@ def in_words(differences: list[Difference]) -> str:
     """Which of two predictors is better by which metric, or plainly that it cannot be told."""
     if all(_same(each) for each in differences):
         return "The data cannot tell them apart: they score the same on every case."
-    told = {side: [each.name for each in differences if each.better == side] for side in ("first", "second")}
-    if not any(told.values()):
+    by = {side: _titles(differences, side) for side in ("first", "second")}
+    if not any(by.values()):
         return "The data cannot tell them apart: no difference is larger than chance alone makes them."
-    parts = [f"the {side} is better by {', '.join(names)}" for side, names in told.items() if names]
-    rest = [each.name for each in differences if each.better is None]
-    left = f"; the data cannot tell them apart by {', '.join(rest)}" if rest else ""
+    parts = [f"the {side} is better by {titles}" for side, titles in by.items() if titles]
+    rest = _titles(differences, None)
+    left = f"; the data cannot tell them apart by {rest}" if rest else ""
     sentence = " and ".join(parts) + left + "."
     return sentence[0].upper() + sentence[1:]
+
+
+def _titles(differences: list[Difference], better: str | None) -> str:
+    return ", ".join(METRICS[each.name].title for each in differences if each.better == better)
 
 
 def _same(each: Difference) -> bool:

@@ -27,5 +27,5 @@ def against_empty(outcomes: Outcomes, estimates: dict[str, Estimate], floor: flo
         return f"It is worse than the empty predictor: SIIM Dice {dice:.4f}, answering nothing has {floor:.4f}."
     return (
         f"Its SIIM Dice of {dice:.4f} cannot be told from the empty predictor's {floor:.4f}: the difference is "
-        f"{gain.value:+.4f} (95 % {gain.low:+.4f} to {gain.high:+.4f})."
+        f"{gain:+.4f}."
     )

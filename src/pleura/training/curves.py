@@ -16,12 +16,13 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from pleura.errors import InputError
+from pleura.evaluation.metrics.titles import METRICS
 
 # Colours that the colour-blind can tell apart (Okabe and Ito 2008); the markers differ too, for prints without colour.
 SCORES = {
-    "siim_dice": ("SIIM Dice", "#0072B2", "o"),
-    "dice_on_positives": ("Dice on positives", "#D55E00", "s"),
-    "auroc": ("AUROC", "#009E73", "^"),
+    "siim_dice": ("#0072B2", "o"),
+    "dice_on_positives": ("#D55E00", "s"),
+    "auroc": ("#009E73", "^"),
 }
 FLOOR_COLOUR, LOSS_COLOUR, LR_COLOUR, BAND_COLOUR = "#666666", "#000000", "#56518C", "#EEF1F5"
 MARKED_EPOCHS = 40
@@ -61,11 +62,12 @@ def _figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     if np.isfinite(floor).any():  # the same at each epoch: it is the share of negatives
         height = float(floor[np.isfinite(floor)][0])
         scores.axhline(height, color=FLOOR_COLOUR, linestyle="--", linewidth=1.2, label="the empty answer's SIIM Dice")
-    for key, (name, colour, marker) in SCORES.items():
+    for key, (colour, marker) in SCORES.items():
         values = _column(history, key)
         if np.isfinite(values).any():
             marker = marker if len(history) <= MARKED_EPOCHS else ""
-            scores.plot(np.arange(1, len(history) + 1), values, color=colour, marker=marker, markersize=5, label=name)
+            title = METRICS[key].title
+            scores.plot(np.arange(1, len(history) + 1), values, color=colour, marker=marker, markersize=5, label=title)
     rates = _column(history, "lr")
     rates[~(rates > 0)] = np.nan  # has no place on a logarithmic axis
     lr.set_yscale("log")

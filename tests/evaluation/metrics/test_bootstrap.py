@@ -89,7 +89,15 @@ def test_several_statistics_come_from_the_same_resamples():
 
 
 def test_an_estimate_shows_its_interval():
-    assert str(Estimate(0.84512, 0.8, 0.9)) == "0.8451 (95 % 0.8000 to 0.9000)"
+    estimate = Estimate(0.84512, 0.8, 0.9)
+    assert str(estimate) == f"{estimate}" == "0.8451 (95 % 0.8000 to 0.9000)"
+    assert f"{estimate:+.1f}" == "+0.8 (95 % +0.8 to +0.9)"
+    assert estimate.short(".2f") == "0.85 (0.80 to 0.90)"
+
+
+def test_an_estimate_without_a_value_or_an_interval_says_so():
+    assert Estimate.of({"value": None, "low": None, "high": None}).short() == "no such cases"
+    assert Estimate.of({"value": 0.5, "low": math.nan, "high": 1.0}).short() == "0.500"
 
 
 def test_wilson_knows_doubt_where_all_succeeded():

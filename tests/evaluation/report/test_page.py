@@ -10,7 +10,7 @@ import pytest
 from accounts import document, measured
 
 from pleura.decision.calibration import pixel_counts
-from pleura.evaluation.report.figures import figures, interval
+from pleura.evaluation.report.figures import figures
 from pleura.evaluation.report.page import Picture, Report, gallery, page, render
 from pleura.evaluation.report.sections import findings, groups, outlines, prevalence
 from pleura.evaluation.report.svg import svg
@@ -126,12 +126,6 @@ def test_small_groups_are_marked_and_what_is_not_known_is_told():
 def test_positives_without_a_distance_are_counted_in_words():
     assert "3 of 12 have none" in outlines(document(measured(MIXED, [True] * 9 + [False] * 23)))
     assert "no outlines to compare" in outlines(document(measured([False] * 3)))
-
-
-def test_what_has_no_number_is_none_in_words():
-    assert interval({"value": None, "low": None, "high": None}) == "none"
-    assert interval({"value": 0.5, "low": float("nan"), "high": 1.0}) == "0.500"
-    assert interval({"value": 0.5, "low": 0.25, "high": 0.75}, 2) == "0.50 (0.25 to 0.75)"
 
 
 def test_pictures_open_by_a_button_and_hold_their_bytes_once():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,14 +15,40 @@ Rows: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; NaN where it cannot be had (no positives, say)."""
+    """A number with its 95 % interval; NaN where it cannot be had (no positives, say).
+
+    f"{estimate:.3f}" is `0.812 (95 % 0.701 to 0.890)`; the form of the numbers is .4f by default.
+    """
 
     value: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, numbers: Mapping[str, float | None]) -> Estimate:
+        """Read `value`, `low` and `high` of a report; JSON's null is NaN."""
+        found = (numbers[key] for key in ("value", "low", "high"))
+        return cls(*(math.nan if number is None else number for number in found))
+
+    def number(self, form: str = ".4f") -> str:
+        """Return the value as text, or `no such cases`."""
+        return "no such cases" if math.isnan(self.value) else format(self.value, form)
+
+    def interval(self, form: str = ".4f") -> str:
+        """Return `0.7010 to 0.8900`, or nothing where there is no interval."""
+        known = math.isfinite(self.value) and math.isfinite(self.low) and math.isfinite(self.high)
+        return f"{self.low:{form}} to {self.high:{form}}" if known else ""
+
+    def short(self, form: str = ".3f") -> str:
+        """Return `0.812 (0.701 to 0.890)`, for a place where a heading says that intervals are 95 %."""
+        interval = self.interval(form)
+        return f"{self.number(form)} ({interval})" if interval else self.number(form)
+
+    def __format__(self, form: str) -> str:
+        return self.short(form or ".4f").replace("(", "(95 % ")
+
     def __str__(self) -> str:
-        return f"{self.value:.4f} (95 % {self.low:.4f} to {self.high:.4f})"
+        return format(self)
 
 
 def bootstrap(

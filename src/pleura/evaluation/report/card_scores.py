@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
+from pleura.evaluation.metrics.bootstrap import Estimate
+from pleura.evaluation.metrics.titles import METRICS, floors, outline_titles
 from pleura.evaluation.report.markdown import fill, table
-from pleura.evaluation.report.sections import FEW
+from pleura.evaluation.report.sections import DECISIONS, FEW
 
 KEPT = (
     "pleura",
@@ -35,15 +37,7 @@ KEPT = (
     "label_sources",
 )
 """Of report.json, what travels with a model; of curves and calibration go the numbers alone."""
-METRICS = {
-    "siim_dice": "SIIM mean Dice, as these cases are mixed",
-    "siim_dice_at_siim_prevalence": f"SIIM mean Dice at {100 * SIIM_PREVALENCE:.2f} % positives",
-    "dice_on_positives": "Dice on positives",
-    "gain_over_empty": "SIIM mean Dice above the floor",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "auroc": "AUROC of the image score",
-}
+LISTED = ("siim_dice", "siim_dice_at_siim_prevalence", "dice_on_positives", "gain_over_empty", *DECISIONS[:2], "auroc")
 AREAS = {
     "pr": "Area under precision and recall, of the image score",
     "froc": "Lesions found, mean over 1/8 to 8 false marks an image",
@@ -87,20 +81,12 @@ def score_sections(
     yield from _rule(header, evaluation)
 
 
-def shown(estimate: Mapping[str, Any], digits: int = 4) -> tuple[str, str]:
-    """A number and its interval; what could not be measured says so."""
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if value is None:
-        return "no such cases", ""
-    return f"{value:.{digits}f}", "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
-
-
 def _of_training(scores: Mapping[str, Any]) -> Iterator[str]:
-    told = [f"{name} {scores[key]:.4f}" for key, name in METRICS.items() if isinstance(scores.get(key), float)]
-    if told:
+    known = [f"{METRICS[key].title} {scores[key]:.4f}" for key in LISTED if isinstance(scores.get(key), float)]
+    if known:
         yield fill(
             f"What training wrote down ({scores.get('split', 'of which cases, it does not say')}), without intervals: "
-            + "; ".join(told)
+            + "; ".join(known)
             + "."
         )
 
@@ -118,20 +104,20 @@ def _scores(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         f"image {'averaged in' if found['tta'] == 'flip' else 'not used'}. {found['verdict']}"
     )
     nothing = {
-        "siim_dice": found["floor"],
-        "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE,
+        **floors(found["floor"]),
         "dice_on_positives": 0.0,
         "sensitivity": 0.0,
         "specificity": 1.0,
         "auroc": 0.5,
     }
-    floors = {key: f"{value:.4f}" for key, value in nothing.items()}
-    rows = [(title, *shown(found["metrics"][key]), floors.get(key, "")) for key, title in METRICS.items()]
-    rows += [(title, *shown(found["curves"][key]["area"]), "") for key, title in AREAS.items()]
+    rows = [
+        _row(METRICS[key].title, found["metrics"][key], f"{nothing[key]:.4f}" if key in nothing else "")
+        for key in LISTED
+    ]
+    rows += [_row(title, found["curves"][key]["area"]) for key, title in AREAS.items()]
     surface = found["surface"]
-    unit = "px of 1024 x 1024" if surface["unit"] == "px" else surface["unit"]
-    rows.append((f"Surface Dice within {surface['tolerance']:g} {unit}", *shown(surface["surface_dice"]), "0.0000"))
-    rows.append((f"HD95 of the positives where anything is found, {unit}", *shown(surface["hd95"], 1), ""))
+    hd95, surface_dice = outline_titles(surface["unit"], surface["tolerance"])
+    rows += [_row(surface_dice, surface["surface_dice"], "0.0000"), _row(hd95, surface["hd95"], form=".1f")]
     yield table(("score", "value", "95 % interval", "answering nothing"), rows)
     at = found["decisions"]
     yield fill(
@@ -148,19 +134,19 @@ def _scores(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     mixtures = [
         (
             f"{100 * row['prevalence']:.4g} %",
-            *(" ".join(_bracketed(row[key])) for key in ("ppv", "npv", "siim_dice")),
+            *(Estimate.of(row[key]).short() for key in ("ppv", "npv", "siim_dice")),
             f"{row['floor']:.4f}",
         )
         for row in found["prevalence"]["rows"]
     ]
-    yield table(("positives", "PPV", "NPV", "SIIM mean Dice", "answering nothing"), mixtures)
+    yield table(
+        ("positives", *(METRICS[key].title for key in ("ppv", "npv", "siim_dice")), "answering nothing"), mixtures
+    )
 
 
-def _bracketed(estimate: Mapping[str, Any]) -> Iterator[str]:
-    value, interval = shown(estimate, 3)
-    yield value
-    if interval:
-        yield f"({interval})"
+def _row(title: str, numbers: Mapping[str, Any], of_nothing: str = "", form: str = ".4f") -> tuple[str, ...]:
+    estimate = Estimate.of(numbers)
+    return title, estimate.number(form), estimate.interval(form), of_nothing
 
 
 def _groups(found: Mapping[str, Any]) -> Iterator[str]:
@@ -168,7 +154,7 @@ def _groups(found: Mapping[str, Any]) -> Iterator[str]:
     for row in found["strata"]:
         few = " (few)" if row["positives"] < FEW else ""
         numbers = [
-            " ".join(_bracketed(row[key])) if of else "-"
+            Estimate.of(row[key]).short() if of else "-"
             for key, of in (
                 ("dice", row["positives"]),
                 ("sensitivity", row["positives"]),
@@ -230,11 +216,11 @@ def _rule(header: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterato
     triplet, tuned = Triplet.of(header["triplet"]), header["scores"].get("tuned")
     yield fill(triplet.in_words())
     if tuned and Triplet.of(tuned["triplet"]) == triplet:
-        value, low, high = tuned["nested"]
+        expected = Estimate(*tuned["nested"])
         yield fill(
             f"`pleura tune` chose it on {tuned['cases']} cases, {tuned['positives']} positive, as the best for "
             f"{tuned['in_words']}: {tuned['in_sample']:.4f} on those very cases. What to expect of such a choice on "
-            f"patients that it has not seen is {value:.4f} (95 % {low:.4f} to {high:.4f}; five folds, nested), at a "
+            f"patients that it has not seen is {expected}, by five nested folds, at a "
             f"specificity of {tuned['nested_specificity']:.4f}: the difference of {tuned['optimism']:+.4f} is optimism."
         )
     elif "recalibrated" in header["scores"]:
@@ -247,9 +233,9 @@ def _rule(header: Mapping[str, Any], found: Mapping[str, Any] | None) -> Iterato
         yield fill("The scores above that depend on it are of cases that it was chosen on, and too good by that.")
     best = found["tuned"]
     if best["cross_fitted"] is not None:
-        low, high = best["cross_fitted_interval"]
+        honest = Estimate(best["cross_fitted"], *best["cross_fitted_interval"])
         yield fill(
             f"`pleura evaluate` makes the same estimate: the best rule for its cases scores {best['in_sample']:.4f} at "
             f"{100 * SIIM_PREVALENCE:.2f} % positives; chosen on four fifths of the patients and scored on the fifth, "
-            f"{best['cross_fitted']:.4f} (95 % {low:.4f} to {high:.4f})."
+            f"{honest}."
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.metrics.operating import FROC_RATES, predictive_values
+from pleura.evaluation.metrics.titles import METRICS
 from pleura.evaluation.report.svg import Chart, Series
 
 DIAGONAL = Series((0, 1), (0, 1), colour="grey", style="dashed")
@@ -22,16 +24,6 @@ def figures(document: Mapping[str, Any]) -> dict[str, Chart]:
     if "calibration" in document:
         found |= {"calibration": _calibration(document)}
     return found | {"prevalence": _prevalence(document)}
-
-
-def interval(estimate: Mapping[str, float | None], digits: int = 3) -> str:
-    """`0.812 (0.701 to 0.890)`; `none` where there is no number."""
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if not _known(value):
-        return "none"
-    if not _known(low) or not _known(high):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _known(value: float | None) -> bool:
@@ -51,7 +43,7 @@ def _roc(document: Mapping[str, Any]) -> Chart:
     curve, at = document["curves"]["roc"], document["decisions"]
     series = []
     if curve["x"]:
-        name = f"image score, AUROC {interval(curve['area'], 2)}"
+        name = f"image score, AUROC {Estimate.of(curve['area']).short('.2f')}"
         series = [DIAGONAL, Series(curve["x"], curve["y"], name, "blue", band=_band(curve))]
         here = Series(
             (1 - at["specificity"]["value"],), (at["sensitivity"]["value"],), "the decision rule", "orange", "dots"
@@ -65,7 +57,7 @@ def _pr(document: Mapping[str, Any]) -> Chart:
     series = []
     if curve["x"]:
         share = document["positives"] / (document["positives"] + document["negatives"])
-        name = f"average precision {interval(curve['area'], 2)}"
+        name = f"average precision {Estimate.of(curve['area']).short('.2f')}"
         series = [
             Series((0, 1), (share, share), f"by chance: the share of positives, {share:.2f}", "grey", "dashed"),
             Series(curve["x"], curve["y"], name, "blue", band=_band(curve)),
@@ -83,7 +75,7 @@ def _froc(document: Mapping[str, Any]) -> Chart:
     series, reach = [], 1.0
     if curve["x"]:
         reach = min(max(curve["x"][-1] * 1.05, 0.25), FROC_RATES[-1])
-        name = f"mean sensitivity {interval(curve['area'], 2)}"
+        name = f"mean sensitivity {Estimate.of(curve['area']).short('.2f')}"
         series = [Series(curve["x"], curve["y"], name, "blue", "step", _band(curve))]
     missing = "There is no FROC: there is no lesion here."
     return Chart("FROC by lesion", "false alarms per image", "lesions found", series, (0.0, reach), missing=missing)
@@ -143,7 +135,7 @@ def _prevalence(document: Mapping[str, Any]) -> Chart:
             Series(shares, [1 - share for share in shares], "SIIM Dice of answering nothing", "grey", "dashed"),
             Series(shares, [ppv for ppv, _ in values], "PPV", "blue"),
             Series(shares, [npv for _, npv in values], "NPV", "green"),
-            Series(shares, means, "SIIM mean Dice", "orange"),
+            Series(shares, means, METRICS["siim_dice"].title, "orange"),
         ]
     marks = [(share, f"{100 * share:g} %") for share in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)]
     return Chart(

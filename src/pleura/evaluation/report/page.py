@@ -8,21 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
+from pleura.decision.triplet import Triplet
+from pleura.evaluation.metrics.bootstrap import Estimate
+from pleura.evaluation.metrics.titles import METRICS, SHOWN, floors
 from pleura.evaluation.report.sections import DECISIONS, decisions, drawings, findings, groups, outlines, prevalence
 from pleura.inference.overlay import DISCLAIMER
-
-NAMES = {
-    "siim_dice": ("SIIM mean Dice", "1 where both masks are empty, 0 where exactly one is"),
-    "siim_dice_at_siim_prevalence": (
-        "SIIM mean Dice at 22.15 % positives",
-        "re-weighted to the share of SIIM-ACR 2019",
-    ),
-    "dice_on_positives": ("Dice on positives", "mean over the cases that have a pneumothorax"),
-    "sensitivity": ("Sensitivity", "positives on which anything is found"),
-    "specificity": ("Specificity", "negatives on which nothing is found"),
-    "auroc": ("AUROC of the image score", "does not depend on the thresholds"),
-}
 
 
 @dataclass(frozen=True)
@@ -98,27 +88,27 @@ def _origin(document: Mapping[str, Any]) -> str:
 
 
 def _metrics(document: Mapping[str, Any]) -> str:
-    rows = []
-    for key, (name, meaning) in NAMES.items():
+    def title(key: str) -> str:
+        return f"<tr><td>{METRICS[key].title}<div class=soft>{METRICS[key].meaning}</div>"
+
+    rows, at_floor = [], floors(document["floor"])
+    for key in SHOWN:
         if key in DECISIONS:
             continue  # they have a table of their own
-        estimate = document["metrics"][key]
-        if estimate["value"] != estimate["value"]:
-            rows.append(f"<tr><td>{name}<div class=soft>{meaning}</div><td class=n colspan=3>no such cases")
+        estimate = Estimate.of(document["metrics"][key])
+        if estimate.value != estimate.value:
+            rows.append(f"{title(key)}<td class=n colspan=3>{estimate.number()}")
             continue
-        low, high = estimate["low"], estimate["high"]
-        floor = {"siim_dice": document["floor"], "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE}.get(key)
-        against = "" if floor is None else f"<div class=soft>floor {floor:.4f}</div>"
+        against = f"<div class=soft>floor {at_floor[key]:.4f}</div>" if key in at_floor else ""
         rows.append(
-            f"<tr><td>{name}<div class=soft>{meaning}</div>"
-            f"<td class=n><strong>{estimate['value']:.4f}</strong>{against}"
-            f"<td class=n>{low:.4f} to {high:.4f}<td><div class=bar><i style='left:{100 * low:.1f}%;"
-            f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * estimate['value']:.1f}%'></b></div>"
+            f"{title(key)}<td class=n><strong>{estimate.number()}</strong>{against}"
+            f"<td class=n>{estimate.interval()}<td><div class=bar><i style='left:{100 * estimate.low:.1f}%;"
+            f"width:{100 * (estimate.high - estimate.low):.1f}%'></i>"
+            f"<b style='left:{100 * estimate.value:.1f}%'></b></div>"
         )
     pooled = document.get("pooled_dice", float("nan"))
     if pooled == pooled:
-        meaning = "of the pixels of all images together: no mean over images, and not to be compared with one"
-        rows.append(f"<tr><td>Pooled Dice<div class=soft>{meaning}</div><td class=n>{pooled:.4f}<td class=n colspan=2>")
+        rows.append(f"{title('pooled_dice')}<td class=n>{pooled:.4f}<td class=n colspan=2>")
     return (
         "<div class=scroll tabindex=0><table class=metrics><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1"
         + "".join(rows)

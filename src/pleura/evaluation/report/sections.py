@@ -8,15 +8,13 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from pleura.evaluation.report.figures import figures, interval
+from pleura.evaluation.metrics.bootstrap import Estimate
+from pleura.evaluation.metrics.titles import METRICS, outline_titles
+from pleura.evaluation.report.figures import figures
 from pleura.evaluation.report.svg import svg
 
-DECISIONS = {
-    "sensitivity": ("Sensitivity", "of the positives, those on which anything is found"),
-    "specificity": ("Specificity", "of the negatives, those on which nothing is found"),
-    "ppv": ("PPV", "of the images called, those that are positive, at this share of positives"),
-    "npv": ("NPV", "of the images not called, those that are negative, at this share of positives"),
-}
+DECISIONS = ("sensitivity", "specificity", "ppv", "npv")
+"""Metrics with a table of their own."""
 FEW = 10
 """Cases below which a group's numbers say little."""
 
@@ -41,8 +39,8 @@ def decisions(document: Mapping[str, Any]) -> str:
     """The four counts, and the four shares with Wilson's intervals."""
     counts = document["decisions"]
     rows = "".join(
-        f"<tr><td>{name}<div class=soft>{meaning}</div><td class=n>{_shown(counts[key])}"
-        for key, (name, meaning) in DECISIONS.items()
+        f"<tr><td>{METRICS[key].title}<div class=soft>{METRICS[key].meaning}</div><td class=n>{_shown(counts[key])}"
+        for key in DECISIONS
     )
     return (
         "<h2>What it decides</h2><div class=pair><table class=counts><tr><th><th>found<th>nothing found"
@@ -53,12 +51,12 @@ def decisions(document: Mapping[str, Any]) -> str:
     )
 
 
-def _shown(estimate: Mapping[str, Any], digits: int = 3) -> str:
-    text = interval(estimate, digits)
-    if text == "none":
-        return "<span class=soft>no such cases</span>"
-    value, _, rest = text.partition(" ")
-    return f"<strong>{value}</strong> <span class='soft range'>{rest}</span>"
+def _shown(numbers: Mapping[str, Any], form: str = ".3f") -> str:
+    estimate = Estimate.of(numbers)
+    number, interval = estimate.number(form), estimate.interval(form)
+    if estimate.value != estimate.value:
+        return f"<span class=soft>{number}</span>"
+    return f"<strong>{number}</strong> <span class='soft range'>{f'({interval})' if interval else ''}</span>"
 
 
 def drawings(document: Mapping[str, Any]) -> str:
@@ -86,10 +84,11 @@ def groups(document: Mapping[str, Any]) -> str:
             few = " <span class=few>few</span>" if row["positives"] < FEW else ""
             lesion = by in ("lesion size", "side")
             count = f" <span class=soft>of&nbsp;{row['negatives']}</span>" if row["negatives"] else ""
-            specificity = "" if lesion else f"{_shown(row['specificity'], 2)}{count}"
+            specificity = "" if lesion else f"{_shown(row['specificity'], '.2f')}{count}"
             rows.append(
-                f"<tr><td>{escape(row['group'])}{few}<td class=n>{row['positives']}<td class=n>{_shown(row['dice'], 2)}"
-                f"<td class=n>{_shown(row['sensitivity'], 2)}<td class=n>{specificity}"
+                f"<tr><td>{escape(row['group'])}{few}<td class=n>{row['positives']}"
+                f"<td class=n>{_shown(row['dice'], '.2f')}<td class=n>{_shown(row['sensitivity'], '.2f')}"
+                f"<td class=n>{specificity}"
             )
     known = {row["by"] for row in document["strata"]}
     unknown = [name for name in ("view", "sex", "age") if name not in known]
@@ -107,19 +106,18 @@ def outlines(document: Mapping[str, Any]) -> str:
     surface = document["surface"]
     if surface["hd95_cases"] + surface["hd95_left_out"] == 0:
         return "<h2>Outlines</h2><p>There are no positives, and so no outlines to compare.</p>"
-    unit = {"mm": "mm", "px": "px of 1024 × 1024"}.get(surface["unit"], surface["unit"])
+    distance_title, dice_title = outline_titles(surface["unit"], surface["tolerance"])
     left_out = surface["hd95_left_out"]
     missed = f"; {left_out} of {left_out + surface['hd95_cases']} have none, because nothing is found on them"
-    distance = _shown(surface["hd95"], 1)
+    distance = _shown(surface["hd95"], ".1f")
     if surface["hd95_cases"]:
         distance += f" <span class=soft>median {surface['hd95_median']:.1f}</span>"
     return (
         "<h2>Outlines</h2><div class=scroll tabindex=0><table>"
-        f"<tr><td>HD95, {unit}<div class=soft>95th percentile of the distances between the outlines, on positives"
+        f"<tr><td>{distance_title}<div class=soft>95th percentile of the distances between the outlines, on positives"
         f"{missed if left_out else ''}</div><td class=n>{distance}"
-        f"<tr><td>Surface Dice at {surface['tolerance']:g} {surface['unit']}<div class=soft>share of both outlines "
-        f"that lies within {surface['tolerance']:g} {unit} of the other; 0 where nothing is found</div>"
-        f"<td class=n>{_shown(surface['surface_dice'])}</table></div>"
+        f"<tr><td>{dice_title}<div class=soft>share of both outlines that lies within that distance of the "
+        f"other; 0 where nothing is found</div><td class=n>{_shown(surface['surface_dice'])}</table></div>"
     )
 
 
@@ -131,8 +129,8 @@ def prevalence(document: Mapping[str, Any]) -> str:
     if any(value is None or value != value for value in numbers.values()):
         return title + "<p>There are no positives, or no negatives, here: nothing can be said of other mixtures.</p>"
     rows = "".join(
-        f"<tr><td class=n>{100 * row['prevalence']:.4g} %<td class=n>{_shown(row['ppv'], 2)}"
-        f"<td class=n>{_shown(row['npv'], 2)}<td class=n>{_shown(row['siim_dice'])}<td class=n>{row['floor']:.3f}"
+        f"<tr><td class=n>{100 * row['prevalence']:.4g} %<td class=n>{_shown(row['ppv'], '.2f')}"
+        f"<td class=n>{_shown(row['npv'], '.2f')}<td class=n>{_shown(row['siim_dice'])}<td class=n>{row['floor']:.3f}"
         for row in document["prevalence"]["rows"]
     )
     data = " ".join(f"data-{name}='{value:.6f}'" for name, value in numbers.items())
