@@ -104,7 +104,7 @@ def test_a_pair_may_be_written_as_a_list(tmp_path: Path):
         ),
         ("{name: a, loss: {bce: 0, dice: 0}}", "stages.0.loss: all weights are 0; give at least one"),
         ("{name: ../a}", "stages.0.name:"),
-        ("{epochs: 3}", "stages.0.name: field required"),
+        ("{epochs: 3}", "stages.0.name: is missing"),
         ("3", "stages.0: input should be an object (given: 3)"),
     ],
 )
@@ -137,7 +137,7 @@ def test_the_message_begins_with_the_file(tmp_path: Path):
         ("- low\n- high", "a recipe is a mapping with the key 'stages'"),
         ("", "a recipe is a mapping with the key 'stages'"),
         (b"\xff\xfe\x00", "cannot be read"),
-        ("name: x", "stages: field required"),
+        ("name: x", "stages: is missing"),
         ("stages: {low: 1}", "stages: input should be a valid"),
         (f"training: [1]\n{ONE_STAGE}", "training: must be a mapping"),
         ("stages: [{name: a}, {name: b}, {name: a}]", "two stages are named 'a'; give each its own name"),
@@ -169,7 +169,7 @@ def test_a_setting_in_the_wrong_place_is_not_answered_with_itself(tmp_path: Path
 @pytest.mark.parametrize(
     ("settings_of_net", "phrase"),
     [
-        ({"encoders": "resnet34"}, "model: encoders: unknown setting; did you mean encoder?"),
+        ({"encoders": "resnet34"}, "model.encoders: unknown setting; did you mean encoder?"),
         ({"in_channels": 2}, "in_channels: input should be 1 or 3"),
         ({"classes": 0}, "classes: input should be greater than or equal to 1"),
         ({"pretrained": 3}, "pretrained: input should be a valid boolean"),

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pleura import __version__
-from pleura.config.parse import Card, load_card
+from pleura.config.card import Card
+from pleura.config.parse import load_card
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.export.pack import pack
 from pleura.inference.predictor import Predictor
@@ -155,7 +156,10 @@ def test_several_checkpoints_and_a_file_that_is_there_are_refused(run, tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("title: ", "titel: "), "titel: unknown key; title: is missing; its keys are title, intended_use"),
+        (
+            ("title: ", "titel: "),
+            "title: is missing; titel: unknown key; did you mean title?; its keys",
+        ),
         (("licence: some words", "licence: ''"), "licence: must be a text or a list of texts"),
         (("licence: some words", "licence: []"), "licence: must be a text or a list of texts"),
         (("data: some words", "data: {a: b}"), "data: must be a text or a list of texts"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from places import ROOT, SMOKE
 
-from pleura.config.parse import Card
+from pleura.config.card import Card
 from pleura.decision.triplet import Triplet
 from pleura.models.checkpoint import load_checkpoint
 

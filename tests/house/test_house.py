@@ -65,8 +65,7 @@ HOMES = {
     "rich": {"progress.py"},
     "pydantic": {
         "config/faults.py",
-        "config/parse.py",
-        "models/header.py",
+        "config/card.py",
         "config/augmentation.py",
         "config/recipe.py",
         "models/header_schema.py",

@@ -183,7 +183,7 @@ def test_an_incomplete_header_is_refused(saved: Path, missing: str):
 def test_a_header_with_a_setting_that_is_not_known_is_refused(saved: Path):
     metadata = header_of(saved)["__metadata__"] | {"model": json.dumps({"transformer": True})}
     save_file(WEIGHTS, saved, metadata)
-    assert "model: transformer: unknown setting" in refusal(saved)
+    assert "header model.transformer: unknown key" in refusal(saved)
 
 
 def test_weights_are_put_into_the_net_they_came_from():

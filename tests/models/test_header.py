@@ -183,11 +183,11 @@ def test_a_key_that_is_missing_or_no_json_is_refused(whole: Path, tmp_path: Path
         ("preprocessing", ("in_channels",), 3, "header preprocessing.in_channels is 3, and the net takes 1"),
         ("seen", ("train",), "abc", "header seen: seen.train is a list of texts, not 'abc'"),
         ("seen", ("val", 0), "xyz", "seen.val has keys of 32 or 8 hexadecimal digits, not 'xyz'"),
-        ("recipe", ("tta",), "rotate", "header recipe.tta is 'rotate'"),
-        ("recipe", ("stages", 0), 3, "header recipe.stages.0 is 3"),
-        ("provenance", ("teacher",), "x", "header provenance.teacher is 'x'"),
-        ("scores", ("tuned",), [1], r"header scores.tuned is \[1\]"),
-        ("card", ("title",), 5, "header card.title is 5"),
+        ("recipe", ("tta",), "rotate", r"header recipe.tta: input should be 'none' or 'flip' \(given: 'rotate'\)"),
+        ("recipe", ("stages", 0), 3, r"header recipe.stages.0: input should be an object \(given: 3\)"),
+        ("provenance", ("teacher",), "x", r"header provenance.teacher: input should be an object \(given: 'x'\)"),
+        ("scores", ("tuned",), [1], r"header scores.tuned: input should be an object \(given: \[1\]\)"),
+        ("card", ("title",), 5, r"header card.title: input should be a valid string \(given: 5\)"),
     ],
 )
 def test_a_refusal_names_key_value_and_way_out(

@@ -1,20 +1,24 @@
-"""What is wrong with a recipe, in words: one phrase a fault, by its dotted path, with the setting that may be meant."""
+"""Checks a document against its schema, and explains each fault: its dotted path, and the setting that may be meant."""
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from pleura.config.recipe import Recipe
+from pleura.config.strict import Strict
 from pleura.config.training import TrainingConfig
 
-_ALTERNATIVE = re.compile(r"^(function-|constrained-|tuple\[)|^(bool|str|float|int)$")
-"""What pydantic puts into the path of a fault for each type that a value may have."""
+Schema = TypeVar("Schema", bound=BaseModel)
+
+_ALTERNATIVE = re.compile(r"^(function-|constrained-|tuple\[|list\[)|^(bool|str|float|int)$")
+"""The parts of a fault's path in which pydantic names a type that the value may have."""
 
 _ELSEWHERE = {
     "amsgrad": "optimizer",
@@ -50,46 +54,62 @@ _ELSEWHERE = {
     "scheduler": "schedule",
     "wd": "weight_decay",
 }
-"""What other projects call a setting."""
+"""Names of settings in other projects."""
 _OPTIONS = ("data", "device", "fold", "out", "parallel", "resume", "stage", "tensorboard", "weights")
-"""What is no setting of a recipe but an option of `pleura train`."""
+"""Options of `pleura train`, which are no settings of a recipe."""
 
 
-def in_words(
-    error: ValidationError,
+def check(
+    schema: type[Schema],
+    document: Any,
+    *,
+    under: str = "",
     training: Any = None,
     stages: Any = None,
-    *,
-    root: type[BaseModel] = Recipe,
-    under: Sequence[str] = (),
     combinations: bool = True,
-) -> list[str]:
-    """A phrase for each fault, at the place where the user wrote it.
+) -> tuple[Schema | None, list[str]]:
+    """Return a document as an instance of its schema, or None and a phrase for each fault, by its dotted path.
 
-    training, stages: the document before the former was merged into the latter. root: the schema that it was checked
-    against; under: the path to the part that was. combinations: whether settings that do not fit together count.
+    under: the section of a recipe that the document is; a path then begins with it. training, stages: those sections of
+    a recipe before the former was merged into the latter; a fault is named where it was written. combinations: whether
+    settings that do not fit together are faults.
     """
-    phrases: dict[str, str] = {}
-    for item in error.errors():
-        if combinations or item["type"] != "value_error":
-            dotted, phrase = _phrase(item, training, stages, root, under)
-            phrases.setdefault(dotted, f"{dotted}: {phrase}")  # a value of several types has a fault for each
-    return list(phrases.values())
+    try:
+        # JSON, because strict validation of Python objects refuses a list where a pair is meant.
+        return schema.model_validate_json(json.dumps(document, default=str)), []
+    except ValidationError as error:
+        root: type[BaseModel] = Recipe if under else schema
+        phrases: dict[str, str] = {}
+        for item in error.errors():
+            if combinations or item["type"] != "value_error":
+                path = [part for part in (under, *map(str, item["loc"])) if part and not _ALTERNATIVE.match(part)]
+                path = _where_written(path, training, stages)
+                dotted = ".".join(path) or schema.__name__.lower()
+                phrases.setdefault(dotted, f"{dotted}: {_phrase(item, path, root)}")  # pydantic has one for each type
+        return None, list(phrases.values())
+    except (TypeError, ValueError) as error:
+        return None, [f"holds something that JSON cannot represent ({error})"]
 
 
-def _phrase(item: Any, training: Any, stages: Any, root: type[BaseModel], under: Sequence[str]) -> tuple[str, str]:
-    path = [*under, *(str(part) for part in item["loc"] if not _ALTERNATIVE.match(str(part)))]
+def _where_written(path: list[str], training: Any, stages: Any) -> list[str]:
+    """The path of a stage's setting, or that below `training` where the stage has it from there."""
     if len(path) > 2 and path[0] == "stages" and _holds(training, path[2:]) and not _holds(stages, path[1:]):
-        path = ["training", *path[2:]]
-    dotted = ".".join(path) or "recipe"
+        return ["training", *path[2:]]
+    return path
+
+
+def _phrase(item: Any, path: list[str], root: type[BaseModel]) -> str:
+    if item["type"] == "missing":
+        return "is missing"
     if item["type"] == "extra_forbidden":
         meant = _meant(path, root)
-        return dotted, "unknown setting" + (f"; did you mean {meant}?" if meant else "")
+        unknown = "unknown setting" if issubclass(root, Strict) else "unknown key"
+        return f"{unknown}; did you mean {meant}?" if meant else unknown
     message = item["msg"].removeprefix("Value error, ")
-    given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r:.60})"
+    given = "" if item["type"] == "value_error" else f" (given: {item['input']!r:.60})"
     if item["type"] == "string_type" and isinstance(item["input"], bool):
         given += ", as YAML reads on, off, yes and no; put it in quotes"
-    return dotted, f"{message[:1].lower()}{message[1:]}{given}"
+    return f"{message[:1].lower()}{message[1:]}{given}"
 
 
 def _holds(tree: Any, path: list[str]) -> bool:
@@ -104,7 +124,7 @@ def _holds(tree: Any, path: list[str]) -> bool:
 
 
 def _meant(path: Sequence[str], root: type[BaseModel]) -> str | None:
-    """The setting that may be meant by an unknown one: of the same section by its key, of another by its path."""
+    """The setting that may be meant by an unknown one: in the same section by its key, in another by its path."""
     *section, key = path
     of_stage = section[:2] if section[:1] == ["stages"] else ["training"]
     names = [part for part in section if not part.isdecimal()]  # without the numbers of a list's items

@@ -1,17 +1,14 @@
-"""Reads recipes and model cards: YAML, overrides, and every fault of a file at once, by its dotted path."""
+"""Reads recipes, ensembles and model cards: YAML, overrides, and every fault of a file in one refusal."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Len
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
-
+from pleura.config.card import Card
 from pleura.config.document import NOT_YAML, parse_yaml, read_yaml
-from pleura.config.faults import in_words
+from pleura.config.faults import check
 from pleura.config.idle import idle_overrides
 from pleura.config.model import ModelConfig
 from pleura.config.overrides import apply_overrides, void_overrides
@@ -19,31 +16,12 @@ from pleura.config.recipe import Ensemble, Recipe
 from pleura.config.training import TrainingConfig
 from pleura.errors import ConfigError
 
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Lines = Line | Annotated[list[Line], Len(1)]
-
-
-class Card(BaseModel):
-    """What whoever is handed a model has to know of it, besides numbers; one text or several in each field."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    title: Line
-    intended_use: Lines
-    data: Lines
-    saw: Lines
-    did_not_see: Lines
-    known_failures: Lines
-    attribution: Lines
-    licence: Lines
-
 
 def load_recipe(path: Path, overrides: Iterable[str] = (), strict: bool = False) -> Recipe:
     """Read a recipe file, apply `dotted.key=value` overrides, and check everything.
 
     `training.KEY` changes every stage, also those that have a value of their own; `stages.NAME.KEY` one stage (by name
-    or by position from 0). strict: for what somebody has typed; an override that changes nothing, because of another
-    one or of another setting, is refused with that one.
+    or by position from 0). strict: an override without effect, because of another override or setting, is refused.
     Raises: ConfigError that names every fault of file and overrides by its dotted path.
     """
     document = read_yaml(path)
@@ -67,44 +45,27 @@ def parse_recipe(document: Mapping[str, Any], origin: str = "recipe") -> Recipe:
 
 
 def _checked(document: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
-    """The recipe of a document, or None, and what is wrong with it."""
+    """The recipe of a document, or None, and its faults."""
     document = dict(document)
     training = document.pop("training", {})
     stages = written = document.get("stages")
-    if isinstance(stages, list) and isinstance(training, dict):
-        document["stages"] = [_merged(training, stage) if isinstance(stage, dict) else stage for stage in stages]
-    faults = [] if isinstance(training, dict) else ["training: must be a mapping of settings"]
-    recipe = None
-    try:
-        # JSON, because strict validation of Python objects refuses a list where a pair is meant.
-        recipe = Recipe.model_validate_json(json.dumps(document, default=str))
-    except ValidationError as error:
-        faults += in_words(error, training, written)
-    except (TypeError, ValueError) as error:
-        faults.append(f"holds something that no recipe can ({error})")
-    return recipe, list(dict.fromkeys([*faults, *_of_training(training)]))
-
-
-def _of_training(training: Any) -> list[str]:
-    """What is wrong with `training` itself, also where every stage has a value of its own.
-
-    A combination of settings is no fault there: a stage may complete it.
-    """
     if not isinstance(training, dict):
-        return []
-    try:
-        TrainingConfig.model_validate_json(json.dumps(training, default=str))
-    except ValidationError as error:
-        return in_words(error, under=("training",), combinations=False)
-    except (TypeError, ValueError):
-        return []  # of the whole document it has been said
-    return []
+        recipe, faults = check(Recipe, document, stages=written)
+        return recipe, ["training: must be a mapping of settings", *faults]
+    if isinstance(stages, list):
+        document["stages"] = [_merged(training, stage) if isinstance(stage, dict) else stage for stage in stages]
+    recipe, faults = check(Recipe, document, training=training, stages=written)
+    # `training` itself too, since every stage may have values of its own. A combination is no fault in it: a stage may
+    # complete it.
+    _, of_training = check(TrainingConfig, training, under="training", combinations=False)
+    return recipe, list(dict.fromkeys([*faults, *of_training]))
 
 
 def load_ensemble(path: Path) -> Ensemble | None:
-    """Read and check the file of an ensemble, its members' recipes apart; None where it names no members.
+    """Read and check the file of an ensemble, not its members' recipes; None where the file names no members.
 
-    What is no ensemble is for `load_recipe` to read, and to refuse. Raises: ConfigError that names every fault.
+    Any other file is left to `load_recipe`, which refuses what it cannot read. Raises: ConfigError that names every
+    fault.
     """
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
@@ -112,12 +73,10 @@ def load_ensemble(path: Path) -> Ensemble | None:
         return None
     if not isinstance(document, dict) or "members" not in document:
         return None
-    try:
-        return Ensemble.model_validate_json(json.dumps(document, default=str))
-    except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(in_words(error, root=Ensemble))) from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: holds something that no ensemble can ({error})") from error
+    ensemble, faults = check(Ensemble, document)
+    if ensemble is None:
+        raise ConfigError(f"{path}: " + "; ".join(faults))
+    return ensemble
 
 
 def load_card(path: Path) -> Card:
@@ -126,28 +85,18 @@ def load_card(path: Path) -> Card:
     fields = ", ".join(Card.model_fields)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a card is a mapping with the keys {fields}")
-    try:
-        return Card.model_validate_json(json.dumps(document, default=str))
-    except ValidationError as error:
-        # A field that may be one text or several has a fault for each: the first is enough.
-        faults = {str(item["loc"][0]): item for item in reversed(error.errors())}
-        told = (f"{key}: {_in_card(item['type'])}" for key, item in sorted(faults.items()))
-        raise ConfigError(f"{path}: {'; '.join(told)}; its keys are {fields}") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: holds something that no card can ({error})") from error
-
-
-def _in_card(fault: str) -> str:
-    return {"extra_forbidden": "unknown key", "missing": "is missing"}.get(fault, "must be a text or a list of texts")
+    card, faults = check(Card, document)
+    if card is None:
+        raise ConfigError(f"{path}: {'; '.join(faults)}; its keys are {fields}")
+    return card
 
 
 def parse_model(document: Mapping[str, Any]) -> ModelConfig:
     """Check the settings of a net given as a mapping. Raises: ConfigError."""
-    try:
-        return ModelConfig.model_validate_json(json.dumps(dict(document), default=str))
-    except ValidationError as error:
-        phrases = [phrase.removeprefix("recipe: ") for phrase in in_words(error, root=ModelConfig)]
-        raise ConfigError("model: " + "; ".join(phrases)) from error
+    model, faults = check(ModelConfig, dict(document), under="model")
+    if model is None:
+        raise ConfigError("; ".join(faults))
+    return model
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

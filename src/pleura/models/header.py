@@ -8,10 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from pleura.config.faults import check
 from pleura.config.model import ModelConfig
-from pleura.config.parse import parse_model
 from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, PleuraError
@@ -54,12 +52,11 @@ def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
         raise CheckpointError(f"{origin}: is no checkpoint of this version of pleura (its header has no such format)")
     given = {key: _json(metadata, key, origin) for key in ("model", *KEYS)}
     past = {key: given[key] for key in PastPart.model_fields}
-    try:
-        PastPart.model_validate(past)
-    except ValidationError as error:
-        raise CheckpointError(f"{origin}: header {_faults(error)}; {WAY_OUT}") from error
+    checked, faults = check(PastPart, past)
+    if checked is None:
+        raise _refusal(origin, "; ".join(faults[:3]))
     values = past | {
-        "model": _typed(_model, given["model"], "model", origin),
+        "model": checked.model,
         "preprocessing": _typed(Preprocessing.of, given["preprocessing"], "preprocessing", origin),
         "triplet": _typed(Triplet.of, given["triplet"], "triplet", origin),
         "seen": _typed(lambda seen: SeenCases.of(seen, _not_told(metadata, past)), given["seen"], "seen", origin),
@@ -101,26 +98,11 @@ def _typed(read: Callable[[Any], Any], value: Any, key: str, origin: Path | str)
     try:
         return read(value)
     except (PleuraError, ValueError) as error:
-        words = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{origin}: header {key}: {words}; {WAY_OUT}") from error
+        raise _refusal(origin, f"{key}: {error}") from error
 
 
-def _model(document: Any) -> ModelConfig:
-    if not isinstance(document, dict):
-        raise CheckpointError(f"the settings of a net are a mapping, not {document!r:.60}")
-    return parse_model(document)
-
-
-def _faults(error: ValidationError) -> str:
-    """The first faults, each with its place and what stands there."""
-    told = {".".join(str(part) for part in item["loc"] if _is_place(part)): item for item in reversed(error.errors())}
-    parts = [f"{place} is {item['input']!r:.60}: {item['msg'][:80]}" for place, item in reversed(told.items())]
-    return "; ".join(parts[:3])
-
-
-def _is_place(part: int | str) -> bool:
-    """Whether a part of pydantic's path is one of the document's, not one of the types that a value may have."""
-    return isinstance(part, int) or part not in ("str", "bool", "list[str]")
+def _refusal(origin: Path | str, reason: str) -> CheckpointError:
+    return CheckpointError(f"{origin}: header {' '.join(reason.split())[:300]}; {WAY_OUT}")
 
 
 def _not_told(metadata: Mapping[str, str], past: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pleura.config.model import ModelConfig
+
 
 class _Open(BaseModel):
     """Further keys are let through; those that are named have just these types."""
@@ -89,10 +91,11 @@ class CardPart(BaseModel):
 
 
 class PastPart(BaseModel):
-    """The keys of a header that say where a model comes from and how good it was."""
+    """The keys of a header that describe the net, its training and its scores."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    model: ModelConfig
     recipe: RecipePart
     provenance: ProvenancePart
     scores: ScoresPart
