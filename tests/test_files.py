@@ -1,5 +1,6 @@
 """Files that are whole or not there, csv and JSON that every reader takes."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from pleura import files
 from pleura.errors import InputError, OutputError
 from pleura.files import (
     as_json,
+    hash_files,
     held,
     read_csv,
     read_journal,
@@ -133,3 +135,15 @@ def test_a_line_of_a_journal_that_was_changed_is_seen(tmp_path):
 def test_the_dots_of_a_uid_are_no_suffix():
     assert without_suffix("1.2.276.0.7230010.3") == "1.2.276.0.7230010.3"
     assert [without_suffix(f"1.2{end}") for end in (".dcm", ".DICOM", ".png", ".Jpg", ".jpeg")] == ["1.2"] * 5
+
+
+def test_the_hash_is_over_the_bytes_of_all_files_in_order(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "b").write_bytes(b"two")
+    assert hash_files(tmp_path / "a", tmp_path / "b") == hashlib.sha256(b"onetwo").hexdigest()
+    assert hash_files(tmp_path / "b", tmp_path / "a") != hash_files(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_missing_file_has_no_hash(tmp_path: Path):
+    with pytest.raises(InputError, match="cannot be read"):
+        hash_files(tmp_path / "nowhere")

@@ -18,10 +18,11 @@ from pleura.config.parse import load_recipe
 from pleura.data import rle
 from pleura.data.dataset import Dataset
 from pleura.data.finding import find_radiographs
+from pleura.data.geometry import SquareGeometry
 from pleura.data.mask_csv import read_table
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.prepare import PrepareSettings, prepare
-from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.data.radiograph import read_radiograph
 from pleura.errors import OutputError, writing
 from pleura.evaluation.evaluate import Evaluation, evaluate
 from pleura.evaluation.metrics.siim import siim_dice

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import random
@@ -19,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import sealed
 
-from pleura.data import seal
+from pleura.data import dataset as module
 from pleura.data.cases import LATER_COLUMNS
 from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, case_faults, write_cases
 from pleura.data.rle import decode
@@ -355,9 +354,9 @@ def test_a_changed_dataset_is_refused(tmp_path: Path, change: Callable[[Path], N
 
 def test_files_are_hashed_once_for_each_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hashed: list[int] = []
-    real = seal.hash_files
-    monkeypatch.setattr(seal, "SETTLED_S", -1.0)
-    monkeypatch.setattr(seal, "hash_files", lambda *files: hashed.append(1) or real(*files))
+    real = module.hash_files
+    monkeypatch.setattr(module, "SETTLED_S", -1.0)
+    monkeypatch.setattr(module, "hash_files", lambda *files: hashed.append(1) or real(*files))
     write_dataset(tmp_path)
     for _ in range(3):
         Dataset(tmp_path)
@@ -372,8 +371,8 @@ def test_files_are_hashed_once_for_each_change(tmp_path: Path, monkeypatch: pyte
 
 def test_files_that_changed_just_now_are_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hashed: list[int] = []
-    real = seal.hash_files
-    monkeypatch.setattr(seal, "hash_files", lambda *files: hashed.append(1) or real(*files))
+    real = module.hash_files
+    monkeypatch.setattr(module, "hash_files", lambda *files: hashed.append(1) or real(*files))
     write_dataset(tmp_path)
     for _ in range(2):
         Dataset(tmp_path)
@@ -384,7 +383,7 @@ def test_files_that_changed_just_now_are_hashed_again(tmp_path: Path, monkeypatc
 def test_a_dataset_is_read_without_writing_to_it_and_without_a_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str | None
 ):
-    monkeypatch.setattr(seal, "SETTLED_S", -1.0)
+    monkeypatch.setattr(module, "SETTLED_S", -1.0)
     write_dataset(tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     if cache:
@@ -399,9 +398,9 @@ def test_a_dataset_is_read_without_writing_to_it_and_without_a_cache(
 
 
 def test_a_damaged_note_in_the_cache_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(seal, "SETTLED_S", -1.0)
+    monkeypatch.setattr(module, "SETTLED_S", -1.0)
     Dataset(write_dataset(tmp_path))
-    note = seal._note_of(tmp_path)
+    note = module._note_of(tmp_path)
     for content in ("", "[", "5", "\udcff"):
         note.write_bytes(content.encode("utf-8", "surrogateescape"))
         assert len(Dataset(tmp_path)) == 3
@@ -456,18 +455,6 @@ def test_a_mutant_is_refused_in_a_line_or_has_cases_as_they_can_be(tmp_path: Pat
         assert len({case.image_id for case in dataset.cases}) == len(dataset)
     assert read < 200
     assert all("\n" not in line and len(line) < 600 for line in told)
-
-
-def test_the_hash_is_over_the_bytes_of_all_files_in_order(tmp_path: Path):
-    (tmp_path / "a").write_bytes(b"one")
-    (tmp_path / "b").write_bytes(b"two")
-    assert hash_files(tmp_path / "a", tmp_path / "b") == hashlib.sha256(b"onetwo").hexdigest()
-    assert hash_files(tmp_path / "b", tmp_path / "a") != hash_files(tmp_path / "a", tmp_path / "b")
-
-
-def test_a_missing_file_has_no_hash(tmp_path: Path):
-    with pytest.raises(InputError, match="cannot be read"):
-        hash_files(tmp_path / "nowhere")
 
 
 def test_cases_that_cannot_be_written_are_an_output_error(tmp_path: Path):

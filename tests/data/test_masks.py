@@ -11,9 +11,9 @@ from foreign_masks import SIDE, some_masks, write_csv, write_pngs, write_seg
 from PIL import Image
 
 from pleura.data import rle
+from pleura.data.geometry import SquareGeometry
 from pleura.data.mask_grid import on_dataset, read_pair
 from pleura.data.masks import MaskSource, PngFile, Runs, open_masks
-from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError
 
 MASKS = some_masks()

@@ -13,7 +13,8 @@ from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.data.geometry import SquareGeometry
+from pleura.data.radiograph import read_radiograph
 from pleura.errors import InputError
 
 ROWS, COLUMNS = np.mgrid[:24, :16]

@@ -15,8 +15,8 @@ from places import sealed
 
 from pleura.cli.evaluate import messages
 from pleura.data.dataset import Dataset
+from pleura.data.geometry import SquareGeometry
 from pleura.data.prepare import PrepareSettings, prepare
-from pleura.data.radiograph import SquareGeometry
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluation.compare import compare_models
 from pleura.evaluation.evaluate import evaluate

@@ -85,7 +85,6 @@ HOMES = {
             "dicom/lut.py",
             "dicom/parse.py",
         ),
-        "dicom/memory.py",
         "dicom/seg.py",
         "data/phantoms/dicom_files.py",
     },

@@ -20,8 +20,9 @@ from pleura.cli import app
 from pleura.config.bundled import recipe_names
 from pleura.data import rle
 from pleura.data.folds import assign_folds
+from pleura.data.geometry import SquareGeometry
 from pleura.data.mask_csv import read_table
-from pleura.data.radiograph import SquareGeometry, read_radiograph
+from pleura.data.radiograph import read_radiograph
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE_PX, MARGIN_PX = 96, 8

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
+import os
 import re
 import struct
+import time
 import tokenize
 import warnings
 from collections.abc import Sequence
@@ -18,9 +22,8 @@ from numpy.typing import NDArray
 
 from pleura.data import rle
 from pleura.data.cases import read_rows
-from pleura.data.seal import refuse_changed
-from pleura.errors import InputError, RLEError
-from pleura.files import write_csv
+from pleura.errors import InputError, PleuraError, RLEError
+from pleura.files import hash_files, write_csv, write_json
 
 FORMAT, AGAIN = 1, "copy or prepare it again"
 CASES, IMAGES, CARD = "cases.csv", "images.npy", "card.json"
@@ -30,11 +33,13 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 """What numpy raises on damaged files, whose header is Python; what it would only warn of is damage too."""
 Split = Literal["train", "val", "all"]
+SETTLED_S = 2.0
+"""A file that changed less long ago is hashed again next time: it may change once more within a tick of its clock."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One radiograph of a dataset; None where its source did not say."""
+    """One radiograph of a dataset; None for what its source does not contain."""
 
     image_id: str
     fold: int
@@ -58,17 +63,17 @@ class Case:
     pixel_aspect: float = 1.0
     """How many times as high as wide a pixel of the original image is; 1 in datasets that do not have the column."""
     role: str | None = None
-    """`ALWAYS_TRAIN`, or None for what its fold says, as in datasets that have no such column."""
+    """`ALWAYS_TRAIN`, or None: its fold decides, as in datasets without this column."""
 
 
 class Dataset:
-    """An opened dataset folder; images stay on disk until they are asked for.
+    """An opened dataset folder; images stay on disk until they are read.
 
     images: (N, size_px, size_px) uint8, memory-mapped. cases: N `Case`s in the same order. card: card.json.
     """
 
     def __init__(self, folder: Path, check_hash: bool = True) -> None:
-        """check_hash: compare the bytes of images and cases with the card's sha256 (see `seal`); pleura doctor does.
+        """check_hash: compare the bytes of images and cases with the card's sha256; pleura doctor always does.
 
         Raises: InputError if the folder holds no finished dataset, a value that its column cannot have, or files that
         are not the ones that were prepared.
@@ -97,19 +102,19 @@ class Dataset:
 
         Raises: InputError if they differ.
         """
-        refuse_changed(self.folder, [self.folder / IMAGES, self.folder / CASES], self.data_hash, always)
+        _refuse_changed(self.folder, [self.folder / IMAGES, self.folder / CASES], self.data_hash, always)
 
     def __len__(self) -> int:
         return len(self.cases)
 
     @property
     def names(self) -> tuple[list[str], list[str]]:
-        """The id of each case, and its file, by which a model may have seen it."""
+        """The id and the source file of each case: by either a model may have seen it."""
         return [case.image_id for case in self.cases], [case.source for case in self.cases]
 
     @property
     def data_hash(self) -> str:
-        """sha256 over images and cases, as the card gives it."""
+        """The sha256 over images and cases that the card holds."""
         return str(self.card["sha256"])
 
     def positions(self, split: Split, fold: int) -> NDArray[np.int64]:
@@ -216,3 +221,51 @@ def _open_images(path: Path) -> NDArray[np.uint8]:
     if size != expected:
         raise InputError(f"{path}: has {size} bytes where {shape!s:.60} takes {expected}: it is damaged; {AGAIN}")
     return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+
+
+def _refuse_changed(folder: Path, files: Sequence[Path], expected: str, always: bool = False) -> None:
+    """Compare the sha256 over the bytes of `files`, in order, with `expected`, once for each change of the files.
+
+    12.6 GB (12,047 images of 1024 px) take some ten seconds to hash. What was found is kept in the user's cache, by the
+    files' sizes, times and inodes, never in the dataset's folder, which may be read-only.
+    always: also where the cache holds the same files. Raises: InputError if they differ, or a file cannot be read.
+    """
+    try:
+        before = [_stamp(file) for file in files]
+        note = [expected, before]
+        if not always and _noted(folder) == note:
+            return
+        found = hash_files(*files)
+        settled = time.time() - max(times for _, *changes, _ in before for times in changes) / 1e9 > SETTLED_S
+        unchanged = before == [_stamp(file) for file in files]
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
+    if found != expected:
+        names = " or ".join(file.name for file in files)
+        raise InputError(
+            f"{folder}: {names} is not as it was prepared (the sha256 of card.json is of other bytes); prepare it "
+            f'again, or, if the change is yours, write "sha256": "{found}" into card.json'
+        )
+    if settled and unchanged:
+        with contextlib.suppress(PleuraError, OSError, RuntimeError):  # no cache is no fault
+            write_json(_note_of(folder), note)
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _noted(folder: Path) -> object:
+    try:
+        return json.loads(_note_of(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError, RecursionError):
+        return None
+
+
+def _note_of(folder: Path) -> Path:
+    """Raises: RuntimeError where the user has no home."""
+    place = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    caches = Path(place) if place else Path.home() / ".cache"
+    name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()
+    return caches / "pleura" / "datasets" / f"{name[:32]}.json"

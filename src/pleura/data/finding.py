@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pleura.dicom.parse import claimed_uid
+from pleura.dicom.parse import header_uid
 from pleura.errors import InputError
 from pleura.files import RADIOGRAPH_SUFFIXES
 
@@ -184,7 +184,7 @@ def _is_radiograph(path: Path, passed_over: Counter[str]) -> bool:
         wanted, kind = False, "written by pleura"
     else:
         begins = head[:2] in (b"\x02\x00", b"\x08\x00")
-        wanted = suffix in RADIOGRAPH_SUFFIXES or (begins and claimed_uid(path) is not None)
+        wanted = suffix in RADIOGRAPH_SUFFIXES or (begins and header_uid(path) is not None)
     if not wanted:
         passed_over[kind] += 1
     return wanted

@@ -18,7 +18,7 @@ from typing import TypeVar
 from pleura.data.finding import Located, find_radiographs
 from pleura.data.picture import is_picture
 from pleura.data.radiograph import read_radiograph
-from pleura.dicom.parse import claimed_uid, valid_uid
+from pleura.dicom.parse import header_uid, valid_uid
 from pleura.errors import InputError, excerpt
 from pleura.files import without_suffix
 
@@ -88,7 +88,7 @@ def _by_uid(
     groups: dict[str, list[Located]] = defaultdict(list)
     by_path = []
     for one in radiographs:
-        if (uid := None if is_picture(one.path) else claimed_uid(one.path)) is None:
+        if (uid := None if is_picture(one.path) else header_uid(one.path)) is None:
             by_path.append(one)
         else:
             groups[uid].append(one)
@@ -228,3 +228,27 @@ class Names:
 def _same_end(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     count = min(len(first), len(second))
     return first[-count:] == second[-count:]
+
+
+def without_aliases(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Names without any alias, as `pair` takes them."""
+    return dict.fromkeys(names, ())
+
+
+def pair(names: Mapping[str, Sequence[str]], images: Mapping[str, Sequence[str]], where: Path | str) -> dict[str, str]:
+    """Name -> the image that it means; a name that fits none is left out.
+
+    names, images: each with other names that it goes by, as paths; of its name and these the first that fits.
+    where: for the refusal, what the names are of.
+    Raises: InputError if a name fits several images, or several names one image.
+    """
+    index = Names((image, alias) for image, aliases in images.items() for alias in (aliases or ("",)))
+    found, first = dict[str, str](), dict[str, str]()
+    for name, aliases in names.items():
+        image = next((hit for alias in (name, *aliases) if (hit := index.find(alias, where)) is not None), None)
+        if image is None:
+            continue
+        if (other := first.setdefault(image, name)) != name:
+            raise InputError(f"{where}: {excerpt(other)} and {excerpt(name)} are the same image; keep one")
+        found[name] = image
+    return found

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pleura.data.dataset import Case
+from pleura.data.ids import pair
 from pleura.data.masks import AnyMask, MaskSource
-from pleura.data.pairing import pair
 from pleura.data.problems import Finding, Problem
 
 EXCHANGED_SHARE = 0.5

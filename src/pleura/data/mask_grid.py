@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pleura.data.geometry import SquareGeometry
 from pleura.data.masks import AnyMask, FoundMask, Runs, Shape
-from pleura.data.radiograph import SquareGeometry
 from pleura.errors import InputError
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.data.png import Png, read_png
-from pleura.data.png_chunks import GREY, GREY_ALPHA, PALETTE, RGB_ALPHA
+from pleura.data.png import GREY, GREY_ALPHA, PALETTE, RGB_ALPHA, Png, read_png
 from pleura.errors import InputError
 
 MIN_SOFT_LEVELS = 5

@@ -195,7 +195,7 @@ def open_masks(path: Path, grid: Shape | None = None, segments: Sequence[str] = 
     return _of_csv(path, grid)
 
 
-def refuse_in_vain(paths: Iterable[Path], of_runs: str | None = None, of_segments: str | None = None) -> None:
+def refuse_unused_options(paths: Iterable[Path], of_runs: str | None = None, of_segments: str | None = None) -> None:
     """Refuse an option of csv runs, or of DICOM-SEG, where no path holds such masks: it would do nothing.
 
     of_runs, of_segments: the options that were given, by name. Raises: InputError.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from pleura.data.png_chunks import GREY, PALETTE, RGB, SIGNATURE, PngChunks, deep_channels, inflated, png_of
+from pleura.data.png import (
+    GREY,
+    PALETTE,
+    PILLOW_DAMAGE,
+    RGB,
+    SIGNATURE,
+    UNREADABLE,
+    PngChunks,
+    deep_channels,
+    inflated,
+    png_of,
+)
 from pleura.dicom.jpeg import EIGHT_BIT_CODINGS, START, decode_jpeg, jpeg_codestream
 from pleura.dicom.limits import check_size, max_bytes
 from pleura.dicom.parse import collect_warnings
@@ -21,17 +31,17 @@ from pleura.dicom.square_pixels import LARGEST_ASPECT, SAME_ASPECT
 from pleura.errors import InputError, excerpt
 
 _FORMATS = ("PNG", "JPEG")
-_GREY_MODES, _COLOUR_MODES = ("L", "I;16", "I"), ("LA", "P", "PA", "RGB", "RGBA")
-_DEPTHS_BITS = (8, 10, 12, 14, 16)
-# What Pillow raises on damaged files; any other exception is a bug and stays visible.
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, SyntaxError, TypeError, ValueError),
-    *(struct.error, zlib.error),
-)
-_UNREADABLE: tuple[type[Exception], ...] = (Image.DecompressionBombError, *_DAMAGE)
-# Grey that went through a JPEG in colour comes back with channels a few of 255 levels apart.
-_CHANNEL_TOLERANCE = 4
+_GREY_MODES, COLOUR_MODES = ("L", "I;16", "I"), ("LA", "P", "PA", "RGB", "RGBA")
+DEPTHS_BITS = (8, 10, 12, 14, 16)
+"""Of detectors. Neither PNG nor an array records how many of 16 bits were used."""
+CHANNEL_TOLERANCE = 4
+"""Of 255 levels: grey that was saved as a JPEG in colour comes back with channels this far apart."""
 _BLOCK_ROWS = 256
+
+
+def least_depth_bits(highest: int) -> int:
+    """Return the least depth of a detector that holds a value of at most 16 bits."""
+    return next(bits for bits in DEPTHS_BITS if highest < 2**bits)
 
 
 def is_picture(path: Path) -> bool:
@@ -40,7 +50,7 @@ def is_picture(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(132)
     except OSError:
-        return False  # what is wrong with the path is said by read_dicom
+        return False  # read_dicom refuses it with the reason
     return head[128:] != b"DICM" and head.startswith((SIGNATURE, START))
 
 
@@ -49,7 +59,7 @@ def picture_pixels(path: Path) -> int:
     try:
         with collect_warnings(), Image.open(path, formats=_FORMATS) as picture:
             return picture.width * picture.height
-    except _UNREADABLE:
+    except UNREADABLE:
         return 0
 
 
@@ -68,7 +78,7 @@ def picture_aspect(path: Path) -> float:
                 return 1.0
             is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return 1 / aspect if is_turned else aspect
-    except _UNREADABLE:
+    except UNREADABLE:
         return 1.0
 
 
@@ -89,7 +99,7 @@ def read_picture(path: Path) -> NDArray[np.float32]:
         raise InputError(f"cannot read {path}: {error}") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"cannot read {path}: it has far more pixels than a radiograph; export it again") from error
-    except _DAMAGE as error:
+    except PILLOW_DAMAGE as error:
         reason = excerpt(error) or type(error).__name__
         raise InputError(f"cannot read {path}: truncated or damaged ({reason}); copy or export it again") from error
 
@@ -109,7 +119,7 @@ def _read(path: Path) -> NDArray[np.float32]:
         _refuse_unless_eight_bits(content)
     with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
         check_size(picture.height, picture.width)
-        if picture.mode not in _GREY_MODES + _COLOUR_MODES:
+        if picture.mode not in _GREY_MODES + COLOUR_MODES:
             raise InputError(f"not a greyscale radiograph (mode {picture.mode}); save it as 8- or 16-bit grey")
         frames = getattr(picture, "n_frames", 1)
         if frames > 1:
@@ -126,12 +136,12 @@ def _read(path: Path) -> NDArray[np.float32]:
 
 
 def _upright(values: NDArray[Any], info: dict[Any, Any]) -> NDArray[Any]:
-    """Return the values turned as EXIF in a picture's `info` says; EXIF that makes no sense turns nothing."""
+    """Return the values turned by the EXIF in a picture's `info`; damaged EXIF turns nothing."""
     carrier = Image.fromarray(values)
     carrier.info = info
     try:
         return np.asarray(ImageOps.exif_transpose(carrier))
-    except _DAMAGE:
+    except PILLOW_DAMAGE:
         return values
 
 
@@ -163,7 +173,7 @@ def _png_values(png: PngChunks, picture: Image.Image) -> NDArray[Any]:
     if picture.mode in _GREY_MODES:
         return np.asarray(picture)
     if png.colour == PALETTE and np.asarray(picture).max() >= len(picture.getpalette() or []) // 3:
-        raise ValueError("its palette has fewer colours than its pixels name")
+        raise ValueError("its pixels refer to colours that its palette does not have")
     if png.depth < 16:
         pixels = np.asarray(picture.convert("RGBA"))
         colours, alpha = [pixels[..., channel] for channel in range(3)], pixels[..., 3]
@@ -187,7 +197,7 @@ def _opacity(colours: Sequence[NDArray[np.uint16]], transparent: bytes | None) -
 
 def _one_of(colours: Sequence[NDArray[Any]], highest: int) -> NDArray[Any]:
     """Return the grey of colours that agree, each (rows, columns). Raises: InputError where they do not."""
-    tolerance = _CHANNEL_TOLERANCE * highest // 255
+    tolerance = CHANNEL_TOLERANCE * highest // 255
     first = colours[len(colours) // 2]
     for other in colours:
         # A block at a time: a large picture in colour would else take five times its size.
@@ -216,4 +226,4 @@ def _with_depth(values: NDArray[Any], highest: int, significant: int | None) -> 
             return kept, significant
         if highest < 2**significant:
             return values, significant
-    return values, 8 if full == 8 else next((bits for bits in _DEPTHS_BITS if highest < 2**bits), 16)
+    return values, 8 if full == 8 else least_depth_bits(highest)

@@ -1,4 +1,9 @@
-"""PNG files as they were written: every sample at its own depth, palette and transparency kept apart."""
+"""PNG files sample by sample: every one at its own depth, palette and transparency kept apart.
+
+Pillow reads 8 of 16 bits in colour or with alpha, and shows missing rows as black: what it leaves out is read here.
+
+Source: PNG Specification (W3C, third edition) 5 (chunks), 8 (interlace), 9 (filters), 11.3.1.1 (tRNS), 11.3.2.6 (sBIT).
+"""
 
 from __future__ import annotations
 
@@ -11,23 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pleura.data.png_chunks import CHANNELS, GREY, PALETTE, RGB, SIGNATURE, deep_channels, inflated, png_of
 from pleura.dicom.limits import check_size
 from pleura.dicom.parse import collect_warnings
 from pleura.errors import InputError
 
+PILLOW_DAMAGE: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, SyntaxError, TypeError, ValueError),
+    *(struct.error, zlib.error),
+)
+"""What Pillow raises on damaged files; any other exception is a bug and stays visible."""
+UNREADABLE: tuple[type[Exception], ...] = (Image.DecompressionBombError, *PILLOW_DAMAGE)
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+"""Colour types. Source: PNG specification (third edition) 11.2.1, IHDR."""
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
+# Adam7: first row, first column, and the steps between rows and between columns of each pass.
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 _LONGEST_REASON = 120
-# What Pillow raises on damaged files; any other exception is a bug and stays visible.
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, SyntaxError, TypeError, ValueError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Png:
-    """One PNG: what its samples are, before anyone says what they mean."""
+    """One PNG: its samples, before they are read as grey values or as a mask."""
 
     samples: NDArray[np.integer]
     """(rows, columns, channels), in 0 ... 2 ** depth_bits - 1; of a palette its indices, one channel."""
@@ -52,7 +63,7 @@ def read_png(path: Path) -> Png:
     try:
         with collect_warnings():
             return _read(path)
-    except _DAMAGE as error:
+    except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).replace(str(path), "it").split())
         raise InputError(reason[:_LONGEST_REASON] or type(error).__name__) from error
 
@@ -101,3 +112,111 @@ def _palette(picture: Image.Image, transparency: object) -> NDArray[np.uint8]:
     elif isinstance(transparency, int) and transparency < len(alpha):
         alpha[transparency] = 0
     return np.column_stack([colours, alpha])
+
+
+@dataclass(frozen=True)
+class PngChunks:
+    """The header of a PNG and the chunks that change what its pixels mean; `data` is its compressed pixels.
+
+    `significant_bits` is sBIT of the first channel, `transparent` tRNS, `exif` eXIf: None where there is none.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    colour: int
+    is_interlaced: bool
+    significant_bits: int | None
+    transparent: bytes | None
+    exif: bytes | None
+    data: bytes
+
+
+def png_of(content: bytes) -> PngChunks:
+    """Return the header and the chunks of a PNG.
+
+    Raises: ValueError or struct.error where it is cut short, or where the checksum of a chunk is wrong.
+    """
+    chunks: dict[bytes, bytes] = {}
+    data: list[bytes] = []
+    position, kind = len(SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">L4s", content, position)
+        chunk = content[position + 8 : position + 8 + length]
+        (checksum,) = struct.unpack_from(">L", content, position + 8 + length)
+        if zlib.crc32(chunk, zlib.crc32(kind)) != checksum:
+            raise ValueError(f"wrong checksum of its {kind.decode('latin-1')} chunk")
+        if kind == b"IDAT":
+            data.append(chunk)
+        else:
+            chunks.setdefault(kind, chunk)
+        position += 12 + length
+    columns, rows, depth, colour, _, _, interlace = struct.unpack(">2L5B", chunks.get(b"IHDR", b""))
+    significant = chunks.get(b"sBIT", b"\0")[0] or None
+    extra = (significant, chunks.get(b"tRNS"), chunks.get(b"eXIf"))
+    return PngChunks(rows, columns, depth, colour, interlace == 1, *extra, b"".join(data))
+
+
+def deep_channels(png: PngChunks) -> list[NDArray[np.uint16]]:
+    """Return the channels of a PNG of 16 bits in colour or with alpha, each uint16 (rows, columns).
+
+    Pillow keeps 8 of these 16 bits. A filter works on each byte of a pixel by itself, so that one channel alone is a
+    filtered grey picture, which Pillow reads whole.
+
+    Raises: ValueError where there is less or more than the pixels of its size; zlib.error; OSError.
+    """
+    raw, count = inflated(png), CHANNELS[png.colour]
+    channels = [np.zeros((png.rows, png.columns), dtype=np.uint16) for _ in range(count)]
+    start = 0
+    for where, rows, line_bytes in _grids(png):
+        end = start + rows * line_bytes
+        lines = raw[start:end].reshape(rows, line_bytes)
+        for number, channel in enumerate(channels):
+            channel[where] = _unfiltered(lines, number, count)
+        start = end
+    return channels
+
+
+def inflated(png: PngChunks) -> NDArray[np.uint8]:
+    """Return the filtered lines of a PNG as one run of bytes; check that all of them are there.
+
+    Pillow shows rows that are missing as black, and the file as whole.
+
+    Raises: ValueError where there is less or more than the pixels of its size; zlib.error.
+    """
+    inflater, size = zlib.decompressobj(), sum(rows * line_bytes for _, rows, line_bytes in _grids(png))
+    raw = np.frombuffer(inflater.decompress(png.data, size + 1), dtype=np.uint8)
+    if raw.size != size or not (inflater.eof or _ends(inflater)):
+        raise ValueError("it holds fewer or more pixels than its header declares")
+    return raw
+
+
+def _grids(png: PngChunks) -> list[tuple[tuple[slice, slice], int, int]]:
+    """Return for each pass where its pixels go, how many rows it has, and the bytes of a row with its filter.
+
+    Raises: ValueError where the colour type is none.
+    """
+    if png.colour not in CHANNELS:
+        raise ValueError(f"there is no colour type {png.colour}")
+    grids = []
+    for top, left, down, right in _PASSES if png.is_interlaced else ((0, 0, 1, 1),):
+        rows, columns = -(-(png.rows - top) // down), -(-(png.columns - left) // right)
+        if rows > 0 and columns > 0:
+            line_bytes = 1 - (-columns * png.depth * CHANNELS[png.colour] // 8)
+            grids.append((np.s_[top::down, left::right], rows, line_bytes))
+    return grids
+
+
+def _ends(inflater: zlib._Decompress) -> bool:
+    """Tell whether nothing but the checksum of the stream is left. Raises: zlib.error where that is wrong."""
+    return not inflater.decompress(inflater.unconsumed_tail, 1) and inflater.eof
+
+
+def _unfiltered(lines: NDArray[np.uint8], number: int, count: int) -> NDArray[np.uint16]:
+    """Return one of `count` channels of filtered lines, uint16 (rows, columns)."""
+    rows = len(lines)
+    samples = lines[:, 1:].reshape(rows, -1, count, 2)[:, :, number].reshape(rows, -1)
+    alone = np.concatenate([lines[:, :1], samples], axis=1)
+    stored = zlib.compress(alone.tobytes(), 0)
+    picture = Image.frombytes("I;16", (samples.shape[1] // 2, rows), stored, "zip", "I;16B")
+    return np.asarray(picture)

@@ -24,7 +24,7 @@ from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, 
 from pleura.data.ids import Names, identify
 from pleura.data.ingest import Job, begin, finished_images, read_all
 from pleura.data.mask_checks import doubtful, masks_by_id
-from pleura.data.masks import open_masks, refuse_in_vain
+from pleura.data.masks import open_masks, refuse_unused_options
 from pleura.data.problems import Problem, read_problems, write_problems
 from pleura.errors import InputError, OutputError, writing
 from pleura.files import hash_files, held, name_of, write_json
@@ -104,7 +104,7 @@ def prepare(settings: PrepareSettings) -> Prepared:
 
 def _plan(settings: PrepareSettings) -> _Plan:
     """Pair every file with its mask, and report what has no partner."""
-    refuse_in_vain(
+    refuse_unused_options(
         settings.masks, "--rle-grid" if settings.rle_grid else None, "--segment" if settings.segments else None
     )
     sources = [open_masks(path, segments=settings.segments) for path in settings.masks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import threading
@@ -72,7 +73,31 @@ def open_dataset(path: Path, caught: list[warnings.WarningMessage]) -> Dataset:
     return dataset
 
 
-def claimed_pixels(path: Path) -> int:
+def is_dataset(value: object) -> bool:
+    """Whether it is a Dataset of pydicom."""
+    return isinstance(value, Dataset)
+
+
+def bytes_of_dataset(dataset: object) -> bytes:
+    """A Dataset as the bytes of its file, so that it is read by the same rules as one; it stays as it is.
+
+    Raises: InputError if it cannot be written, such as one without a transfer syntax.
+    """
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"a Dataset of pydicom is wanted here, not {type(dataset).__name__}")
+    buffer = io.BytesIO()
+    try:
+        with collect_warnings(), pydicom.config.disable_value_validation():
+            pydicom.dcmwrite(buffer, dataset, enforce_file_format=False)
+    except DAMAGE as error:
+        raise InputError(
+            f"the Dataset cannot be read as a DICOM file ({excerpt(error)}); give it the file_meta of its file, with "
+            "TransferSyntaxUID, or the file itself"
+        ) from error
+    return buffer.getvalue()
+
+
+def header_pixels(path: Path) -> int:
     """Return Rows x Columns of a DICOM file by its header alone, or 0 where it says nothing that could be read.
 
     Raises: nothing: what is wrong with the file is said when it is read.
@@ -87,7 +112,7 @@ def claimed_pixels(path: Path) -> int:
         return 0
 
 
-def claimed_uid(path: Path) -> str | None:
+def header_uid(path: Path) -> str | None:
     """Return the SOP Instance UID of a DICOM file by its first elements, or None where it has none that is a UID.
 
     Raises: nothing: what is wrong with the file is said when it is read. Source: DICOM PS3.5 9.1 (UIDs).

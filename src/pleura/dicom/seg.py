@@ -7,7 +7,6 @@ C.7.6.16.2.6 (Derivation Image), C.8.20.3.1 (Segment Identification).
 from __future__ import annotations
 
 import re
-import struct
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pleura.dicom.header import integer, text
-from pleura.dicom.parse import collect_warnings
+from pleura.dicom.parse import DAMAGE, collect_warnings
 from pleura.errors import InputError, excerpt
 
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -30,10 +28,6 @@ _SAYS = re.compile(r"pneumothora|pneumotora|\bptx\b")
 _DENIES = re.compile(r"\b(no|non|not|without|negative)\b")
 _MAX_PIXELS = 2**31
 """Of all frames of a file: what claims more is damaged."""
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RuntimeError),
-    *(TypeError, ValueError, BytesLengthException, InvalidDicomError, struct.error),
-)
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ def read_segmentation(path: Path) -> Segmentation:
             return Segmentation(path, rows, columns, segments, frames)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{path}: {_damaged(error)}") from error
 
 
@@ -163,7 +157,7 @@ def segmentation_pixels(path: Path) -> NDArray[np.uint8]:
             return frames
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InputError(f"{path}: {_damaged(error)}") from error
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pleura.data.dataset import Dataset
 from pleura.data.duplicates import near_duplicates, thumbnails
-from pleura.data.radiograph import SquareGeometry
+from pleura.data.geometry import SquareGeometry
 from pleura.decision.search import Histograms
 from pleura.decision.triplet import REFERENCE_AREA_PX
 from pleura.doctor.examination import Against, Examination, some

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pleura.data.dataset import CASES, Case, Dataset, case_faults
 from pleura.data.duplicates import THUMBNAIL_PX, near_duplicates, thumbnails
 from pleura.data.folds import leak_report
+from pleura.data.geometry import SquareGeometry
 from pleura.data.mask_checks import exchanged
 from pleura.data.problems import Finding
-from pleura.data.radiograph import SquareGeometry
 from pleura.doctor.examination import Examination, some
 from pleura.errors import InputError
 from pleura.evaluation.checks import ORIENTATIONS, other_prevalence, turned

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.data.ids import identified
+from pleura.data.ids import identified, pair
 from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.masks import MaskSource, PngFile, open_masks
-from pleura.data.pairing import pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError
 from pleura.evaluation.checks import not_binary

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pleura.data.ids import pair
 from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.mask_grid import read_pair
 from pleura.data.masks import open_masks
-from pleura.data.pairing import pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck, empty_predictor, pooled_dice, reported_dice

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from pleura.data import rle
 from pleura.data.columns import POSITIVE, find_column, read_column
 from pleura.data.folds import Leak, leak_report, patients_or_own, read_folds, read_patients
-from pleura.data.ids import Names, identified
+from pleura.data.ids import Names, identified, pair, without_aliases
 from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.mask_csv import damage, read_rows
 from pleura.data.masks import open_masks
-from pleura.data.pairing import by_themselves, pair
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError, RLEError
 from pleura.evaluation.checks import other_prevalence
@@ -54,7 +53,7 @@ def check_folds(folds_csv: Path, patients_csv: Path, masks_csv: Path | None = No
 def _positives(folds_csv: Path, ids: list[str], masks_csv: Path | None) -> NDArray[np.bool_] | None:
     if masks_csv:
         masks = open_masks(masks_csv)
-        name_of = {image_id: name for name, image_id in pair(masks.names, by_themselves(ids), masks_csv).items()}
+        name_of = {image_id: name for name, image_id in pair(masks.names, without_aliases(ids), masks_csv).items()}
         return np.array([not masks.known_empty(name_of.get(image_id, "")) for image_id in ids], dtype=bool)
     if find_column(header_of(folds_csv), POSITIVE) is None:
         return None
@@ -228,7 +227,7 @@ def _where_they_lie(scan: _Scan, found: Examination) -> None:
 
 def _unannotated(path: Path, scan: _Scan, images: Path, found: Examination) -> None:
     there = {case.image_id: (case.relative,) for case in identified(images)}
-    pairs = pair(by_themselves(scan.ids), there, path)
+    pairs = pair(without_aliases(scan.ids), there, path)
     if without := sorted(there.keys() - set(pairs.values())):
         found.warn(
             f"{len(without)} of {len(there)} images have no row: {some(without)}",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pleura import __version__
 from pleura.data.dataset import Dataset
-from pleura.data.masks import refuse_in_vain
+from pleura.data.masks import refuse_unused_options
 from pleura.errors import InputError
 from pleura.evaluation.metrics.paired import Difference, adjusted, compare_scores, mask_metrics
 from pleura.evaluation.metrics.paired import compare as compare_metrics
@@ -88,7 +88,7 @@ def compare_masks(
     An image without a prediction counts as predicted empty. With `out`, write compare.json there.
     Raises: InputError for a missing or wrong file, OutputError.
     """
-    refuse_in_vain((truth, first, second), of_segments="--segment" if segments else None)
+    refuse_unused_options((truth, first, second), of_segments="--segment" if segments else None)
     read = [read_masks(ScoreSettings(truth, path, patients, out=out, segments=segments)) for path in (first, second)]
     missing = [len(each.missing) for each in read]
     words = f"{len(read[0].ids)} images"

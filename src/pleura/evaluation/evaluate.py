@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.data.dataset import Dataset, Split
 from pleura.data.folds import assign_folds
+from pleura.data.geometry import SquareGeometry
 from pleura.data.problems import Finding
-from pleura.data.radiograph import SquareGeometry
 from pleura.decision.objectives import Objective
 from pleura.decision.search import Histograms
 from pleura.decision.triplet import Triplet

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from pleura import __version__
 from pleura.data.folds import patients_or_own, read_patients
-from pleura.data.ids import Names
+from pleura.data.ids import Names, pair
 from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.mask_grid import read_pair
-from pleura.data.masks import FoundMask, MaskSource, Shape, open_masks, refuse_in_vain
-from pleura.data.pairing import pair
+from pleura.data.masks import FoundMask, MaskSource, Shape, open_masks, refuse_unused_options
 from pleura.data.problems import Finding
 from pleura.decision.laterality import side_of
 from pleura.errors import InputError
@@ -99,7 +98,7 @@ def score(settings: ScoreSettings) -> Score:
     Raises: InputError for a missing or wrong file, or if no image is on both sides; OutputError.
     """
     paths, grid = (settings.truth, settings.predicted), "--grid" if settings.grid else None
-    refuse_in_vain(paths, grid, "--segment" if settings.segments else None)
+    refuse_unused_options(paths, grid, "--segment" if settings.segments else None)
     read = read_masks(settings)
     metrics = mask_metrics(read.outcomes)
     metrics["gain_over_empty"] = Ratio.mean(read.outcomes.dice - ~read.outcomes.positive)

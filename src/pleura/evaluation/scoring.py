@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pleura.data.dataset import Dataset
+from pleura.data.geometry import SquareGeometry
 from pleura.data.problems import Finding
-from pleura.data.radiograph import SquareGeometry
 from pleura.decision.calibration import LOGIT_LEVELS, pixel_counts
 from pleura.decision.laterality import side_of
 from pleura.decision.search import Histograms

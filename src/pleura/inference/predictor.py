@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pleura.data.given import each_of, radiograph_of
-from pleura.data.radiograph import SquareGeometry, geometry_of
+from pleura.data.geometry import SquareGeometry
+from pleura.data.in_memory import each_of, radiograph_of
+from pleura.data.radiograph import geometry_of
 from pleura.decision.calibration import Calibration
 from pleura.decision.laterality import side_of
 from pleura.decision.triplet import SCORED_SHARE, Triplet
@@ -198,7 +199,7 @@ class Predictor:
 
         image: a path; the bytes of a DICOM, PNG or JPEG file, or a binary file; a pydicom Dataset; a PIL image; a numpy
         array or a torch tensor, (rows, columns) with one or three equal channels, uint8, uint16 or float in [0, 1],
-        bright = dense (MONOCHROME2; invert a MONOCHROME1 array first). See `data.given`.
+        bright = dense (MONOCHROME2; invert a MONOCHROME1 array first). See `data.in_memory`.
         Raises: InputError if it cannot be read, or is something else.
         """
         return self.predict_radiographs([radiograph_of(image)])[0]

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pleura.data import rle
 from pleura.data.finding import OWN_SOFTWARE
-from pleura.data.radiograph import SquareGeometry
+from pleura.data.geometry import SquareGeometry
 from pleura.decision.calibration import at_prevalence
 from pleura.errors import OutputError
 from pleura.files import write_atomically

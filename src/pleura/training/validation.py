@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
+from pleura.data.geometry import SquareGeometry
 from pleura.data.loader import batches
-from pleura.data.radiograph import SquareGeometry
 from pleura.decision.search import Histograms, search
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet, prevalence_weights
 from pleura.errors import ConfigError, InputError

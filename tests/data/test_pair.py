@@ -6,12 +6,12 @@ import unicodedata
 
 import pytest
 
-from pleura.data.pairing import by_themselves, pair
+from pleura.data.ids import pair, without_aliases
 from pleura.errors import InputError
 
 
 def paired(names: list[str], images: list[str]) -> dict[str, str]:
-    return pair(by_themselves(names), by_themselves(images), "masks")
+    return pair(without_aliases(names), without_aliases(images), "masks")
 
 
 @pytest.mark.parametrize(
@@ -58,5 +58,5 @@ def test_names_that_differ_in_unicode_form_alone_are_the_same() -> None:
 
 
 def test_an_alias_counts_where_the_name_itself_does_not_fit() -> None:
-    assert pair({"1.2.3": ("scan7",)}, by_themselves(["scan7"]), "seg") == {"1.2.3": "scan7"}
-    assert pair({"1.2.3": ("scan7",)}, by_themselves(["1.2.3", "scan7"]), "seg") == {"1.2.3": "1.2.3"}
+    assert pair({"1.2.3": ("scan7",)}, without_aliases(["scan7"]), "seg") == {"1.2.3": "scan7"}
+    assert pair({"1.2.3": ("scan7",)}, without_aliases(["1.2.3", "scan7"]), "seg") == {"1.2.3": "1.2.3"}

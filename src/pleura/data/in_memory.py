@@ -1,6 +1,6 @@
-"""What Python hands over as a radiograph: a path, an array, a picture, a Dataset, bytes, a tensor, or a Radiograph.
+"""Radiographs from Python: an array, a tensor, a PIL image, a pydicom Dataset, bytes, a path or a Radiograph.
 
-The same pixels give the same image, whatever they come as: files decide, arrays follow the rules of pictures.
+The same pixels become the same image in any of these forms: arrays follow the rules of files.
 """
 
 from __future__ import annotations
@@ -18,56 +18,53 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pleura.data.picture import CHANNEL_TOLERANCE, COLOUR_MODES, DEPTHS_BITS, least_depth_bits
+from pleura.data.png import PILLOW_DAMAGE
 from pleura.data.radiograph import read_radiograph
 from pleura.dicom.limits import check_size
-from pleura.dicom.memory import bytes_of_dataset, is_dataset
+from pleura.dicom.parse import bytes_of_dataset, is_dataset
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, excerpt
 
 TAKEN = "a path, bytes or a binary file, a numpy array, a torch tensor, a PIL image or a pydicom Dataset"
-GREY_MODES, COLOUR_MODES = ("L", "I;16", "I;16L", "I;16B", "I", "F"), ("LA", "P", "PA", "RGB", "RGBA")
-DEPTHS_BITS = (8, 10, 12, 14, 16)
-"""PNG does not say how many of 16 bits a detector used, and neither does an array: the least that hold the highest."""
-CHANNEL_TOLERANCE = 4
-"""Of 255 parts of the highest value: grey that went through a JPEG in colour comes back with channels so far apart."""
-_PIL_DAMAGE = (EOFError, LookupError, MemoryError, OSError, SyntaxError, TypeError, ValueError, ArithmeticError)
+GREY_MODES = ("L", "I;16", "I;16L", "I;16B", "I", "F")
 
 
-def radiograph_of(given: object) -> Radiograph:
-    """Read what was given as one radiograph; see `image_of_array` for arrays, tensors and PIL images.
+def radiograph_of(source: object) -> Radiograph:
+    """Read one radiograph from any of the forms in `TAKEN`; see `image_of_array` for arrays, tensors and PIL images.
 
-    Its image_id is that of the file; "array", "picture" or "bytes" where nothing says more.
-    Raises: InputError, one line with the reason and the way out; for another type with its name and what is taken.
+    Its image_id is that of the file; "array", "picture" or "bytes" where there is none.
+    Raises: InputError, one line with the reason and the way out; for any other type, by its name.
     """
-    if isinstance(given, Radiograph):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return read_radiograph(Path(given))
-    if isinstance(given, bytes | bytearray | memoryview):
-        return _of_bytes(bytes(given), "bytes")
-    if is_dataset(given):
-        return _of_bytes(bytes_of_dataset(given), "Dataset")
-    if isinstance(given, Image.Image):
-        return Radiograph(image=_of_picture(given), image_id="picture")
-    if isinstance(given, np.ndarray):
-        return Radiograph(image=image_of_array(given), image_id="array")
-    if _is_tensor(given):
-        return Radiograph(image=image_of_array(_array_of_tensor(given)), image_id="array")
-    if hasattr(given, "read"):
-        return _of_bytes(_content(given), "bytes")
-    several = "; predict_many takes several" if isinstance(given, Iterable) else ""
-    raise InputError(f"{type(given).__name__} is no radiograph; give {TAKEN}{several}")
+    if isinstance(source, Radiograph):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return read_radiograph(Path(source))
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _of_bytes(bytes(source), "bytes")
+    if is_dataset(source):
+        return _of_bytes(bytes_of_dataset(source), "Dataset")
+    if isinstance(source, Image.Image):
+        return Radiograph(image=_of_picture(source), image_id="picture")
+    if isinstance(source, np.ndarray):
+        return Radiograph(image=image_of_array(source), image_id="array")
+    if _is_tensor(source):
+        return Radiograph(image=image_of_array(_array_of_tensor(source)), image_id="array")
+    if hasattr(source, "read"):
+        return _of_bytes(_content(source), "bytes")
+    several = "; predict_many takes several" if isinstance(source, Iterable) else ""
+    raise InputError(f"{type(source).__name__} is no radiograph; give {TAKEN}{several}")
 
 
-def each_of(given: object) -> Iterator[object]:
+def each_of(source: object) -> Iterator[object]:
     """The radiographs of an iterable, one by one. Raises: InputError for what is one radiograph, or none."""
-    single = isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Radiograph)
-    flat = (isinstance(given, np.ndarray) or _is_tensor(given)) and getattr(given, "ndim", 0) < 3
-    if single or flat or is_dataset(given) or hasattr(given, "read") or isinstance(given, dict):
-        raise InputError(f"predict_many takes a list or an iterator of radiographs, not one {type(given).__name__}")
-    if not isinstance(given, Iterable):
-        raise InputError(f"predict_many takes a list or an iterator of radiographs, not {type(given).__name__}")
-    return iter(given)
+    single = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Radiograph)
+    flat = (isinstance(source, np.ndarray) or _is_tensor(source)) and getattr(source, "ndim", 0) < 3
+    if single or flat or is_dataset(source) or hasattr(source, "read") or isinstance(source, dict):
+        raise InputError(f"predict_many takes a list or an iterator of radiographs, not one {type(source).__name__}")
+    if not isinstance(source, Iterable):
+        raise InputError(f"predict_many takes a list or an iterator of radiographs, not {type(source).__name__}")
+    return iter(source)
 
 
 def image_of_array(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -111,7 +108,7 @@ def _of_whole_numbers(values: NDArray[Any]) -> NDArray[np.float32]:
     if high >= 2 ** DEPTHS_BITS[-1]:
         raise InputError(f"the array has values up to {high}, beyond 16 bits; scale it to [0, 1] as float")
     _refuse_constant(low, high)
-    bits = 8 if values.dtype == np.uint8 else next(bits for bits in DEPTHS_BITS if high < 2**bits)
+    bits = 8 if values.dtype == np.uint8 else least_depth_bits(high)
     image: NDArray[np.float32] = values.astype(np.float32) / np.float32(2**bits - 1)
     return image
 
@@ -164,14 +161,14 @@ def _of_picture(picture: Image.Image) -> NDArray[np.float32]:
     try:
         upright = ImageOps.exif_transpose(picture)
         values = np.asarray(upright if upright.mode in GREY_MODES else upright.convert("RGBA"))
-    except _PIL_DAMAGE as error:
+    except PILLOW_DAMAGE as error:
         raise InputError(f"the picture cannot be read ({excerpt(error)}); save or export it again") from error
     return image_of_array(values)
 
 
-def _is_tensor(given: object) -> bool:
-    torch = sys.modules.get("torch")  # whoever hands over a tensor has imported it
-    return torch is not None and isinstance(given, torch.Tensor)
+def _is_tensor(source: object) -> bool:
+    torch = sys.modules.get("torch")  # there is no tensor before torch is imported
+    return torch is not None and isinstance(source, torch.Tensor)
 
 
 def _array_of_tensor(tensor: Any) -> NDArray[Any]:
@@ -197,7 +194,7 @@ def _content(file: Any) -> bytes:
 
 
 def _of_bytes(content: bytes, what: str) -> Radiograph:
-    """Read the bytes of a DICOM, PNG or JPEG file by way of a file: there is one reader, and it takes paths."""
+    """Read the bytes of a DICOM, PNG or JPEG file from a temporary file: the one reader takes paths."""
     if not content:
         raise InputError(f"nothing in the {what}; give the whole file")
     with tempfile.TemporaryDirectory(prefix="pleura-") as folder:

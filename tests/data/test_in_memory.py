@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pleura.data.given import each_of, image_of_array, radiograph_of
+from pleura.data.in_memory import each_of, image_of_array, radiograph_of
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.radiograph import read_radiograph
 from pleura.errors import InputError
