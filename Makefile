@@ -28,8 +28,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install        ## the whole flow on phantom radiographs; writes demo/index.html
 	$(BIN)/pleura demo --out demo
 
-test: install        ## every test
-	$(BIN)/python -m pytest
+# By file: what a file's tests share is made once. In the order of the tree: the longest files do not come last.
+test: install        ## every test, in as many processes as there are cores
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 abuse: install       ## 10,000 damaged files, with limits of memory and time; the suite tries 300
 	PLEURA_MUTANTS=10000 $(BIN)/python -m pytest tests/abuse

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import random
 import time
 
 import pytest
 from places import SMOKE
+from processes import forkserver
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
@@ -36,8 +36,7 @@ def train_in_a_process(dataset, out):
 @pytest.fixture(scope="module")
 def start():
     """Starts a process that trains; they are forked from one that has imported torch, which takes seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pleura.training.train"])
+    context = forkserver()
 
     def begin(dataset, out):
         process = context.Process(target=train_in_a_process, args=(dataset, out))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
 import shutil
 import socket
@@ -11,6 +10,7 @@ import socket
 import numpy as np
 import pytest
 from places import SMOKE, sealed
+from processes import forkserver
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
@@ -37,8 +37,7 @@ def train_in_a_process(environment, overrides, dataset, out):
 
 def launch(processes, overrides, dataset, out):
     """Start processes with the environment that torchrun gives them, and wait for all."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pleura.training.train"])
+    context = forkserver()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
