@@ -56,6 +56,17 @@ def test_cases_are_read_as_they_were_written(tmp_path: Path):
     assert (dataset.size_px, dataset.data_hash) == (SIDE_PX, hash_files(tmp_path / IMAGES, tmp_path / CASES))
 
 
+def test_cases_are_counted_by_the_source_of_their_masks(tmp_path: Path):
+    dataset = Dataset(write_dataset(tmp_path))
+    siim = {"label_source": "siim", "positives": 2, "negatives": 0, "without_patient": 0}
+    assert dataset.by_source(np.arange(3)) == [
+        {"label_source": "drawn", "positives": 0, "negatives": 1, "without_patient": 1},
+        siim,
+    ]
+    assert dataset.by_source(np.array([0, 2])) == [siim]
+    assert dataset.by_source(np.zeros(0, dtype=np.int64)) == []
+
+
 def test_images_are_mapped_and_not_loaded(tmp_path: Path):
     images = Dataset(write_dataset(tmp_path)).images
     assert isinstance(images, np.memmap)

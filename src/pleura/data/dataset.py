@@ -107,6 +107,15 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.cases)
 
+    def by_source(self, indices: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Count cases by where their masks came from: label_source, positives, negatives, without_patient."""
+        counts: dict[str, dict[str, Any]] = {}
+        for case in (self.cases[index] for index in indices):
+            row = counts.setdefault(case.label_source, {"positives": 0, "negatives": 0, "without_patient": 0})
+            row["positives" if case.has_pneumothorax else "negatives"] += 1
+            row["without_patient"] += not case.patient
+        return [{"label_source": source, **counts[source]} for source in sorted(counts)]
+
     @property
     def names(self) -> tuple[list[str], list[str]]:
         """The id and the source file of each case: by either a model may have seen it."""

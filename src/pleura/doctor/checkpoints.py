@@ -23,9 +23,8 @@ from pleura.evaluation.checks import OrientationCheck, empty_predictor, other_pr
 from pleura.evaluation.metrics.siim import Outcomes
 from pleura.inference.predictor import Predictor, find_model, image_score
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
-from pleura.models.known import Known
 from pleura.models.published import published_config
-from pleura.models.seen import among
+from pleura.models.seen import SeenRows
 from pleura.models.weights import not_finite, read_weights
 
 TRIED_CASES, BATCH = 32, 4
@@ -125,7 +124,7 @@ def _ours(path: Path, against: Against) -> Examination:
     _rule(checkpoint, found)
     _scaling(checkpoint, found)
     seen = checkpoint.seen
-    if both := int(among(seen.train, seen.val).sum()):
+    if both := int(seen.in_both().sum()):
         found.error(
             f"{both} of {len(seen.val)} validation cases were training cases too",
             "its scores are too high; train again on folds of pleura prepare",
@@ -200,12 +199,12 @@ def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examin
             "resampling in serving than in training, which evaluate, tune and compare refuse",
             f"prepare the data with --size {prepared}",
         )
-    seen = Known.of([checkpoint.seen], *dataset.names)
+    seen = SeenRows.of([checkpoint.seen], *dataset.names)
     train, val, new = seen.train, seen.val, ~(seen.train | seen.val)
     rest = f"; whether the rest is new to it is not known: {seen.doubt}" if seen.doubt else ""
     found.told.append(
-        f"of the dataset's {len(train)} cases it learned from {train.sum()}{seen.by_chance}, was chosen on "
-        f"{val.sum()}{seen.chosen_by_chance}{rest}"
+        f"of the dataset's {len(train)} cases it learned from {train.sum()}{seen.train_by_chance}, was chosen on "
+        f"{val.sum()}{seen.val_by_chance}{rest}"
     )
     who = [case.patient for case in dataset.cases]
     learned = [who[row] for row in np.flatnonzero(train)]

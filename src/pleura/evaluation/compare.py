@@ -41,7 +41,7 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
     """
     from pleura.evaluation.scoring import measure_cases, outcomes_by, patient_numbers
     from pleura.inference.predictor import Predictor
-    from pleura.models.known import Known
+    from pleura.models.seen import SeenRows
 
     dataset, models = Dataset(data), [Predictor.load(path) for path in (first, second)]
     sizes = [model.prepared_px for model in models]
@@ -50,7 +50,7 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
             f"{first} was trained on images prepared at {sizes[0]} px, {second} at {sizes[1]} px, and no dataset is "
             "right for both: write masks of each (pleura predict), then pleura compare MASKS MASKS --truth TRUTH"
         )
-    seen = [Known.of([checkpoint.seen for checkpoint in model.checkpoints], *dataset.names) for model in models]
+    seen = [SeenRows.of([checkpoint.seen for checkpoint in model.checkpoints], *dataset.names) for model in models]
     positions = np.flatnonzero(dataset.scored & ~(seen[0].train | seen[1].train))
     if not len(positions):
         raise InputError(

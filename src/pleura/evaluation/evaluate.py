@@ -36,7 +36,7 @@ from pleura.inference.overlay import as_data_uri, overlay
 from pleura.inference.predictor import Predictor
 from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
 from pleura.models.identity import weights_hash
-from pleura.models.known import Known, by_source
+from pleura.models.seen import SeenRows
 
 GALLERY, FIGURES = 24, "figures"
 CROSS_FITS = 5
@@ -86,7 +86,7 @@ def evaluate(
     model = model_path(model)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
     report = _report(model, out)
-    known = Known.of([checkpoint.seen for checkpoint in predictor.checkpoints], *dataset.names)
+    known = SeenRows.of([checkpoint.seen for checkpoint in predictor.checkpoints], *dataset.names)
     split, positions = known.choose(split, dataset.folder, dataset.scored)
     looks = Looks(predictor.triplet, dataset.size_px, _spacings(dataset, positions))
     histograms, scores = measure_cases(predictor, dataset, positions, look=looks.add)
@@ -127,7 +127,7 @@ def evaluate(
     return evaluation
 
 
-def _of_training(known: Known, dataset: Dataset, positions: NDArray[np.int64]) -> list[Finding | None]:
+def _of_training(known: SeenRows, dataset: Dataset, positions: NDArray[np.int64]) -> list[Finding | None]:
     """Patients in training too, and a share of positives unlike training's, where training's cases are here."""
     rest = np.setdiff1d(positions, np.flatnonzero(known.train))
     if not known.train.any() or not rest.size:
@@ -239,14 +239,12 @@ def _document(
     }
 
 
-def _origin(known: Known, dataset: Dataset, positions: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
+def _origin(known: SeenRows, dataset: Dataset, positions: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
     """Whose numbers these are: the tensors themselves, and where the masks of all cases came from."""
     parts = {"scored": positions, "train": np.flatnonzero(known.train), "val": np.flatnonzero(known.val)}
     counts = {}
     for part, rows in parts.items():
-        cases = [dataset.cases[row] for row in rows]
-        sources, patients = [case.label_source for case in cases], [case.patient for case in cases]
-        counts[part] = by_source(sources, dataset.positive[rows], patients)
+        counts[part] = dataset.by_source(rows)
     weights = [weights_hash(checkpoint.weights) for checkpoint in predictor.checkpoints]
     calibrations = [checkpoint.calibration for checkpoint in predictor.checkpoints]
     return {"weights_sha256": weights, "calibrations": calibrations, "label_sources": counts}

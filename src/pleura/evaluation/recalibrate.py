@@ -28,8 +28,7 @@ from pleura.files import hash_files
 from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import model_path
-from pleura.models.known import Known
-from pleura.models.seen import refused
+from pleura.models.seen import SeenRows
 
 SHIPPED_COUNTS_AS = 50
 """How many local positives the shipped values weigh as much as."""
@@ -116,7 +115,8 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     if out.exists():
         raise OutputError(f"{out}: is there already; choose another --out")
     model, dataset = load_checkpoint(checkpoint), Dataset(data)
-    if learned := refused(model.seen, [case.image_id for case in dataset.cases]):
+    seen = SeenRows.of([model.seen], *dataset.names)
+    if learned := seen.learned(dataset.names[0]):
         raise InputError(
             f"{data}: the model has learned from {learned}, which tell nothing of the site; leave them out"
         )
@@ -151,7 +151,7 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
         header,
         len(sample.scores),
         int(sample.positive.sum()),
-        Known.of([model.seen], *dataset.names).doubt,
+        seen.doubt,
         out,
     )
     _write(done, checkpoint, sample)

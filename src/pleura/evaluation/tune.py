@@ -5,9 +5,7 @@ A model of several folds is tuned out of fold: each case by the checkpoints that
 
 from __future__ import annotations
 
-import functools
 import json
-import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,8 +29,7 @@ from pleura.files import write_atomically, write_json
 from pleura.inference.predictor import ModelFiles, Predictor, find_checkpoint, find_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import keep_default, model_path
-from pleura.models.known import Known
-from pleura.models.seen import listed, refused
+from pleura.models.seen import SeenRows
 from pleura.progress import track
 
 Part: TypeAlias = Literal["val", "all"]
@@ -119,7 +116,7 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Pat
         calibration=calibrate(sample, wanted.method, wanted.alpha, wanted.confidence),
         cases=len(histograms),
         positives=int(sample.positive.sum()),
-        doubt=Known.of([checkpoint.seen for checkpoint in checkpoints], *dataset.names).doubt,
+        doubt=SeenRows.of([checkpoint.seen for checkpoint in checkpoints], *dataset.names).doubt,
         written=[*([out] if out else files.described_by or files.checkpoints), beside, beside.with_suffix(".png")],
     )
     _write(tuned, files, checkpoints, sample, wanted, out)
@@ -179,8 +176,7 @@ def _groups(
     """Which checkpoints answer for which cases. Raises: InputError where that would be for cases they learned from."""
     ids = [case.image_id for case in dataset.cases]
     if split == "all":
-        everything = functools.reduce(operator.or_, [checkpoint.seen for checkpoint in checkpoints])
-        if learned := refused(everything, ids):
+        if learned := SeenRows.of([checkpoint.seen for checkpoint in checkpoints], ids).learned(ids):
             raise InputError(
                 f"{dataset.folder}: the model has learned from {learned}; a rule tuned on them would be for cases it "
                 "knows by heart; leave them out, or use --split val"
@@ -190,14 +186,15 @@ def _groups(
     for number, checkpoint in enumerate(checkpoints):
         together.setdefault(frozenset(checkpoint.seen.val), []).append(number)
     groups = []
-    for seen, members in together.items():
-        there = listed(seen, ids) & dataset.scored
+    for members in together.values():
+        seen = SeenRows.of([checkpoints[number].seen for number in members], ids)
+        there = seen.val & dataset.scored
         if not there.any():
             raise InputError(
                 f"{dataset.folder}: holds none of the cases that {files.checkpoints[members[0]]} was chosen on; "
                 "tune on all of it with --split all"
             )
-        if any((there & listed(checkpoints[number].seen.train, ids)).any() for number in members):
+        if (there & seen.train).any():
             raise InputError(f"{dataset.folder}: the model learned from some of the cases that it was chosen on")
         groups.append((members, np.flatnonzero(there)))
     taken = np.concatenate([positions for _, positions in groups])

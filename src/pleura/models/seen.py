@@ -1,4 +1,4 @@
-"""Which cases a model was trained and chosen on, as its header lists them, and whether that is all.
+"""The cases that a model was trained and chosen on: as its header lists them, and as rows of a dataset.
 
 A case is listed by a key made of its id, so that a dataset that was prepared anew is recognised, and no list of
 patients' studies travels with a model.
@@ -6,15 +6,20 @@ patients' studies travels with a model.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.errors import CheckpointError
+from pleura.data.dataset import Split
+from pleura.errors import CheckpointError, InputError
 from pleura.files import without_suffix
 
 KEY_DIGITS, SHORT_DIGITS = 32, 8
@@ -25,7 +30,7 @@ A key is compared by its own length: a model of this version that goes back to o
 NAME_DIGITS = 16
 """The first of a key's digits, which are of the file's name alone, whatever folder it lies in."""
 _UID, _UID_CHARACTERS = re.compile(r"[0-2](\.[0-9]+){2,}"), 16
-"""Names that are of one image in the world; shorter ones may be a version's, or a date's."""
+"""Names that are of one image in the world; shorter ones may be versions or dates."""
 _KEY = re.compile(f"[0-9a-f]{{{KEY_DIGITS}}}|[0-9a-f]{{{SHORT_DIGITS}}}")
 IMPORTED, STARTED, TAUGHT, ENCODER = (
     "the imported weights",
@@ -33,16 +38,16 @@ IMPORTED, STARTED, TAUGHT, ENCODER = (
     "its teacher",
     "the encoder weights of {}",
 )
-"""What may go without a list of its cases."""
+"""Origins of which no list of cases may exist."""
 WORTH_SAYING = 0.001
-"""Cases that short keys match by chance alone: below this many nothing is said of it."""
+"""Cases that short keys match by chance alone: fewer than this are not mentioned."""
 
 
 def case_key(image_id: str) -> str:
-    """32 hexadecimal digits for an image id: enough to recognise a case among billions.
+    """Return 32 hexadecimal digits for an image id, enough to recognise a case among billions.
 
-    Half are of the last part of the id, which is all that ids of version 0.1.0 had, and half of the whole id, or of a
-    UID alone: it names the image in whatever folder that lies, and however far above it a dataset was prepared from.
+    Half are of the last part of the id, which is all that ids of version 0.1.0 had. Half are of the whole id, or of the
+    UID alone where its name is one: a UID names the same image in every folder.
     """
     name = _last_part(image_id)
     whole = name if _UID.fullmatch(name) and _UID_CHARACTERS <= len(name) <= 64 else image_id
@@ -64,13 +69,13 @@ class SeenCases:
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    """Where it has more from, of which no list exists: imported weights, a teacher that has none."""
+    """Origins whose cases are listed nowhere: imported weights, a teacher without lists."""
 
     @classmethod
     def of(cls, document: object, unknown: Iterable[str] = ()) -> SeenCases:
-        """From the JSON of a header. unknown: what headers of format 1 do not say themselves.
+        """Read the JSON of a header. unknown: further origins, which headers of format 1 do not list.
 
-        Raises: CheckpointError if it is none.
+        Raises: CheckpointError for another shape.
         """
         if not isinstance(document, Mapping) or not document.keys() <= {"train", "val", "unknown"}:
             raise CheckpointError(f"seen has the lists train, val and unknown, not {document!r:.60}")
@@ -86,7 +91,7 @@ class SeenCases:
         return cls(**parts, unknown=tuple(dict.fromkeys([*document.get("unknown", ()), *unknown])))
 
     def header(self) -> dict[str, list[str]]:
-        """As JSON has it."""
+        """Return the lists as JSON has them."""
         return {part: list(items) for part, items in asdict(self).items()}
 
     @property
@@ -95,22 +100,26 @@ class SeenCases:
         return bool(self.train) and not self.unknown
 
     def doubt(self) -> str:
-        """Why a case that is not listed may not be new to it; empty where it is."""
+        """Return why a case that is not listed may not be new to the model; empty where it is new."""
         if self.unknown:
             return f"no list exists of the cases of {', '.join(self.unknown)}"
         return "" if self.train else "its header lists no case that it learned from"
 
     def and_chosen_on(self, keys: Iterable[str]) -> SeenCases:
-        """With more cases that it was chosen on."""
+        """Return the same with more cases that the model was chosen on."""
         return replace(self, val=tuple(sorted({*self.val, *keys})))
 
     def __or__(self, other: SeenCases) -> SeenCases:
-        """What both have seen."""
+        """Return what either has seen."""
         pairs = zip(asdict(self).values(), asdict(other).values(), strict=True)
         return SeenCases(*(tuple(dict.fromkeys([*ours, *theirs])) for ours, theirs in pairs))
 
-    def by_chance(self, part: str, cases: int) -> str:
-        """How many of so many cases that it has never seen its short keys match, in words; empty where that is none."""
+    def in_both(self) -> NDArray[np.bool_]:
+        """(n_val,) whether each case that the model was chosen on is a training case too."""
+        return among(self.train, self.val)
+
+    def by_chance(self, part: Literal["train", "val"], cases: int) -> str:
+        """Say how many of so many unseen cases match a short key by chance; empty where none do."""
         short = sum(len(key) == SHORT_DIGITS for key in getattr(self, part))
         strangers = short * cases / 16**SHORT_DIGITS
         if strangers < WORTH_SAYING:
@@ -121,40 +130,109 @@ class SeenCases:
         )
 
 
-def listed(keys: Iterable[str], image_ids: Sequence[str]) -> NDArray[np.bool_]:
-    """(N,) whether each of N cases is among keys, each key compared by its own length."""
-    return among(keys, [case_key(image_id) for image_id in image_ids])
+@dataclass(frozen=True)
+class SeenRows:
+    """Which of the N cases of a dataset a model has seen, by their keys: also after the dataset was prepared anew."""
+
+    train: NDArray[np.bool_]
+    val: NDArray[np.bool_]
+    doubt: str
+    """Why the others may not be new to the model; empty where they are."""
+    train_by_chance: str
+    """How many of `train` match by chance, in words; empty where none do."""
+    val_by_chance: str
+    """As `train_by_chance`."""
+
+    @classmethod
+    def of(cls, seen: Sequence[SeenCases], image_ids: Sequence[str], sources: Sequence[str] = ()) -> SeenRows:
+        """Find the cases of a dataset among those seen by each checkpoint of a model.
+
+        image_ids, sources: of the dataset's cases, N of each; sources may be left out where `doubt` is not asked for.
+        """
+        together = functools.reduce(operator.or_, seen)
+        keys = [case_key(image_id) for image_id in image_ids]
+        train, val = among(together.train, keys), among(together.val, keys)
+        doubts = list(dict.fromkeys(one.doubt() for one in seen if one.doubt()))[:1]
+        alike = _namesakes([*together.train, *together.val], keys, sources) & ~(train | val)
+        if count := int(alike.sum()):
+            doubts.append(f"{count} of them may be, by their file names, images that it has seen in another folder")
+        by_chance = [together.by_chance("train", len(keys)), together.by_chance("val", len(keys))]
+        return cls(train, val, ", and ".join(doubts), *by_chance)
+
+    def choose(
+        self, split: Split | None, folder: Path, scored: NDArray[np.bool_] | None = None
+    ) -> tuple[Split, NDArray[np.int64]]:
+        """Return the split, `val` or else `all` where None is given, and the indices of its cases.
+
+        scored: (N,) which cases have a mask that is truth to score by; None: all.
+        Raises: InputError if the split has no case, or none to score by.
+        """
+        if (self.train & self.val).any():
+            raise InputError(
+                f"{folder}: the run holds several folds, and each case was training data of some; evaluate the folds "
+                "one at a time, fold-K/best.safetensors; their pooled scores are in folds.json after --fold all"
+            )
+        if split is None:
+            split = "val" if self.val.any() else "all"
+        chosen = {"val": self.val, "train": self.train, "all": np.ones_like(self.val)}[split]
+        if not chosen.any():
+            raise InputError(f"{folder}: holds none of the model's {split} cases; evaluate it with --split all")
+        if scored is not None:
+            chosen = chosen & scored
+        if not chosen.any():
+            raise InputError(f"{folder}: its {split} cases are for training alone, and none is left to score by")
+        return split, np.flatnonzero(chosen)
+
+    def in_words(self, split: Split, indices: NDArray[np.int64]) -> str:
+        """Return how many cases are evaluated, and how many of them the model has seen before."""
+        count, learned, tuned = len(indices), int(self.train[indices].sum()), int(self.val[indices].sum())
+        if learned:
+            return (
+                f"{count} cases, {learned} of which the model has learned from{self.train_by_chance}: this estimates "
+                "nothing"
+            )
+        if tuned:
+            words = f"{count} cases that the model was chosen on ({split}){self.val_by_chance}"
+            if self.doubt:
+                return f"{words}; whether it has learned from any of them is not known: {self.doubt}"
+            return words if tuned == count else f"{words}, {count - tuned} of them new to it"
+        if self.doubt:
+            return f"{count} cases, of which it is not known whether they are new to the model: {self.doubt}"
+        return f"{count} cases that are new to the model"
+
+    def learned(self, image_ids: Sequence[str]) -> str:
+        """Return how many cases the model has learned from, and the first of them, for a refusal; empty if none."""
+        rows = np.flatnonzero(self.train)
+        if not len(rows):
+            return ""
+        first = ", ".join(image_ids[row] for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
+        return f"{len(rows)} of its cases, {first}{self.train_by_chance}"
 
 
-def namesakes(keys: Iterable[str], image_ids: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
-    """(N,) whether each of N cases has the file name of one among keys, and is not known to be that one.
-
-    sources: the path of each; version 0.1.0 made the key from the name there, also where the id is a UID.
-    """
-    keys = set(keys)
-    names, short = {key[:NAME_DIGITS] for key in keys}, {key for key in keys if len(key) == SHORT_DIGITS}
-    whole = [case_key(image_id) for image_id in image_ids]
-    files = [_digest(_last_part(source))[:SHORT_DIGITS] for source in sources]
-    alike = np.array([key[:NAME_DIGITS] in names for key in whole], dtype=bool)
-    if short and files:
-        alike |= np.array([each in short for each in files], dtype=bool)
-    return alike & ~among(keys, whole)
+def listed(known: Iterable[str], image_ids: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) whether each of N cases is among keys."""
+    return among(known, [case_key(image_id) for image_id in image_ids])
 
 
-def among(keys: Iterable[str], whole: Sequence[str]) -> NDArray[np.bool_]:
+def among(known: Iterable[str], keys: Sequence[str]) -> NDArray[np.bool_]:
     """(N,) whether each of N keys is among others, the shorter of two compared with the beginning of the longer."""
-    there = set(keys)
+    there = set(known)
     beginnings = {key[:SHORT_DIGITS] for key in there}
     found = [
-        key in there or key[:SHORT_DIGITS] in there or (len(key) == SHORT_DIGITS and key in beginnings) for key in whole
+        key in there or key[:SHORT_DIGITS] in there or (len(key) == SHORT_DIGITS and key in beginnings) for key in keys
     ]
     return np.array(found, dtype=bool)
 
 
-def refused(seen: SeenCases, image_ids: Sequence[str]) -> str:
-    """How many of these cases a model has learned from, and the first of them, for a refusal; empty if none."""
-    learned = np.flatnonzero(listed(seen.train, image_ids))
-    if not len(learned):
-        return ""
-    first = ", ".join(image_ids[row] for row in learned[:3]) + (", ..." if len(learned) > 3 else "")
-    return f"{len(learned)} of its cases, {first}{seen.by_chance('train', len(image_ids))}"
+def _namesakes(known: Iterable[str], keys: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) whether each of N cases, by its key, has the file name of one among `known`.
+
+    sources: the path of each; version 0.1.0 made the key from the name there, also where the id is a UID.
+    """
+    known = set(known)
+    names, short = {key[:NAME_DIGITS] for key in known}, {key for key in known if len(key) == SHORT_DIGITS}
+    alike = np.array([key[:NAME_DIGITS] in names for key in keys], dtype=bool)
+    if short and sources:
+        files = [_digest(_last_part(source))[:SHORT_DIGITS] for source in sources]
+        alike |= np.array([each in short for each in files], dtype=bool)
+    return alike

@@ -1,4 +1,4 @@
-"""Which cases a model has met, by their ids."""
+"""Which cases a model has seen, by their ids."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import numpy as np
 import pytest
 
 from pleura.errors import InputError
-from pleura.models.known import Known, by_source
-from pleura.models.seen import SeenCases, case_key
+from pleura.models.seen import SeenCases, SeenRows, case_key
 
 IDS = ["a", "b", "c", "d"]
 
 
-def known(train: str, val: str) -> Known:
-    return Known.of([SeenCases(tuple(map(case_key, train)), tuple(map(case_key, val)))], IDS)
+def seen_rows(train: str, val: str) -> SeenRows:
+    return SeenRows.of([SeenCases(tuple(map(case_key, train)), tuple(map(case_key, val)))], IDS)
 
 
-def test_cases_are_known_by_their_ids_and_val_is_the_default_where_there_is_any():
-    found = known("ab", "c")
+def test_cases_are_recognised_by_their_ids_and_val_is_the_default_where_there_is_any():
+    found = seen_rows("ab", "c")
     split, positions = found.choose(None, Path())
     assert (split, positions.tolist()) == ("val", [2])
     assert found.choose("train", Path())[1].tolist() == [0, 1]
 
 
 def test_a_dataset_of_strangers_is_taken_whole_and_asking_for_val_is_refused():
-    found = known("xy", "z")
+    found = seen_rows("xy", "z")
     assert found.choose(None, Path())[0] == "all"
     assert found.in_words("all", np.arange(4)) == "4 cases that are new to the model"
     with pytest.raises(InputError, match="--split all"):
@@ -34,8 +33,8 @@ def test_a_dataset_of_strangers_is_taken_whole_and_asking_for_val_is_refused():
 
 
 def test_cases_that_were_learned_from_are_named_first():
-    assert "2 of which the model has learned from" in known("ab", "c").in_words("all", np.arange(4))
-    assert known("x", "c").in_words("val", np.array([2, 3])).endswith("chosen on (val), 1 of them new to it")
+    assert "2 of which the model has learned from" in seen_rows("ab", "c").in_words("all", np.arange(4))
+    assert seen_rows("x", "c").in_words("val", np.array([2, 3])).endswith("chosen on (val), 1 of them new to it")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_cases_that_were_learned_from_are_named_first():
     ],
 )
 def test_cases_are_new_only_to_a_model_that_lists_all_that_it_has_seen(seen: SeenCases):
-    words = Known.of([SeenCases(train=(case_key("y"),)), seen], IDS).in_words("all", np.arange(4))
+    words = SeenRows.of([SeenCases(train=(case_key("y"),)), seen], IDS).in_words("all", np.arange(4))
     assert "not known" in words
     assert "are new to the model:" in words or "new to" not in words
 
@@ -64,13 +63,13 @@ def test_keys_of_128_bits_do_not_take_strangers_for_training_cases():
         for key, each in zip(keys, ids, strict=True)
         if beginnings.setdefault(key[:8], each) != each
     )
-    assert not Known.of([SeenCases(train=(case_key(one),))], [other]).train.any()
-    assert Known.of([SeenCases(train=(case_key(one)[:8],))], [one, other]).train.all()
+    assert not SeenRows.of([SeenCases(train=(case_key(one),))], [other]).train.any()
+    assert SeenRows.of([SeenCases(train=(case_key(one)[:8],))], [one, other]).train.all()
 
 
 def test_keys_of_an_older_header_still_match_and_it_is_said_where_chance_alone_would():
     old = SeenCases(train=tuple(case_key(each)[:8] for each in "ab"), val=(case_key("c"),))
-    found = Known.of([old], IDS)
+    found = SeenRows.of([old], IDS)
     assert (found.train.tolist(), found.val.tolist()) == ([True, True, False, False], [False, False, True, False])
     assert "chance" not in found.in_words("all", np.arange(4))
     many = SeenCases(train=tuple(f"{number:08x}" for number in range(12_000)))
@@ -85,7 +84,7 @@ UID = "1.2.276.0.7230010.3.1.4.8323329.1000.1517875201.850819"
 @pytest.mark.parametrize("digits", [32, 8])
 @pytest.mark.parametrize(("then", "now"), [(UID, f"images/{UID}"), (f"images/{UID}", UID), (f"a/{UID}", f"b/c/{UID}")])
 def test_a_uid_is_the_same_case_from_whatever_folder_it_was_prepared(digits: int, then: str, now: str):
-    found = Known.of([SeenCases(train=(case_key(then)[:digits],))], [now, "other"])
+    found = SeenRows.of([SeenCases(train=(case_key(then)[:digits],))], [now, "other"])
     assert found.train.tolist() == [True, False]
     assert found.in_words("all", np.arange(2)).startswith("2 cases, 1 of which the model has learned from")
 
@@ -94,31 +93,32 @@ def test_a_uid_is_the_same_case_from_whatever_folder_it_was_prepared(digits: int
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_name_that_many_files_bear_is_no_proof_but_such_a_case_is_not_said_to_be_new(then: str, now: str, part: str):
     seen = SeenCases(train=(case_key("x"),)) | SeenCases(**{part: (case_key(then),)})
-    found = Known.of([seen], [now, "other"])
+    found = SeenRows.of([seen], [now, "other"])
     assert not (found.train | found.val).any()
     words = found.in_words("all", np.arange(2))
     assert words.startswith("2 cases, of which it is not known whether they are new to the model: 1 of them may be")
     assert (
-        Known.of([seen], ["images/0002", "other"]).in_words("all", np.arange(2)) == "2 cases that are new to the model"
+        SeenRows.of([seen], ["images/0002", "other"]).in_words("all", np.arange(2))
+        == "2 cases that are new to the model"
     )
 
 
 def test_dates_and_versions_are_no_uids():
-    assert not Known.of([SeenCases(train=(case_key("a/2.0.1"),))], ["b/2.0.1"]).train.any()
+    assert not SeenRows.of([SeenCases(train=(case_key("a/2.0.1"),))], ["b/2.0.1"]).train.any()
 
 
 def test_an_older_header_has_the_names_of_files_also_where_the_id_is_a_uid_now():
     old = SeenCases(train=(case_key("0001")[:8],))
-    assert Known.of([old], ["images/0001"]).train.all()  # the ids of that version had no folder
-    words = Known.of([old], [UID, "x"], ["dicom/0001.dcm", "x.png"]).in_words("all", np.arange(2))
+    assert SeenRows.of([old], ["images/0001"]).train.all()  # the ids of that version had no folder
+    words = SeenRows.of([old], [UID, "x"], ["dicom/0001.dcm", "x.png"]).in_words("all", np.arange(2))
     assert "1 of them may be" in words
-    assert Known.of([old], [UID], ["dicom/0002.dcm"]).doubt == ""
+    assert SeenRows.of([old], [UID], ["dicom/0002.dcm"]).doubt == ""
 
 
 def test_a_split_that_chance_alone_may_have_chosen_says_so():
     ids = [f"1.2.3.{number}" for number in range(10_000)]
     strangers = tuple(f"{number:08x}" for number in range(12_000))
-    found = Known.of([SeenCases(train=("0" * 32,), val=(case_key(ids[7])[:8], *strangers))], ids)
+    found = SeenRows.of([SeenCases(train=("0" * 32,), val=(case_key(ids[7])[:8], *strangers))], ids)
     split, positions = found.choose(None, Path())
     assert (split, positions.tolist()) == ("val", [7])
     assert "0.028 of so many cases share with another by chance" in found.in_words(split, positions)
@@ -128,13 +128,4 @@ def test_several_folds_together_are_refused():
     a, b = (case_key("a"),), (case_key("b"),)
     turned = [SeenCases(a, b), SeenCases(b, a)]
     with pytest.raises(InputError, match="one at a time"):
-        Known.of(turned, IDS).choose(None, Path())
-
-
-def test_masks_are_counted_by_their_source_with_the_patients_that_nobody_knows():
-    rows = by_source(["b", "a", "b"], np.array([True, False, False]), ["p", None, ""])
-    assert rows == [
-        {"label_source": "a", "positives": 0, "negatives": 1, "without_patient": 1},
-        {"label_source": "b", "positives": 1, "negatives": 1, "without_patient": 1},
-    ]
-    assert by_source([], np.zeros(0, dtype=bool), []) == []
+        SeenRows.of(turned, IDS).choose(None, Path())
