@@ -40,7 +40,7 @@ def test_the_page_shows_both_models_on_the_same_phantoms(made):
 def test_the_page_says_that_drawings_say_nothing_of_patients(made):
     _, page = made
     assert f"<th>{OURS}<th>{DEFAULT}" in page
-    assert "good or bad, its numbers here say nothing of how it does on patients" in page
+    assert "good or bad, its numbers here say nothing of its results on patients" in page
 
 
 @pytest.mark.slow

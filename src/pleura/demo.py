@@ -43,7 +43,7 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How large the demo is; the tests make it smaller."""
+    """The size of the demo; the tests make it smaller."""
 
     patients: int = 130
     unseen_patients: int = 24
@@ -65,7 +65,7 @@ class Entrant:
 
     @classmethod
     def of(cls, name: str, model: Path, results: str, learned_from: str) -> Entrant:
-        """A model by its checkpoint, or the folder of one. Raises: CheckpointError."""
+        """Read a checkpoint, or the folder of one. Raises: CheckpointError."""
         found = load_checkpoint(find_model(model).checkpoints[0])
         net = f"{found.model.encoder}, at {found.preprocessing.size_px} px"
         return cls(name, model, results, learned_from, net)
@@ -77,7 +77,7 @@ def demo(out: Path, settings: DemoSettings | None = None) -> Path:
     Raises: OutputError if `out` holds something else or cannot be written; CheckpointError if pleura's own model is
     missing.
     """
-    settings, default = settings or DemoSettings(), default_model()
+    settings, default_path = settings or DemoSettings(), default_model()
     _clear(out)
     began = time.monotonic()
     logger.info(
@@ -95,11 +95,13 @@ def demo(out: Path, settings: DemoSettings | None = None) -> Path:
     logger.info("5/6 predict from DICOM with the net that was just trained")
     trained = Entrant.of("net trained by this demo", run, "predictions", "phantoms like these, in this demo")
     _predict(out, trained)
-    logger.info("6/6 predict the same with %s, which has learned from radiographs", model_name(default))
-    shipped = Entrant.of("default model of pleura", default, "predictions-default", "radiographs of patients, before")
-    _predict(out, shipped)
+    logger.info("6/6 predict the same with %s, which was trained on radiographs", model_name(default_path))
+    default = Entrant.of(
+        "default model of pleura", default_path, "predictions-default", "radiographs of patients, before"
+    )
+    _predict(out, default)
     seconds = time.monotonic() - began
-    write_atomically(out / "index.html", _page(out, trained, shipped, scores, seconds).encode())
+    write_atomically(out / "index.html", _page(out, trained, default, scores, seconds).encode())
     dice, floor = scores.estimates["dice_on_positives"], scores.floor
     logger.info(
         "the net trained here, on unseen patients: Dice on positives %s; SIIM Dice %s, floor %.4f",
@@ -107,14 +109,14 @@ def demo(out: Path, settings: DemoSettings | None = None) -> Path:
         scores.estimates["siim_dice"],
         floor,
     )
-    told = ", ".join(f"{name} {value}" for name, value in list(_numbers(out, shipped).items())[2:])
-    logger.info("the default model on the same: %s; drawings say nothing of how it does on patients", told)
+    numbers = ", ".join(f"{name} {value}" for name, value in list(_numbers(out, default).items())[2:])
+    logger.info("the default model on the same: %s; phantoms say nothing of its results on patients", numbers)
     logger.info("%.0f seconds", seconds)
     return out / "index.html"
 
 
 def _clear(out: Path) -> None:
-    """Make the folder, or empty it if an earlier demo made it: nobody else's files are ever removed."""
+    """Make the folder, or empty it if an earlier demo made it; files of anybody else are never removed."""
     with writing(out):
         if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
             raise OutputError(f"{out}: is not empty and no demo made it; choose another --out")
@@ -141,13 +143,13 @@ def _prepare(out: Path, name: str, size_px: int) -> Dataset:
     return prepare(settings).dataset
 
 
-def _page(out: Path, trained: Entrant, shipped: Entrant, scores: Evaluation, seconds: float) -> str:
+def _page(out: Path, trained: Entrant, default: Entrant, scores: Evaluation, seconds: float) -> str:
     dice = scores.estimates["dice_on_positives"]
     total = scores.positives + scores.negatives
     body = [
         "<h1>pleura finds pneumothorax on phantoms</h1>",
         f"<p class=soft>pleura {escape(__version__)}, the whole flow in {seconds:.0f} seconds: DICOM, prepare, train "
-        "at two resolutions, evaluate, predict. Phantoms are drawings: this page shows that the machinery works, and "
+        "at two resolutions, evaluate, predict. Phantoms are drawings: this page shows that every step works, and "
         "says nothing about patients.</p>",
         f"<p class='verdict good'>The net that this demo trained: Dice on positives {dice:.3f} "
         f"on {total} radiographs of patients it never saw, {scores.positives} of "
@@ -155,23 +157,24 @@ def _page(out: Path, trained: Entrant, shipped: Entrant, scores: Evaluation, sec
         f"<p>{escape(scores.verdict)} <a href='run/report.html'>The report</a> · "
         "<a href='predictions/predictions.csv'>predictions.csv</a> · <a href='predictions/masks.csv'>masks.csv</a> · "
         f"<a href='run/{trained.folder.name}/metrics.csv'>metrics.csv of the training</a></p>",
-        _beside(out, trained, shipped),
+        _beside(out, trained, default),
         gallery("The net that this demo trained, on unseen phantoms", _pictures(out, trained)),
-        gallery("The default model, which comes with pleura, on the same phantoms", _pictures(out, shipped)),
+        gallery("The default model, which comes with pleura, on the same phantoms", _pictures(out, default)),
     ]
     return page("pleura demo", "\n".join(body))
 
 
-def _beside(out: Path, trained: Entrant, shipped: Entrant) -> str:
-    """The two models in a table, with what the numbers cannot say of the one that comes with pleura."""
-    columns = [_numbers(out, entrant) for entrant in (trained, shipped)]
+def _beside(out: Path, trained: Entrant, default: Entrant) -> str:
+    """The two models in a table, and why its numbers do not judge the default model."""
+    columns = [_numbers(out, entrant) for entrant in (trained, default)]
     rows = [f"<tr><th scope=row>{name}" + "".join(f"<td>{column[name]}" for column in columns) for name in columns[0]]
     return (
         f"<h2>Two models on the same phantoms</h2><div class=scroll><table><tr><td><th>{escape(trained.name)}"
-        f"<th>{escape(shipped.name)}{''.join(rows)}</table></div>"
-        "<p class=soft>The default model is what <code>pleura predict FILE --out DIR</code> uses. It has learned from "
-        "radiographs, never from a drawing: good or bad, its numbers here say nothing of how it does on patients. "
-        "<code>pleura card</code> says that. <a href='predictions-default/predictions.csv'>Its predictions.csv</a></p>"
+        f"<th>{escape(default.name)}{''.join(rows)}</table></div>"
+        "<p class=soft>The default model is what <code>pleura predict FILE --out DIR</code> uses. It was trained on "
+        "radiographs, never on a drawing: good or bad, its numbers here say nothing of its results on patients. "
+        "<code>pleura card</code> lists those. "
+        "<a href='predictions-default/predictions.csv'>Its predictions.csv</a></p>"
     )
 
 
@@ -193,7 +196,7 @@ def _numbers(out: Path, entrant: Entrant) -> dict[str, str]:
 
 
 def _pictures(out: Path, entrant: Entrant) -> list[Picture]:
-    """What predict wrote, beside the truth."""
+    """The masks that predict wrote, over the true ones."""
     truth = read_table(out / "unseen" / "masks.csv").runs
     pictures = []
     for located in find_radiographs([out / "unseen" / "dicom"]).radiographs[:SHOWN]:

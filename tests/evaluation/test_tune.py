@@ -282,5 +282,5 @@ def test_the_command_of_the_site_kit_tells_weight_gain_and_file(own, site, tmp_p
     file, out = own / "fold-0" / "best.safetensors", tmp_path / "site.safetensors"
     done = pleura("recalibrate", file, "--data", site, "--out", out)
     assert done.returncode == 0
-    for words in ("they weigh", "triplet shipped", "gain by moving", "not fitted on", f"wrote {out}"):
+    for words in ("they weigh", "triplet before", "gain by moving", "not fitted on", f"wrote {out}"):
         assert words in done.stdout

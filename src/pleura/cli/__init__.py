@@ -1,4 +1,4 @@
-"""The command line: `app` registers the commands, each of which has a module that parses, calls one verb and prints."""
+"""The command line: a module per command, which parses, calls one verb and prints; `app` registers them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `pleura` command: its subcommands, what all of them share, and errors as one line and an exit code.
+"""The `pleura` command: registers its subcommands, and reports errors as one line and an exit code.
 
 torch is imported only inside the commands that need it.
 Exit codes: 0 done; 1 an input was refused, or part of a batch was; 2 wrong usage; 130 interrupted.
@@ -21,7 +21,7 @@ from pleura.cli.doctor import doctor
 from pleura.cli.evaluate import evaluate
 from pleura.cli.import_recipe import import_recipe
 from pleura.cli.import_weights import import_weights
-from pleura.cli.options import with_habits
+from pleura.cli.options import with_shared_options
 from pleura.cli.pack import pack
 from pleura.cli.predict import predict
 from pleura.cli.prepare import prepare
@@ -34,7 +34,7 @@ from pleura.errors import PleuraError
 
 
 class _Commands(TyperGroup):
-    """Turns pleura's own errors into one line and an exit code, for every command."""
+    """Reports the errors of pleura as one line and an exit code, for every command."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -48,7 +48,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo(
-                "pleura: interrupted; what was finished is kept, run the same command again to go on "
+                "pleura: interrupted; what was finished is kept, run the same command again to continue "
                 "(pleura train: with --resume, and without --stage)",
                 err=True,
             )
@@ -59,7 +59,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # or pleura[track] would be taken for markup
+    rich_markup_mode=None,  # markup would swallow the brackets of pleura[track]
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find and outline pneumothorax on chest radiographs. Research software, not a medical device.",
 )
@@ -73,7 +73,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -103,9 +105,9 @@ for _command, _example in (
     (doctor, "folds.csv --patients siim-nih-id.csv --masks train-rle.csv"),
 ):
     _name = _command.__name__.replace("_", "-")
-    app.command(_name, epilog=f"Example: pleura {_name} {_example}")(with_habits(_command, _name in _NETS))
+    app.command(_name, epilog=f"Example: pleura {_name} {_example}")(with_shared_options(_command, _name in _NETS))
 
 
 def main() -> None:
-    """The entry point of the `pleura` command."""
+    """Run the `pleura` command."""
     app()

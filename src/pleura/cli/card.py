@@ -1,4 +1,4 @@
-"""The command `card`: parses, calls its verb, prints."""
+"""`pleura card`: print a model's card, or put an evaluation into its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pleura.models.default import DEFAULT, named
 def card(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, its folder, or default.")] = Path(DEFAULT),
     evaluation: Annotated[
-        Path | None, typer.Option(help="A report.json, or its folder, to put into the checkpoint.")
+        Path | None, typer.Option(help="A report.json, or its folder, to put into the checkpoint instead of printing.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The .md file to write; with --evaluation, the checkpoint.")
     ] = None,
 ) -> None:
-    """Print the card of a model: what it is, what it learned from, its scores with intervals, where it fails."""
+    """Print the card of a model: what it is, its training data, its scores with intervals, its failures."""
     from pleura.evaluation.card import attach
     from pleura.evaluation.card import card as run
     from pleura.files import write_atomically

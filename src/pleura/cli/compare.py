@@ -1,4 +1,4 @@
-"""The command `compare`: parses, calls its verb, prints."""
+"""`pleura compare`: compare two models, or two sets of masks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pleura.cli.options import Segments
 from pleura.cli.printing import show
 from pleura.models.default import named
 
@@ -17,19 +18,20 @@ if TYPE_CHECKING:  # --help imports no verb
 
 def compare(
     context: typer.Context,
-    first: Annotated[Path, typer.Argument(parser=named, help="A checkpoint or run; or masks, with --truth.")],
-    second: Annotated[Path, typer.Argument(parser=named, help="What it is compared with, of the same kind.")],
-    data: Annotated[Path | None, typer.Option(help="Of models: the dataset folder.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="Of masks: the true ones, as in pleura score.")] = None,
-    patients: Annotated[Path | None, typer.Option(help="Of masks: csv with ImageId, patient.")] = None,
-    segment: Annotated[
-        list[str] | None,
-        typer.Option(help="Of masks in DICOM-SEG: number or label of what outlines a pneumothorax."),
+    first: Annotated[Path, typer.Argument(parser=named, help="A checkpoint or run; with --truth, masks.")],
+    second: Annotated[Path, typer.Argument(parser=named, help="The other, of the same kind.")],
+    data: Annotated[Path | None, typer.Option(help="For models: the dataset folder.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="For masks: the true ones, in any form that pleura score reads.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for compare.json.")] = None,
-    resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap, and exchanges of the test.")] = 1000,
+    patients: Annotated[Path | None, typer.Option(help="For masks: csv with ImageId, patient.")] = None,
+    segment: Segments = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write compare.json to.")] = None,
+    resamples: Annotated[
+        int, typer.Option(min=10, help="Resamples of the bootstrap, and exchanges of the test.")
+    ] = 1000,
 ) -> None:
-    """Tell two models, or two sets of masks, apart on the same cases, or say plainly that the data cannot."""
+    """Compare two models, or two sets of masks, on the same cases: differences, intervals and p-values by metric."""
     from pleura.evaluation.compare import compare_masks, compare_models
 
     _check_kinds(data, truth, patients)
@@ -48,11 +50,11 @@ def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -
     if (data is None) == (truth is None):
         raise typer.BadParameter("give --data for two models, or --truth for two sets of masks", param_hint="--data")
     if data is not None and patients is not None:
-        raise typer.BadParameter("a dataset knows its patients", param_hint="--patients")
+        raise typer.BadParameter("goes with --truth; a dataset has its patients", param_hint="--patients")
 
 
 def messages(done: Comparison) -> Iterator[str]:
-    """Two predictors metric by metric, and whether the data can tell them apart."""
+    """Yield each metric of both, the difference, and the verdict."""
     from pleura.evaluation.metrics.titles import METRICS
 
     yield done.cases

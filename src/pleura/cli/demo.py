@@ -1,4 +1,4 @@
-"""The command `demo`: parses, calls its verb, prints."""
+"""`pleura demo`: run the whole flow on phantoms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def demo(out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("demo")) -> None:
-    """The whole flow on phantom radiographs, in minutes: prepare, train, evaluate, predict, one page to look at."""
+    """Run the whole flow on phantom radiographs, in minutes: prepare, train, evaluate, predict, a page of results."""
     from pleura.demo import demo as run
 
     typer.echo(f"look at {run(out)}")

@@ -1,4 +1,4 @@
-"""The command `doctor`: parses, calls its verb, prints."""
+"""`pleura doctor`: find what is wrong with a file or folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pleura.cli.options import Segments
 from pleura.cli.printing import show
 from pleura.models.default import named
 
@@ -20,20 +21,17 @@ def doctor(
         Path,
         typer.Argument(parser=named, help="Recipe, dataset, run, masks, folds, predictions, model."),
     ],
-    patients: Annotated[Path | None, typer.Option(help="Of folds: csv with ImageId, patient; or SIIM to NIH.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Of folds: masks in any form, to tell positives.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Of masks: the radiographs that they belong to.")] = None,
-    truth: Annotated[Path | None, typer.Option(help="Of predictions: the true masks, in any form.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Of a checkpoint: a dataset to run it on.")] = None,
-    segment: Annotated[
-        list[str] | None,
-        typer.Option(help="Of DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
-    ] = None,
+    patients: Annotated[Path | None, typer.Option(help="For folds: csv with ImageId, patient; or SIIM to NIH.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="For folds: masks in any form, to find positives.")] = None,
+    images: Annotated[Path | None, typer.Option(help="For masks: the radiographs that they belong to.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="For predictions: the true masks, in any form.")] = None,
+    data: Annotated[Path | None, typer.Option(help="For a checkpoint: a dataset to run it on.")] = None,
+    segment: Segments = None,
     reported: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Of predictions: the Dice that was reported of them.")
+        float | None, typer.Option(min=0, max=1, help="For predictions: the Dice that was reported for them.")
     ] = None,
 ) -> None:
-    """Tell what a file or folder is, and what is wrong with it; exits with 1 if there is any error."""
+    """Identify a file or folder and list what is wrong with it; exit with 1 if there is an error."""
     from pleura.doctor import Against, examine
 
     found = examine(path, Against(patients, masks, images, truth, data, tuple(segment or ()), reported))
@@ -43,7 +41,7 @@ def doctor(
 
 
 def messages(path: Path, found: Examination) -> Iterator[str]:
-    """What a path is, and each finding with its way out, errors first."""
+    """Yield what a path is, and each finding with its way out, errors first."""
     yield f"{path}: {found.kind}"
     yield from (f"  {line}" for line in found.told)
     for finding in found.sorted:

@@ -1,4 +1,4 @@
-"""The command `evaluate`: parses, calls its verb, prints."""
+"""`pleura evaluate`: score a model and write its report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura.cli.options import SplitName, Tta
+from pleura.cli.options import Resamples, SplitName, Tta
 from pleura.cli.printing import Row, measured, pooled, show
 from pleura.models.default import named
 
@@ -19,21 +19,26 @@ if TYPE_CHECKING:  # --help imports no verb
 def evaluate(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, a run's folder, or default.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
-    split: Annotated[SplitName | None, typer.Option(help="By default val, or all if the model met none.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The report's folder; by default beside the model.")
+    split: Annotated[
+        SplitName | None,
+        typer.Option(help="val: the cases that chose the model. Default: val, or all without such cases."),
     ] = None,
-    tta: Annotated[Tta | None, typer.Option(help="flip: mean with the mirrored image; by default as trained.")] = None,
-    resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The report's folder. Default: beside the model.")
+    ] = None,
+    tta: Annotated[
+        Tta | None, typer.Option(help="flip: mean with the mirrored image. Default: as in the recipe.")
+    ] = None,
+    resamples: Resamples = 1000,
 ) -> None:
-    """Score a model, next to its floor and with intervals; writes report.html and report.json."""
+    """Score a model beside its floor and with intervals; write report.html and report.json."""
     from pleura.evaluation.evaluate import evaluate as run
 
     show(messages(run(model, data, split, tta, resamples, out)))
 
 
 def messages(done: Evaluation) -> Iterator[str]:
-    """Scores with their floor and intervals, the rule behind them, and the verdict."""
+    """Yield the floor, each metric with its interval, the decision rule, findings, and the verdict."""
     from pleura.evaluation.metrics.titles import METRICS, SHOWN
 
     yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"

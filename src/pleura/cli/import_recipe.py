@@ -1,4 +1,4 @@
-"""The command `import-recipe`: parses, calls its verb, prints."""
+"""`pleura import-recipe`: convert another project's training files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def import_recipe(
     files: Annotated[list[Path], typer.Argument(help="Training YAMLs of the winner's repository, in any order.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
 ) -> None:
-    """Turn another project's training files into one recipe, and tell what differs and why."""
+    """Convert another project's training files into one recipe, and print what differs and why."""
     from pleura.config.imported.recipe import import_recipe as run
 
     for line in run(files, out):

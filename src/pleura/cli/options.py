@@ -1,6 +1,6 @@
-"""What several commands share: options of the same meaning, and the words that they take.
+"""Options that several commands share, and the words that they take.
 
-The words are those of the verbs' types, named again here because --help is not to wait for the verbs.
+The words repeat those of the verbs' types, because --help imports no verb.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ SplitName = Literal["train", "val", "all"]
 Tta = Literal["none", "flip"]
 ObjectiveName = Literal["siim_dice", "dice_on_positives", "youden", "expected_cost"]
 
-Goal = Annotated[ObjectiveName, typer.Option(help="What the triplet is to be the best for.")]
-Specificity = Annotated[float | None, typer.Option(help="The least, for dice_on_positives; by default 0.95.")]
-MissCost = Annotated[
-    float | None, typer.Option(help="Of a missed pneumothorax in false alarms, for expected_cost; by default 10.")
+Segments = Annotated[
+    list[str] | None,
+    typer.Option(help="For DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
 ]
-Alpha = Annotated[float, typer.Option(help="The miss rate to stay below when ruling out.")]
-Confidence = Annotated[float, typer.Option(help="With which it stays below.")]
+Resamples = Annotated[int, typer.Option(min=10, help="Resamples of the bootstrap.")]
+Goal = Annotated[ObjectiveName, typer.Option(help="The score that the triplet maximizes.")]
+Specificity = Annotated[float | None, typer.Option(help="The least specificity, for dice_on_positives. Default: 0.95.")]
+MissCost = Annotated[
+    float | None, typer.Option(help="Cost of a missed pneumothorax in false alarms, for expected_cost. Default: 10.")
+]
+Alpha = Annotated[float, typer.Option(help="The miss rate to stay below when pneumothorax is ruled out.")]
+Confidence = Annotated[float, typer.Option(help="The confidence with which it stays below.")]
 
 
 def check_goal(objective: ObjectiveName, specificity: float | None, miss_cost: float | None) -> tuple[float, float]:
-    """The specificity and the cost of a miss; one that the objective does not use would do nothing, and is refused."""
+    """Return the specificity and the cost of a miss; refuse one that the objective does not use."""
     for given, of, option in (
         (specificity, "dice_on_positives", "--specificity"),
         (miss_cost, "expected_cost", "--miss-cost"),
@@ -39,18 +44,18 @@ def check_goal(objective: ObjectiveName, specificity: float | None, miss_cost: f
 
 
 def check_out(out: Path | None, suffix: str) -> None:
-    """A card must not be written over a model or its own texts, nor a model under the name of a text."""
+    """Refuse another suffix, so that a card replaces no model and a model no card."""
     if out is not None and out.suffix != suffix:
         raise typer.BadParameter(f"{out} does not end in {suffix}; name a file that does", param_hint="--out")
 
 
 Device = Annotated[str, typer.Option("--device", envvar="PLEURA_DEVICE", help="auto, cpu, cuda, cuda:1, mps.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing of progress, only results and refusals.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say what a refusal comes from, for a bug report.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results and refusals only, no progress.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="After a refusal, print its cause, for a bug report.")]
 
 
-def with_habits(command: Callable[..., None], runs_a_net: bool) -> Callable[..., None]:
-    """A command with the options that all have, --quiet and --verbose, and --device if it runs a net."""
+def with_shared_options(command: Callable[..., None], runs_a_net: bool) -> Callable[..., None]:
+    """Add to a command the options that all have, --quiet and --verbose, and --device if it runs a net."""
 
     @wraps(command)
     def run(*, quiet: bool, verbose: bool, device: str = "auto", **options: Any) -> None:
@@ -59,14 +64,14 @@ def with_habits(command: Callable[..., None], runs_a_net: bool) -> Callable[...,
             _use(device)
         command(**options)
 
-    habits: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False), "verbose": (Verbose, False)}
+    shared: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False), "verbose": (Verbose, False)}
     if runs_a_net:
-        habits = {"device": (Device, "auto"), **habits}
+        shared = {"device": (Device, "auto"), **shared}
     hints = get_type_hints(command, include_extras=True)
     own = [each.replace(annotation=hints[name]) for name, each in inspect.signature(command).parameters.items()]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in habits.items()
+        for name, (kind, default) in shared.items()
     ]
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
@@ -77,7 +82,7 @@ def _use(device: str) -> None:
     import sys
 
     if device == "auto" and "pleura.inference.device" not in sys.modules:
-        return  # nothing to undo, and torch takes its time
+        return  # no device was set before, and torch is slow to import
     from pleura.inference.device import use_device
 
     use_device(device)

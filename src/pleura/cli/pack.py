@@ -1,4 +1,4 @@
-"""The command `pack`: parses, calls its verb, prints."""
+"""`pleura pack`: make a checkpoint small."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:  # --help imports no verb
 def pack(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, or the folder of one.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
-    card: Annotated[Path | None, typer.Option(help="A YAML file of what its users have to know.")] = None,
+    card: Annotated[Path | None, typer.Option(help="A YAML file with the texts of its card.")] = None,
 ) -> None:
-    """Make a checkpoint small, to hand it to others: large tensors in float16, the header as it is, and a card."""
+    """Make a checkpoint small enough to share: large tensors as float16, the header unchanged, and a card."""
     from pleura.export.pack import pack as run
 
     check_out(out, ".safetensors")
@@ -29,7 +29,7 @@ def pack(
 
 
 def messages(done: Packed) -> Iterator[str]:
-    """The sizes before and after, what rounding did, and the file."""
+    """Yield the sizes before and after, the effect of rounding, and the file."""
     before, after = done.source_bytes / 1e6, done.out_bytes / 1e6
     yield f"{done.source}: {before:.2f} MB, packed {after:.2f} MB"
     yield f"  largest difference of a probability on two phantoms: {done.difference:.2g}"

@@ -1,4 +1,4 @@
-"""The command `predict`: parses, calls its verb, prints."""
+"""`pleura predict`: find pneumothorax on radiographs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ def predict(
     model: Annotated[
         Path, typer.Option(parser=named, metavar="<path>", help="A checkpoint, or a run's folder.")
     ] = Path(DEFAULT),
-    tta: Annotated[Tta | None, typer.Option(help="flip: mean with the mirrored image; by default as trained.")] = None,
+    tta: Annotated[
+        Tta | None, typer.Option(help="flip: mean with the mirrored image. Default: as in the recipe.")
+    ] = None,
     write: Annotated[str, typer.Option(help="What to write: mask, rle, overlay.")] = "mask,rle,overlay",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
     prevalence: Annotated[
-        float | None, typer.Option(help="Share of positives where it is used, for the reported probabilities.")
+        float | None,
+        typer.Option(help="Share of positives where the model is used, which probabilities are re-weighted to."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")] = False,
 ) -> None:
@@ -58,7 +61,7 @@ def predict(
 
 
 def messages(done: BatchResult, settings: BatchSettings, is_default: bool) -> Iterator[str]:
-    """How many radiographs, on how many something was found, and what to know of the others."""
+    """Yield how many radiographs were read, on how many a pneumothorax was found, and notes."""
     from pleura.inference.overlay import DISCLAIMER
 
     count = f"{done.predicted} radiograph{'' if done.predicted == 1 else 's'}"
@@ -78,7 +81,7 @@ def messages(done: BatchResult, settings: BatchSettings, is_default: bool) -> It
 
 
 def document(done: BatchResult, settings: BatchSettings) -> dict[str, Any]:
-    """The same for scripts."""
+    """Return what `--json` prints."""
     from pleura.inference.overlay import DISCLAIMER
 
     return {

@@ -1,4 +1,4 @@
-"""The command `prepare`: parses, calls its verb, prints."""
+"""`pleura prepare`: make a dataset folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pleura.cli.options import Segments
 from pleura.cli.printing import show
 
 if TYPE_CHECKING:  # --help imports no verb
@@ -21,20 +22,21 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", "-o", help="The dataset folder to write.")],
     size: Annotated[int, typer.Option(min=32, help="Side of the square images; prepare once, at the largest.")] = 1024,
     patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; else DICOM PatientID.")] = None,
-    folds: Annotated[str, typer.Option(help="How many, or a csv with ImageId and fold, or split (train, val).")] = "5",
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the folds; by default 42.")] = None,
+    folds: Annotated[
+        str, typer.Option(help="Number of folds, or a csv with ImageId and fold or split (train, val).")
+    ] = "5",
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the folds. Default: 42.")] = None,
     rle_grid: Annotated[
         Literal["siim", "image"] | None,
-        typer.Option(help="Of a csv: siim, runs are on 1024 x 1024, the default; image: on each image's own pixels."),
+        typer.Option(
+            help="Pixels that the runs of a csv count. siim, the default: 1024 x 1024; image: each image's own."
+        ),
     ] = None,
-    segment: Annotated[
-        list[str] | None,
-        typer.Option(help="Of DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
-    ] = None,
+    segment: Segments = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each core.")] = 0,
     always_train: Annotated[
         list[str] | None,
-        typer.Option(help="Label source, as pseudo of pseudo.csv: its cases train in every fold, score in none."),
+        typer.Option(help="Label source, such as pseudo for pseudo.csv: trained on in every fold, scored in none."),
     ] = None,
 ) -> None:
     """Turn radiographs and masks into a dataset folder, with folds that keep patients together."""
@@ -66,12 +68,12 @@ def prepare(
 
 
 def messages(made: Prepared, out: Path) -> Iterator[str]:
-    """A dataset in counts, its leaks, and the first problem of each kind."""
+    """Yield a dataset in counts, its leaks, and the first problem of each kind."""
     card = made.dataset.card
     share = 100 * card["positive"] / card["cases"]
     yield f"{out}: {card['cases']} cases of {card['patients']} patients, {card['positive']} positive ({share:.1f} %)"
     if always := card.get("always_train"):
-        yield f"  {always} of them are always trained on, and scored by in no fold"
+        yield f"  {always} of them are trained on in every fold, and scored in none"
     if made.passed_over:
         yield f"  {made.passed_over}"
     for leak in made.leaks:
@@ -85,7 +87,7 @@ def messages(made: Prepared, out: Path) -> Iterator[str]:
 
 
 def warnings(made: Prepared) -> Iterator[str]:
-    """A warning for each reason for which masks may not be what they are taken for, and how many."""
+    """Yield a warning for each reason to doubt a mask, with the number of such masks."""
     by_reason: dict[str, list[str]] = {}
     for problem in made.problems:
         if problem.kind == "doubtful mask":

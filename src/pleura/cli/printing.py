@@ -68,4 +68,4 @@ def calibration(header: dict[str, Any]) -> Iterator[str]:
         yield f"  rules out below score {rule['threshold']:.4f}: {within} (from {rule['patients']} positive patients)"
     else:
         needed = positives_needed(asked["alpha"], asked["confidence"])
-        yield f"  the data is too few to rule out with {within}: it takes {needed} positive patients"
+        yield f"  there are too few cases to rule out with {within}: it takes {needed} positive patients"

@@ -1,4 +1,4 @@
-"""The command `recalibrate`: parses, calls its verb, prints."""
+"""`pleura recalibrate`: fit a model to a site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # --help imports no verb
 def recalibrate(
     checkpoint: Annotated[
         Path,
-        typer.Argument(parser=named, help="The checkpoint to begin with; it is left as it is."),
+        typer.Argument(parser=named, help="The checkpoint to start from; it stays as it is."),
     ],
     data: Annotated[Path, typer.Option(help="A dataset of local cases, fifty or more.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write.")],
@@ -32,7 +32,7 @@ def recalibrate(
     alpha: Alpha = 0.05,
     confidence: Confidence = 0.95,
 ) -> None:
-    """Fit a model to a site: triplet and calibration, moved towards local cases as far as their number warrants."""
+    """Fit a model to a site: move its triplet and calibration towards local cases, the further the more there are."""
     from pleura.decision.objectives import Objective
     from pleura.evaluation.recalibrate import SiteSettings
     from pleura.evaluation.recalibrate import recalibrate as run
@@ -42,15 +42,15 @@ def recalibrate(
 
 
 def messages(done: Recalibrated) -> Iterator[str]:
-    """What a site's cases changed, and what to expect of it."""
+    """Yield the triplet before and after, the gain to expect, the calibration, and the file."""
     share = f"{100 * done.weight:.0f} %"
-    yield f"{done.cases} local cases, {done.positives} positive: they weigh {share}, the shipped values the rest"
-    yield f"  triplet shipped  {done.shipped}"
+    yield f"{done.cases} local cases, {done.positives} positive: they weigh {share}, the model's own values the rest"
+    yield f"  triplet before   {done.shipped}"
     yield f"  best locally     {done.local}, for {done.objective}"
     yield f"  triplet now      {done.new}"
-    doubt = "" if done.gain.low > 0 else "; it cannot be told from none"
+    doubt = "" if done.gain.low > 0 else "; its interval includes 0"
     if done.gain.high < 0:
-        doubt = "; that is a loss, and the shipped one stays"
+        doubt = "; that is a loss, and the old triplet stays"
     yield f"  gain by moving   {done.gain}, on patients it was not fitted on{doubt}"
     yield f"  image probabilities: Brier score lower by {done.brier_gain}, on the same"
     if done.doubt:

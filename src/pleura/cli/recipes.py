@@ -1,4 +1,4 @@
-"""The command `recipes`: parses, calls its verb, prints."""
+"""`pleura recipes`: list the recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="One of them, to see all of it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The name of one, to print it in full.")] = None,
 ) -> None:
     """List the recipes that come with pleura, with their scores to compare with, cost and source."""
     from pleura.config.bundled import describe_recipe, list_recipes

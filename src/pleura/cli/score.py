@@ -1,4 +1,4 @@
-"""The command `score`: parses, calls its verb, prints."""
+"""`pleura score`: score masks of any tool."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from pleura.cli.options import Resamples, Segments
 from pleura.cli.printing import Row, measured, pooled, show
 
 if TYPE_CHECKING:  # --help imports no verb
@@ -25,15 +26,16 @@ def score(
     cases: Annotated[
         Scored, typer.Option(help="truth: an image without a prediction counts as empty; both: it is left out.")
     ] = "truth",
-    grid: Annotated[str | None, typer.Option(help="ROWSxCOLUMNS that runs count; by default 1024x1024.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder for score.json and cases.csv.")] = None,
-    segment: Annotated[
-        list[str] | None,
-        typer.Option(help="Of DICOM-SEG: number or label of what outlines a pneumothorax; repeatable."),
+    grid: Annotated[
+        str | None, typer.Option(help="ROWSxCOLUMNS of the image whose pixels runs count. Default: 1024x1024.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder to write score.json and cases.csv to.")
+    ] = None,
+    segment: Segments = None,
+    resamples: Resamples = 1000,
 ) -> None:
-    """Score masks that any tool wrote: next to their floor, with intervals, and with the faults that numbers hide."""
+    """Score masks of any tool: metrics with intervals beside the floor, and faults that a score hides."""
     from pleura.evaluation.score import ScoreSettings
     from pleura.evaluation.score import score as run
 
@@ -52,14 +54,15 @@ def _shape(grid: str | None) -> tuple[int, int] | None:
 
 
 def messages(done: Score, out: Path | None) -> Iterator[str]:
-    """Masks of any tool: who they are of, the floor, findings, each number with its interval, and the verdict."""
+    """Yield counts of images and patients, the floor, findings, each metric with its interval, and the verdict."""
     from pleura.evaluation.metrics.titles import METRICS, floors
 
     facts, estimates = done.document, done.estimates
     share = 100 * facts["positives"] / facts["images"]
     yield f"{facts['images']} images, {facts['positives']} positive (prevalence {share:.1f} %); floor {done.floor:.6f}"
-    known = f"{facts['patients_known']} of them told" if facts["patients_known"] else "none told: each image is one"
-    yield f"  intervals are 95 %, by {facts['patients']} patients ({known})"
+    known = facts["patients_known"]
+    whose = f"the patient of {known} images is known" if known else "none is known: each image counts as one"
+    yield f"  intervals are 95 %, by {facts['patients']} patients ({whose})"
     for finding in done.read.findings:
         yield f"  {finding}"
     at_floor = floors(done.floor)

@@ -1,4 +1,4 @@
-"""The command `train`: parses, calls its verb, prints."""
+"""`pleura train`: train a recipe."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def train(
     data: Annotated[Path, typer.Option(help="The dataset folder of pleura prepare.")] = ...,  # type: ignore[assignment]
     out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = ...,  # type: ignore[assignment]
     fold: Annotated[str, typer.Option(help="The fold to hold out for validation, or all: each in turn.")] = "0",
-    resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
-    stage: Annotated[str | None, typer.Option(help="Begin at this stage, from what the one before has left.")] = None,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run.")] = False,
+    stage: Annotated[str | None, typer.Option(help="Start at this stage, from the weights of the one before.")] = None,
     weights: Annotated[
         Path | None, typer.Option(parser=named, metavar="<path>", help="A checkpoint that the first stage starts from.")
     ] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Folds at a time, each on a device of its own.")] = 1,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
 ) -> None:
-    """Train a recipe on all folds but one, or on each of them."""
+    """Train a recipe with one fold held out, or with each fold held out in turn."""
     from pleura.config.bundled import load_members
     from pleura.config.recipe import Ensemble
 
@@ -89,13 +89,13 @@ def _refuse_wrong_usage(fold: str, stage: str | None, resume: bool, parallel: in
     if parallel > 1 and fold != "all":
         raise typer.BadParameter("goes with --fold all", param_hint="--parallel")
     if fold == "all" and weights:
-        raise typer.BadParameter("its cases would be validation cases of some fold", param_hint="--weights")
+        raise typer.BadParameter("each of its training cases would be validated in some fold", param_hint="--weights")
 
 
 def _settings(recipe: Path, overrides: list[str]) -> Recipe | Ensemble:
-    """The settings, before torch is imported, so that a typo is answered at once; all that is wrong with them together.
+    """Read the settings before torch is imported, so that a typo is refused at once, with every other fault.
 
-    Only where something is wrong anyway, the net that the command line asks for is looked at too.
+    The net that the command line names is checked here only if the settings have a fault.
     """
     from pleura.config.bundled import load_experiment
     from pleura.errors import ConfigError
@@ -116,7 +116,7 @@ def _fault_of_net(recipe: Path, overrides: list[str]) -> str | None:
     try:
         settings = load_experiment(recipe, overrides)
     except PleuraError:
-        return None  # it has been said
+        return None  # already in the first message
     if not isinstance(settings, Recipe):
         return None
     from pleura.models.build import check_model
@@ -129,13 +129,13 @@ def _fault_of_net(recipe: Path, overrides: list[str]) -> str | None:
 
 
 def next_step(model: Path, run: Path, data: Path) -> Iterator[str]:
-    """Where the model is, and what to do with it."""
+    """Yield the path of the model and the command that evaluates it."""
     yield str(model)
     yield f"next: pleura evaluate {as_typed(run)} --data {data}"
 
 
 def folds_in_words(summary: FoldsSummary) -> Iterator[str]:
-    """Mean and spread over folds, and the pooled scores of the cases that each model did not see."""
+    """Yield the mean and spread of each metric over folds, and its pooled value on held-out cases."""
     from pleura.evaluation.metrics.titles import METRICS, SHOWN
 
     yield f"{len(summary.folds)} folds; floor of all their cases {summary.floor:.6f}"
@@ -148,7 +148,7 @@ def folds_in_words(summary: FoldsSummary) -> Iterator[str]:
 
 
 def settings_in_words(recipe: Recipe) -> Iterator[str]:
-    """What a recipe comes to: its net, and by stage the settings that matter or are not the default."""
+    """Yield the net of a recipe, and by stage the main settings and those that are not the default."""
     from pleura.config.idle import idle_settings
     from pleura.config.training import StageConfig
 

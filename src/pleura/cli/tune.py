@@ -1,4 +1,4 @@
-"""The command `tune`: parses, calls its verb, prints."""
+"""`pleura tune`: choose the triplet of a model and calibrate it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ def tune(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, or the folder of a run or ensemble.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
     objective: Goal = "siim_dice",
-    split: Annotated[TunedOn, typer.Option(help="val: the cases that the model was chosen on.")] = "val",
+    split: Annotated[TunedOn, typer.Option(help="val: the cases that chose the model; all: every case.")] = "val",
     prevalence: Annotated[
         float, typer.Option(help="Share of positives that scores are weighted to; 0: as the cases are.")
     ] = 0.2215,
     specificity: Specificity = None,
     miss_cost: MissCost = None,
-    calibration: Annotated[Scaling, typer.Option(help="Of the image score.")] = "platt",
+    calibration: Annotated[Scaling, typer.Option(help="How the image score is calibrated.")] = "platt",
     alpha: Alpha = 0.05,
     confidence: Confidence = 0.95,
-    resamples: Annotated[int, typer.Option(min=10, help="Searches that tell how much the triplet wavers.")] = 50,
+    resamples: Annotated[
+        int, typer.Option(min=10, help="Searches on resampled patients, which show how much the triplet varies.")
+    ] = 50,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A tuned copy of the one checkpoint, which stays as it is.")
     ] = None,
 ) -> None:
-    """Find the best triplet for a model and calibrate it; writes both into the model, with an honest estimate."""
+    """Find the best triplet for a model and calibrate it; write both into the model, and estimate its score."""
     from pleura.decision.objectives import Objective
     from pleura.evaluation.tune import TuneSettings
     from pleura.evaluation.tune import tune as run
@@ -48,7 +50,7 @@ def tune(
 
 
 def messages(done: Tuned) -> Iterator[str]:
-    """The old and the new triplet, what to expect of the new one, how much it wavers, calibration, and the files."""
+    """Yield the old and the new triplet, the score to expect, the spread of the choice, the calibration, the files."""
     yield f"{done.cases} cases, {done.positives} positive; the best for {done.objective}"
     yield f"  triplet before   {done.old}: {done.old_score:.4f}"
     yield f"  triplet now      {done.new}: {done.in_sample:.4f} in sample"
@@ -58,9 +60,9 @@ def messages(done: Tuned) -> Iterator[str]:
     nothing = len(done.spread.triplets) - len(done.spread.finding)
     parts = (("top", "top_threshold", ".3f"), ("pixels", "min_pixels", ".0f"), ("bottom", "bottom_threshold", ".3f"))
     ranges = [(name, done.spread.interval(part), form) for name, part, form in parts]
-    told = [f"{name} {found[0]:{form}} to {found[1]:{form}}" for name, found, form in ranges if found]
-    if told:
-        yield f"  90 % of {len(done.spread.finding)} resamples choose {', '.join(told)}"
+    chosen = [f"{name} {found[0]:{form}} to {found[1]:{form}}" for name, found, form in ranges if found]
+    if chosen:
+        yield f"  90 % of {len(done.spread.finding)} resamples choose {', '.join(chosen)}"
     if nothing:
         yield f"  on {nothing} of {len(done.spread.triplets)} resamples the best rule is to find nothing"
     if done.doubt:

@@ -1,4 +1,4 @@
-"""What the metrics are called wherever a person reads them, and what each means."""
+"""Titles of the metrics for tables, pages and messages, and what each means."""
 
 from __future__ import annotations
 
