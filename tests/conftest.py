@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -62,6 +63,12 @@ def curves_are_not_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     watch = sys.modules.get("pleura.training.monitor")
     if watch is not None and "training" not in request.path.parts:
         monkeypatch.setattr(watch.Watch, "stage_done", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def progress_lines_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests compare standard error, where a slow machine would write how far it is."""
+    monkeypatch.setattr("pleura.progress.FIRST_LINE_S", math.inf)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         now[0] += 10
         return now[0]
 
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 30.0)
     monkeypatch.setattr(progress.time, "monotonic", monotonic)
     monkeypatch.setattr(logging.getLogger("pleura"), "level", logging.INFO)
     return now

@@ -43,9 +43,9 @@ EXCERPT_CHARACTERS = 64
 
 
 def excerpt(text: object) -> str:
-    """Return what a file says as a message may quote it: one line of at most 64 printable characters.
+    """Return text from a file as a message may quote it: one line of at most 64 printable characters.
 
-    A header can hold anything, the patient's name among it, and as much of it as the file is long.
+    A header can hold anything, such as the patient's name, and be as long as the file.
     """
     printable = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 64 * EXCERPT_CHARACTERS])
     line = " ".join(printable.split())

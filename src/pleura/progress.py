@@ -1,4 +1,4 @@
-"""Progress on standard error, a bar on a terminal and else a line now and then; how long a loop waits for its items."""
+"""Progress on standard error: a bar on a terminal, else lines now and then; and the time a loop waits for its items."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _in_lines(items: Iterable[Item], description: str, total: int | None, done: 
 
 
 class Waiting(Generic[Item]):
-    """Yields the items of another iterable, and counts the seconds in which it had to wait for them."""
+    """Yields the items of another iterable, and measures how long it waits for them."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.items = items

@@ -188,7 +188,7 @@ def test_the_list_names_every_recipe_with_its_score_cost_and_source_in_100_colum
         assert all(text in flat for text in (experiment.source, experiment.anchor, experiment.cost)), name
 
 
-def test_all_of_one_recipe_is_told_with_its_file_and_its_settings():
+def test_a_recipe_is_described_with_its_file_and_its_settings():
     told = describe_recipe("seunet")
     assert str(find_recipe("seunet")) in told
     assert " ".join(EXPERIMENTS["seunet"].unknown.split()) in " ".join(told.split())
@@ -212,7 +212,7 @@ def test_the_list_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
 
 
-def test_the_command_lists_tells_and_refuses(pleura):
+def test_the_command_lists_describes_and_refuses(pleura):
     assert "ens4b_unet: ensemble of 0.1 densenet169" in pleura("recipes").stdout
     assert pleura("recipes", "seunet").stdout.startswith("seunet: unet legacy_seresnext50_32x4d")
     refused = pleura("recipes", "sunet")

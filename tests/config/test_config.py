@@ -132,8 +132,8 @@ def test_the_message_begins_with_the_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "phrase"),
     [
-        ("stages: [", "is not YAML"),
-        ("a: b: c", "is not YAML"),
+        ("stages: [", "is not plain YAML"),
+        ("a: b: c", "is not plain YAML"),
         ("- low\n- high", "a recipe is a mapping with the key 'stages'"),
         ("", "a recipe is a mapping with the key 'stages'"),
         (b"\xff\xfe\x00", "cannot be read"),
@@ -141,7 +141,7 @@ def test_the_message_begins_with_the_file(tmp_path: Path):
         ("stages: {low: 1}", "stages: input should be a valid"),
         (f"training: [1]\n{ONE_STAGE}", "training: must be a mapping"),
         ("stages: [{name: a}, {name: b}, {name: a}]", "two stages are named 'a'; give each its own name"),
-        (f"!!python/object/apply:os.getcwd []\n{ONE_STAGE}", "is not YAML"),
+        (f"!!python/object/apply:os.getcwd []\n{ONE_STAGE}", "is not plain YAML"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str | bytes, phrase: str):
@@ -158,7 +158,7 @@ def test_a_fault_in_a_stage_is_not_blamed_on_training(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", [f"2020-01-01: 3\n{ONE_STAGE}", "stages: &again [*again]"])
-def test_yaml_that_json_cannot_say_is_refused(tmp_path: Path, text: str):
+def test_yaml_that_json_cannot_represent_is_refused(tmp_path: Path, text: str):
     refusal(tmp_path, text)
 
 
@@ -197,7 +197,7 @@ def test_a_recipe_survives_being_written_and_read_again(seed: int, lr: float, ep
     assert parse_recipe(recipe.model_dump(mode="json")) == recipe
 
 
-def test_reading_a_recipe_does_not_change_the_document():
+def test_a_document_is_not_changed_by_reading_it():
     document = {"training": {"lr": 0.5}, "stages": [{"name": "a"}]}
     parse_recipe(document)
     assert document == {"training": {"lr": 0.5}, "stages": [{"name": "a"}]}

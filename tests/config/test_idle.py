@@ -71,7 +71,7 @@ def test_an_override_that_any_stage_uses_is_taken(tmp_path: Path, words: str):
     load_recipe(tmp_path / "recipe.yaml", words.split(), strict=True)
 
 
-def test_what_a_file_sets_without_effect_is_listed_where_it_stands():
+def test_settings_without_effect_are_listed_where_they_stand():
     training = {"loss": {"focal_gamma": 3.0}, "schedule": {"patience": 7}, "augment": {"noise_sigma": 0.1}}
     stages = [
         {"name": "low", "schedule": {"name": "plateau"}, "momentum": 0.5},
@@ -83,6 +83,6 @@ def test_what_a_file_sets_without_effect_is_listed_where_it_stands():
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_that_comes_with_pleura_sets_nothing_in_vain(name: str):
+def test_a_recipe_that_comes_with_pleura_sets_nothing_without_effect(name: str):
     recipe = load_experiment(name)
     assert isinstance(recipe, Ensemble) or idle_settings(recipe) == []

@@ -60,7 +60,7 @@ def test_a_section_that_is_given_whole_is_the_same_in_every_stage(tmp_path: Path
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_what_is_given_for_one_stage_wins_over_what_is_given_for_all(tmp_path: Path, order: int):
+def test_a_value_for_one_stage_wins_over_the_value_for_all(tmp_path: Path, order: int):
     words = ["training.lr=0.5", "stages.high.lr=0.25", "training.loss={dice: 2}", "training.loss.bce=5"][::order]
     low, high = loaded(tmp_path, TWO_STAGES, *words).stages
     assert (low.lr, high.lr) == (0.5, 0.25)
@@ -82,7 +82,7 @@ def test_a_setting_that_is_given_two_values_is_refused_with_both(tmp_path: Path,
     assert loaded(tmp_path, TWO_STAGES, first, second, strict=False) == loaded(tmp_path, TWO_STAGES, second)
 
 
-def test_new_keys_are_made(tmp_path: Path):
+def test_an_override_makes_new_keys(tmp_path: Path):
     recipe = loaded(tmp_path, ONE_STAGE, "seed=2", "model.classes=3", "stages.0.positive_rate=null", " samples = 1 ")
     assert (recipe.seed, recipe.model.classes, recipe.stages[0].positive_rate, recipe.samples) == (2, 3, None, 1)
 

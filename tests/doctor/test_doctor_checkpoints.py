@@ -75,7 +75,7 @@ def test_a_net_trained_on_plain_images_and_served_normalised_ones_is_found(sound
     assert "trained on [0, 1]" in errors(examine(saved(tmp_path, sound, model=model)))
 
 
-def test_a_dataset_of_another_size_than_in_training_is_told(sound: Checkpoint, tmp_path: Path, dataset: Path) -> None:
+def test_a_dataset_of_another_size_than_training_is_a_warning(sound: Checkpoint, tmp_path: Path, dataset: Path) -> None:
     path = saved(tmp_path, sound, preprocessing=replace(sound.preprocessing, prepared_px=128))
     found = examine(path, Against(data=dataset))
     assert any("prepared at 128 px, this dataset has 64 px" in finding.what for finding in found.findings)
@@ -122,14 +122,14 @@ def test_patients_of_training_among_validation_cases_are_found(
 def test_a_run_is_examined_checkpoint_by_checkpoint(run: Path) -> None:
     found = examine(run)
     assert found.kind == "a run"
-    assert all("best.safetensors: " in line for line in found.told)
+    assert all("best.safetensors: " in line for line in found.facts)
 
 
-def test_whose_a_state_dict_is_can_be_told(tmp_path: Path) -> None:
+def test_a_state_dict_is_recognised_by_its_keys(tmp_path: Path) -> None:
     torch.save({"module.segmentation_head.0.weight": torch.ones(1, 16, 3, 3)}, tmp_path / "w.pth")
     found = examine(tmp_path / "w.pth")
     assert found.kind == "weights of another project"
-    assert "segmentation_models_pytorch" in found.told[1]
+    assert "segmentation_models_pytorch" in found.facts[1]
     save_file({"odd": torch.full((2,), float("inf"))}, tmp_path / "w.safetensors")
     assert "1 tensors hold NaN or infinity: odd" in errors(examine(tmp_path / "w.safetensors"))
 

@@ -112,7 +112,7 @@ def test_patients_in_two_folds_are_found(dataset: Path, tmp_path: Path) -> None:
 
     found = examine(changed(dataset, tmp_path / "d", cases=one_patient))
     assert "patients leak across folds: 37 of 37" in errors(found)
-    assert any(line.startswith("fold 2: ") for line in found.told)
+    assert any(line.startswith("fold 2: ") for line in found.facts)
 
 
 def test_cases_that_contradict_themselves_and_damaged_masks_are_found(dataset: Path, tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_bytes_that_are_not_the_ones_prepared_are_an_error_and_the_rest_is_looke
     found = examine(folder)
     assert "images.npy or cases.csv is not as it was prepared" in errors(found)
     assert any("if the change is yours" in finding.way_out for finding in found.findings)
-    assert "37 cases of 64 px" in found.told[0]
+    assert "37 cases of 64 px" in found.facts[0]
 
 
-def test_images_without_annotation_are_told(dataset: Path, tmp_path: Path) -> None:
+def test_images_without_annotation_are_a_warning(dataset: Path, tmp_path: Path) -> None:
     folder = changed(dataset, tmp_path / "d")
     (folder / "problems.csv").write_text("kind,image_id,file,reason\nunlabelled,a,a.dcm,left out\n")
     assert any("1 images had no annotation" in finding.what for finding in examine(folder).findings)

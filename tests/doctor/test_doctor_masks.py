@@ -44,7 +44,7 @@ def test_masks_written_in_two_ways_are_found(tmp_path: Path) -> None:
     assert not examine(folder(tmp_path / "ones", a=mask(1))).failed
 
 
-def test_a_damaged_png_is_told_and_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_damaged_png_is_an_error_and_does_not_stop_the_others(tmp_path: Path) -> None:
     path = folder(tmp_path / "m", a=mask())
     (path / "b.png").write_bytes(b"no picture")
     assert "1 files cannot be read: b.png" in examine(path).sorted[0].what

@@ -42,7 +42,7 @@ def test_a_wrong_setting_is_an_error_with_its_path(tmp_path: Path) -> None:
     assert "did you mean epochs?" in errors(examine(tmp_path / "r.yaml"))
 
 
-def test_a_scaling_unlike_that_of_the_encoders_weights_is_told(tmp_path: Path) -> None:
+def test_a_scaling_unlike_that_of_the_encoders_weights_is_a_note(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("model: {pretrained: true, input_scaling: none}\nstages: [{name: one}]\n")
     assert any("have learned from another scaling" in finding.what for finding in examine(tmp_path / "r.yaml").findings)
 
@@ -67,13 +67,13 @@ def test_two_divisions_by_255_are_found_in_transforms(tmp_path: Path, normalise:
     assert ("divides by 255 more than once (ToFloat, Normalize)" in errors(examine(theirs(tmp_path)))) is twice
 
 
-def test_what_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
+def test_a_recipe_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
     found = examine(theirs(tmp_path))
     assert found.kind == "a training file of the SIIM-ACR winner's kind"
     assert "is missing" in errors(found)
 
 
-def test_what_is_no_yaml_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_yaml_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="is not plain YAML"):
         examine(tmp_path / "r.yaml")

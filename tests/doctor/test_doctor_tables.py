@@ -53,10 +53,10 @@ def test_the_leak_of_the_legacy_folds_is_an_error(tmp_path: Path) -> None:
     found = examine(folds, Against(patients=patients))
     assert found.failed
     assert "300 of 300 images have their patient in another fold" in words(found, "error")
-    assert "fold 0: 60 of 60 validation images (100.0 %)" in found.told[1]
+    assert "fold 0: 60 of 60 validation images (100.0 %)" in found.facts[1]
 
 
-def test_folds_by_patient_have_no_error_and_unknown_patients_are_told(tmp_path: Path) -> None:
+def test_folds_by_patient_have_no_error_and_unknown_patients_are_a_warning(tmp_path: Path) -> None:
     rows = [(f"i{n}", n // 30, n // 3) for n in range(90)]
     folds = table(tmp_path / "folds.csv", "ImageId,fold", [row[:2] for row in rows])
     patients = table(tmp_path / "patients.csv", "ImageId,patient", [(row[0], row[2]) for row in rows])
@@ -64,7 +64,7 @@ def test_folds_by_patient_have_no_error_and_unknown_patients_are_told(tmp_path: 
     assert "is not known" in words(examine(folds), "warning")
 
 
-def test_a_fold_of_another_mixture_is_told(tmp_path: Path) -> None:
+def test_a_fold_of_another_prevalence_is_a_warning(tmp_path: Path) -> None:
     rows = [(f"i{n}", int(n < 100), int(n < 80)) for n in range(600)]
     folds = table(tmp_path / "folds.csv", "ImageId,fold,has_pneumothorax", rows)
     assert "fold 1: 80.0 % of these 100 cases are positive, 0.0 %" in words(examine(folds), "warning")
@@ -73,10 +73,10 @@ def test_a_fold_of_another_mixture_is_told(tmp_path: Path) -> None:
 def test_a_sound_csv_of_masks_has_no_findings(tmp_path: Path) -> None:
     found = examine(siim(tmp_path / "m.csv", masks(40)))
     assert (found.kind, found.findings) == ("a csv of SIIM masks", [])
-    assert found.told == ["50 ids, 40 of them with a mask"]
+    assert found.facts == ["50 ids, 40 of them with a mask"]
 
 
-def test_every_fault_of_a_csv_is_told_at_once(tmp_path: Path) -> None:
+def test_every_fault_of_a_csv_is_found_at_once(tmp_path: Path) -> None:
     rows = [
         ("past", "1048570 20"),
         ("overlap", "100 5 -3 5"),
@@ -115,7 +115,7 @@ def test_transposed_and_upturned_masks_are_suspected_from_where_they_lie(tmp_pat
     assert "upside down?" in words(upturned, "warning")
 
 
-def test_images_that_nobody_annotated_are_told(phantoms: Path, tmp_path: Path) -> None:
+def test_images_that_nobody_annotated_are_found(phantoms: Path, tmp_path: Path) -> None:
     lines = (phantoms / "masks.csv").read_text().splitlines()
     dropped = lines[1].split(",")[0]
     kept = [line for line in lines if not line.startswith(dropped)]
@@ -125,14 +125,14 @@ def test_images_that_nobody_annotated_are_told(phantoms: Path, tmp_path: Path) -
     assert "1 ids have no image: nobody" in words(found, "note")
 
 
-def test_the_empty_submission_is_called_by_its_name(tmp_path: Path) -> None:
+def test_the_empty_submission_is_named_the_empty_predictor(tmp_path: Path) -> None:
     truth = siim(tmp_path / "truth.csv", masks(4), negatives=12)
     empty = table(tmp_path / "p.csv", "ImageId,EncodedPixels", [(f"p{n}", "-1") for n in range(4)]
                   + [(f"n{n}", "-1") for n in range(12)])  # fmt: skip
     found = examine(empty, Against(truth=truth))
     assert found.failed
     assert "equals the empty predictor" in words(found)
-    assert "answering nothing has 0.750000" in found.told[1]
+    assert "answering nothing has 0.750000" in found.facts[1]
     assert "every mask is empty" in words(examine(empty), "warning")
 
 
@@ -140,7 +140,7 @@ def test_the_empty_submission_is_called_by_its_name(tmp_path: Path) -> None:
     ("change", "name"),
     [(np.transpose, "transposed"), (np.fliplr, "flipped left to right"), (np.flipud, "top to bottom")],
 )
-def test_predictions_that_are_turned_are_told_how(tmp_path: Path, change: object, name: str) -> None:
+def test_turned_predictions_are_found_with_their_orientation(tmp_path: Path, change: object, name: str) -> None:
     truth = siim(tmp_path / "truth.csv", masks(8))
     turned = siim(tmp_path / "p.csv", [change(mask) for mask in masks(8)])  # type: ignore[operator]
     assert name in words(examine(turned, Against(truth=truth)), "error")
@@ -158,7 +158,7 @@ def test_missing_predictions_are_an_error_and_strange_ones_a_note(tmp_path: Path
 def test_a_dataset_can_be_the_truth(dataset: Path, phantoms: Path, tmp_path: Path) -> None:
     found = examine(phantoms / "masks.csv", Against(truth=dataset))
     assert found.findings == []
-    assert float(found.told[1].split()[3].strip(";")) == pytest.approx(1, abs=0.02)
+    assert float(found.facts[1].split()[3].strip(";")) == pytest.approx(1, abs=0.02)
 
 
 def test_files_that_are_missing_or_strange_are_refused_in_a_line(tmp_path: Path, dataset: Path) -> None:

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
 
-from pleura.config import bundled as recipes
-from pleura.config.bundled import load_experiment
+from pleura.config.bundled import find_recipe, load_experiment, recipe_names
 from pleura.config.parse import load_card
 from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
@@ -301,8 +300,8 @@ def test_the_texts_of_the_default_model_fit_the_schema_and_hold_no_score():
 
 
 def test_a_card_is_no_recipe():
-    assert recipes.recipe_names() == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
-    assert all(recipes.find_recipe(name).parent != PROSE.parent for name in recipes.recipe_names())
+    assert recipe_names() == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    assert all(find_recipe(name).parent != PROSE.parent for name in recipe_names())
 
 
 @given(st.permutations(["a", "b", "c"]), st.sampled_from([torch.float16, torch.float32, torch.int64]))

@@ -164,7 +164,7 @@ def test_several_checkpoints_and_a_file_that_is_there_are_refused(run, tmp_path)
         (("licence: some words", "licence: []"), "licence: must be a text or a list of texts"),
         (("data: some words", "data: {a: b}"), "data: must be a text or a list of texts"),
         (("title: some words", "title: [a, b]"), "title: must be a text"),
-        (("title: some words", "title: ["), "is not YAML"),
+        (("title: some words", "title: ["), "is not plain YAML"),
         ((CARD, "words"), "a card is a mapping with the keys title"),
         ((CARD, ""), "a card is a mapping"),
     ],

@@ -43,7 +43,7 @@ def doctor(
 def messages(path: Path, found: Examination) -> Iterator[str]:
     """Yield what a path is, and each finding with its way out, errors first."""
     yield f"{path}: {found.kind}"
-    yield from (f"  {line}" for line in found.told)
+    yield from (f"  {line}" for line in found.facts)
     for finding in found.sorted:
         yield f"{finding.severity}: {finding.what}"
         yield f"  -> {finding.way_out}"

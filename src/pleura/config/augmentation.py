@@ -10,9 +10,9 @@ from pleura.config.strict import NotNegative, Probability, Strict
 
 
 class AugmentConfig(Strict):
-    """Random warps and intensities. The defaults are the published winner's numbers; what they do differs in three: his
+    """Random warps and intensities. The defaults are the winner's published numbers, with three differences: his
     contrast multiplies about black, his brightness adds a share of the image's mean (albumentations of 2019), and his
-    elastic warp comes with a small affine one."""
+    elastic warp includes a small affine one."""
 
     horizontal_flip: Probability = 0.5
     """Probability of a left-right flip."""
@@ -59,7 +59,7 @@ class AugmentConfig(Strict):
     jpeg_quality: tuple[int, int] = (50, 95)
     """Range of the JPEG quality."""
     border: Literal["reflect", "zeros"] = "reflect"
-    """What a warp shows beyond the edge."""
+    """Fill of pixels that a warp takes from beyond the edge."""
     strength: NotNegative = 1.0
     """Multiplies every magnitude above, but no probability."""
 

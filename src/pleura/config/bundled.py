@@ -1,6 +1,6 @@
-"""The recipes that come with pleura: where they are, what they say of themselves, and reading one by name.
+"""The recipes that come with pleura: finds, lists, describes and reads them by name.
 
-They lie in the package once it is installed, and in the repository's folder otherwise.
+They lie in the installed package, or in the repository's folder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pleura.errors import ConfigError
 
 _PLACES = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
 _COLUMNS, _INDENT = 100, 10
-_TOLD = ("source", "anchor", "unknown", "cost")
+_NOTES = ("source", "anchor", "unknown", "cost")
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe that comes with pleura, by its name without suffix. Raises: ConfigError."""
+    """Return the file of a recipe that comes with pleura, by its name without suffix. Raises: ConfigError."""
     close = difflib.get_close_matches(name, recipe_names(), n=1)
     meant = f"; did you mean {close[0]}?" if close else ""
     found = [place / f"{name}.yaml" for place in _PLACES if (place / f"{name}.yaml").is_file()]
@@ -33,17 +33,17 @@ def find_recipe(name: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes and ensembles that come with pleura, sorted."""
+    """Return the names of the recipes and ensembles that come with pleura, sorted."""
     return sorted({path.stem for place in _PLACES for path in place.glob("*.yaml")})
 
 
 def recipe_path(recipe: Path | str) -> Path:
-    """The file that a user means: a path as it is, a bare name as one of the recipes that come with pleura.
+    """Return the file that a user means: a path as it is, a bare name as one of the recipes that come with pleura.
 
     Raises: ConfigError for a bare name that none of them has, or a missing file of such a name.
     """
     path = Path(recipe)
-    # `pleura demo` makes a folder demo: it is no recipe, and must not hide the one of that name.
+    # `pleura demo` makes a folder demo, which must not hide the recipe of that name.
     if path.is_file() or path.suffix or len(path.parts) != 1:
         if not path.exists() and path.suffix in (".yaml", ".yml") and path.stem in recipe_names():
             raise ConfigError(f"{path}: there is no such file; the recipe that comes with pleura is named {path.stem}")
@@ -54,8 +54,8 @@ def recipe_path(recipe: Path | str) -> Path:
 def load_experiment(recipe: Path | str, overrides: Iterable[str] = (), strict: bool = False) -> Recipe | Ensemble:
     """Read a recipe, or an ensemble with the recipes of its members; a path, or the name of one that comes with pleura.
 
-    overrides, strict: as `load_recipe` takes them; those of an ensemble change every member. Its members' files come
-    back as whole paths. Raises: ConfigError that names every fault by its dotted path.
+    overrides, strict: as in `load_recipe`; those of an ensemble change every member. Paths of its members are returned
+    absolute. Raises: ConfigError that names every fault by its dotted path.
     """
     path, overrides = recipe_path(recipe), list(overrides)
     ensemble = load_ensemble(path)
@@ -70,7 +70,7 @@ def load_experiment(recipe: Path | str, overrides: Iterable[str] = (), strict: b
 
 
 def load_members(ensemble: Ensemble, overrides: Iterable[str] = (), strict: bool = False) -> dict[str, Recipe]:
-    """The recipe of each member of an ensemble, by the member's name, in order. Raises: ConfigError."""
+    """Return the recipe of each member of an ensemble, by the member's name, in order. Raises: ConfigError."""
     overrides = list(overrides)
     recipes = {}
     for member in ensemble.members:
@@ -87,7 +87,7 @@ def _member_path(ensemble: Path, recipe: str) -> Path:
 
 
 def list_recipes() -> str:
-    """A table of all recipes that come with pleura, in lines of 100 columns: net, stages, score, cost, source."""
+    """Return a table of the recipes that come with pleura, in 100 columns: net, stages, score, cost, source."""
     parts = []
     for name in recipe_names():
         experiment = load_experiment(name)
@@ -97,12 +97,12 @@ def list_recipes() -> str:
 
 
 def describe_recipe(name: str) -> str:
-    """All that is to be said of one recipe: its file, what it says of itself, and its settings. Raises: ConfigError."""
+    """Describe a recipe: its file, its notes, and its settings that are not the defaults. Raises: ConfigError."""
     path = recipe_path(name)
     experiment = load_experiment(path)
-    rows = [("file", str(path)), *((key, getattr(experiment, key)) for key in _TOLD)]
+    rows = [("file", str(path)), *((key, getattr(experiment, key)) for key in _NOTES)]
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    settings = {key: value for key, value in document.items() if key not in (*_TOLD, "name")}
+    settings = {key: value for key, value in document.items() if key not in (*_NOTES, "name")}
     written = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=_COLUMNS)
     differs = "what differs from the defaults (docs/settings.md):"
     return "\n".join([_heading(experiment), *_rows(rows), "", differs, "", written.rstrip()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,18 @@ import yaml
 from pleura.errors import ConfigError
 
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises: ValueError for dates that are none, RecursionError for brackets without end."""
+"""What PyYAML raises: ValueError for impossible dates, RecursionError for brackets without end."""
 
 
 class _Twice(yaml.YAMLError):
-    """A mapping names one key two times, and YAML's own loader would keep the last without a word."""
+    """A mapping has one key twice; YAML's own loader would silently keep the last."""
 
 
 class _Loader(yaml.SafeLoader):
     """Reads numbers as YAML 1.2 does, and refuses a key that a mapping has twice.
 
-    YAML 1.1, which PyYAML reads, takes 1e-4 for text, 010 for eight and 1:30 for ninety: people who write settings mean
-    the first as a number, and nobody knows what is meant by the others, so that these stay text and no number setting
-    takes them.
+    YAML 1.1, which PyYAML reads, takes 1e-4 for text, 010 for eight and 1:30 for ninety. Who writes settings means the
+    first as a number. The other two are ambiguous: they stay text, which settings that are numbers refuse.
     """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -53,17 +53,17 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML says. Raises: one of NOT_YAML if it is none."""
+    """Parse YAML. Raises: one of NOT_YAML."""
     return yaml.load(text, _Loader)
 
 
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds. Raises: ConfigError if it cannot be read."""
+def read_yaml(path: Path, parse: Callable[[str], Any] = parse_yaml) -> Any:
+    """Read a YAML file. parse: yaml.safe_load for files of other projects. Raises: ConfigError."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except _Twice as error:
         raise ConfigError(f"{path}: {error}") from error
     except NOT_YAML as error:
-        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+        raise ConfigError(f"{path}: is not plain YAML ({' '.join(str(error).split())[:200]})") from error

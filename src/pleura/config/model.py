@@ -31,7 +31,7 @@ class ModelConfig(Strict):
     """A `unet` decodes to 1 / output_stride of the image's side and enlarges its logits linearly from there; above 1,
     decoder_widths, if any, has none for the finer stages. Full resolution costs most of a light net's time."""
     normalisation: Literal["none", "batch", "group"] = "none"
-    """What follows each decoder convolution of a `unet`; the winner's nets have nothing."""
+    """Normalisation after each decoder convolution of a `unet`; the winner's nets have none."""
     bottleneck: Literal["plain", "scse"] = "plain"
     """`scse`: spatial and channel squeeze-and-excitation after each bottleneck of a `unet` (arXiv 1803.02579)."""
     upsampling: Literal["nearest", "bilinear", "transposed"] = "nearest"
@@ -39,9 +39,9 @@ class ModelConfig(Strict):
     presence_head: bool = False
     """A second output of a `unet`, from the deepest feature: is there any pneumothorax."""
     presence_rule: Literal["cap", "mean"] = "cap"
-    """What the presence head does to the pixels. `cap`: none gets a higher probability than the image (the 4th
-    place's). `mean`: the logits of all pixels move alike, until the highest is the mean of itself and the head's, so
-    that the image's score hears both."""
+    """How the presence head changes the pixels. `cap`: no pixel gets a higher probability than the image (4th place).
+    `mean`: the logits of all pixels are shifted alike, until the highest is the mean of itself and the head's, so that
+    the image's score depends on both."""
     deep_supervision: bool = False
     """A further 1 x 1 convolution on each decoder stage of a `unet`, for the loss alone (see loss.deep)."""
     input_scaling: Literal["encoder", "none"] = "encoder"

@@ -25,11 +25,11 @@ class Override:
 
 
 def apply_overrides(document: dict[str, Any], words: Iterable[str]) -> tuple[list[Override], list[str]]:
-    """Put `dotted.key=value` words into a recipe's document; return them as read, and everything that is wrong.
+    """Put `dotted.key=value` words into a recipe's document; return the overrides and all faults.
 
-    `training.KEY` then holds for every stage: what stages say themselves of it is dropped. What is given for one stage
-    wins over what is given for all, and a key over its section, wherever they stand; of one key, the last wins. Stages
-    that are named come back by their position from 0.
+    `training.KEY` then holds for every stage, and replaces the stages' own values. What is given for one stage wins
+    over what is given for all, and a key over its section, in any order; of one key, the last wins. In the overrides
+    that are returned, stages have their position from 0.
     """
     overrides, faults = _read(words)
     whole = [each for each in overrides if each.path == ("stages",)]
@@ -111,7 +111,7 @@ def _apply(document: dict[str, Any], override: Override) -> str | None:
 
 
 def _clear_stages(stages: Any, override: Override) -> None:
-    """Drop what stages say of a setting that has been given for all of them."""
+    """Drop the stages' own values of a setting that is given for all of them."""
     given = override.value
     paths = [override.path[1:]]
     if len(override.path) == 1:

@@ -12,18 +12,18 @@ from pleura.config.training import StageConfig
 
 
 class _Experiment(Strict):
-    """What a recipe or an ensemble says of itself."""
+    """Name and notes of a recipe or an ensemble."""
 
     name: str = "unnamed"
-    """What the run calls itself."""
+    """Name of the run."""
     source: str = ""
     """Where the recipe comes from: paper, repository, notebook."""
     anchor: str = ""
     """The published score to compare with, and on what it was measured."""
     unknown: str = ""
-    """What the source does not say, and what stands here instead."""
+    """What the source leaves open, and what is chosen here."""
     cost: str = ""
-    """What a run takes."""
+    """What a run takes: time, memory, hardware."""
 
 
 class Recipe(_Experiment):
@@ -32,14 +32,14 @@ class Recipe(_Experiment):
     seed: Annotated[int, Field(ge=0)] = 42
     """Seed of everything random."""
     tta: Literal["none", "flip"] = "none"
-    """Test-time augmentation in validation, and so what the triplet is tuned for; evaluate and predict follow."""
+    """Test-time augmentation in validation, for which the triplet is tuned; evaluate and predict use the same."""
     save_minutes: NotNegative = 10.0
-    """The state for --resume is saved after each epoch, and within one after so many minutes; 0: after each step."""
+    """Minutes after which the state for --resume is saved within an epoch, besides its end; 0: after each step."""
     samples: Annotated[int, Field(ge=0)] = 4
     """Validation cases drawn after each epoch, into samples/; 0: none."""
     model: ModelConfig = ModelConfig()
     stages: Annotated[list[StageConfig], Field(min_length=1)]
-    """At least one; each starts from what the one before handed on."""
+    """At least one; each starts from the final weights of the one before."""
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Recipe:
@@ -68,9 +68,9 @@ class RuleConfig(Strict):
     top_threshold: Probability = 0.5
     """An image is empty unless enough pixels reach this probability, moved to the nearest 1/256."""
     min_pixels: Annotated[int, Field(ge=0)] = 0
-    """How many are enough, of 1024 x 1024; scaled with the area."""
+    """How many pixels are enough, of 1024 x 1024; scaled with the area."""
     bottom_threshold: Probability = 0.5
-    """What belongs to the mask then."""
+    """Pixels that reach this probability then belong to the mask."""
 
 
 class MemberConfig(Strict):
@@ -79,7 +79,7 @@ class MemberConfig(Strict):
     recipe: Annotated[str, Field(min_length=1)]
     """A recipe that comes with pleura, by name, or a YAML file, relative to the ensemble's."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """Of its probabilities in the mean; weights need not add up to 1."""
+    """Weight of its probabilities in the mean; weights need not add up to 1."""
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class MemberConfig(Strict):
 
 
 class Ensemble(_Experiment):
-    """Several recipes, each trained for itself; their probabilities are averaged by weight."""
+    """Several recipes, trained independently; their probabilities are averaged by weight."""
 
     members: Annotated[list[MemberConfig], Field(min_length=1)]
     """At least one; each is trained into a folder of its name."""

@@ -18,19 +18,19 @@ class LabelsConfig(Strict):
 
     weights: dict[Source, Weight] = Field(default={})
     """Source -> weight of its cases beside the others of a batch, in every loss; 1 where not named. 0 leaves the cases
-    out of the epochs, of `positive_rate`, and of what the checkpoint says it has seen. On the command line a source
-    with a dot is written as `labels.weights={a.b: 0}`."""
+    out of the epochs, of `positive_rate`, and of the cases that the checkpoint lists as seen. On the command line a
+    source with a dot is written as `labels.weights={a.b: 0}`."""
     smoothing: dict[Source, Smoothing] = Field(default={})
-    """Source -> s: what its masks mark becomes 1 - s. The background stays 0: a little on each of its pixels would add
-    up to more than most pneumothoraces, and say of every image that there is one."""
+    """Source -> s: what its masks mark becomes 1 - s. The background stays 0: a small value on each of its pixels
+    would add up to more than most pneumothoraces."""
     teacher: Annotated[str, Field(min_length=1)] | None = None
-    """A checkpoint, a run or an ensemble, as `pleura predict --model` takes it: sees the same augmented images, at the
-    size of the stage, without TTA. One that says it has learned from validation cases is refused; one that does not
-    say what it has seen, as imported weights, is warned of, and the checkpoint's provenance tells so."""
+    """A checkpoint, a run or an ensemble, as `pleura predict --model` takes it. It predicts on the same augmented
+    images, at the size of the stage, without TTA. A teacher that was trained on validation cases is refused. One whose
+    training cases are not listed, such as imported weights, causes a warning and a note in the provenance."""
     teacher_share: Probability = 0.5
     """The target is (1 - share) x mask + share x the teacher's probabilities; 1: distillation alone."""
     teacher_sources: list[Source] = Field(default=[])
-    """Sources that the teacher is for; empty: all."""
+    """Sources whose cases learn from the teacher; empty: all."""
     least_agreement: Probability = 0.0
     """Cases of these sources whose mask has a lower Dice with the teacher's, by its own triplet, have weight 0 in that
     step; both empty agree in full."""

@@ -61,10 +61,10 @@ class ScheduleConfig(Strict):
     warmup_epochs: NotNegative = 0.0
     """Epochs of linear warm-up before the cosine."""
     period_epochs: Annotated[float, Field(gt=0)] | None = None
-    """Epochs in which the cosine falls to `min_lr`, and then in which it rises again: T_max of torch's
+    """Epochs in which the cosine falls to `min_lr`, and as many in which it rises again: T_max of torch's
     CosineAnnealingLR; null: the whole stage."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """What the plateau schedule multiplies the learning rate by."""
+    """Factor by which the plateau schedule multiplies the learning rate."""
     patience: Annotated[int, Field(ge=0)] = 2
     """Epochs without a better validation score that the plateau schedule waits."""
 
@@ -73,20 +73,20 @@ class AveragingConfig(Strict):
     """Averages of the weights of a stage; each is measured on the validation cases beside the single best epoch."""
 
     swa_epochs: Annotated[int, Field(ge=0)] = 0
-    """Stochastic weight averaging: the mean of the last so many epochs (arXiv 1803.05407); 0: none."""
+    """Stochastic weight averaging: the number of last epochs in the mean (arXiv 1803.05407); 0: none."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Exponential moving average over steps; 0: none."""
     top_k: Annotated[int, Field(ge=0)] = 0
-    """Keep the so many best epochs, and average them; 0: none."""
+    """Best epochs that are kept and averaged; 0: none."""
     soup: bool = False
     """Greedy soup of the top k: each joins if the average gains by it (arXiv 2203.05482)."""
     refresh_cases: Annotated[int, Field(ge=0)] = 512
-    """Training cases by which an average's BatchNorm statistics are made anew, those of frozen layers excepted; 0
+    """Training cases from which an average's BatchNorm statistics are computed, except those of frozen layers; 0
     averages them like the weights."""
     hand_on: Literal["best", "swa", "ema", "top_k", "soup", "best_on_val"] = "best"
-    """What the stage ends with: what the next stage starts from and, after the last, best.safetensors. `best`: the
-    single best epoch; `best_on_val`: whichever scores best. Where the weights that the stage started from score higher
-    at the stage's size than what is named here, they are handed on in its place."""
+    """Which weights the stage ends with. The next stage starts from them; those of the last are best.safetensors.
+    `best`: the single best epoch; `best_on_val`: whichever scores best. Where the weights that the stage started from
+    score higher at the stage's size than the ones named here, the stage ends with those."""
 
     @model_validator(mode="after")
     def _what_is_handed_on_exists(self) -> AveragingConfig:
@@ -106,15 +106,15 @@ class TrainingConfig(Strict):
     size_px: Annotated[int, Field(ge=32)] = 512
     """Side of the square images of this stage."""
     epochs: Annotated[int, Field(ge=1)] = 10
-    """Passes; an epoch is all positives and a share of the negatives (see positive_rate)."""
+    """Number of epochs; positive_rate says which cases one has."""
     batch_size: Annotated[int, Field(ge=1)] = 4
-    """Images a step."""
+    """Images in a batch."""
     accumulate_steps: Annotated[int, Field(ge=1)] = 1
     """Batches whose gradients are added up before the weights change."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam (L2 in the gradient), AdamW (decoupled) or SGD with momentum."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate at the start."""
     weight_decay: NotNegative = 0.0
@@ -129,11 +129,11 @@ class TrainingConfig(Strict):
     """Share of positives in an epoch: all of them, and a rotation of negatives. A pair slides from the first epoch's
     to the last's. null: every case once."""
     cases_per_epoch: Annotated[int, Field(ge=1)] | None = None
-    """At most so many cases an epoch, positives and negatives in their shares; both go round, so that all cases come
-    before one comes again. null: all of them. Shortens a run on a slow machine."""
+    """At most this many cases an epoch, positives and negatives in their shares; no case is repeated before all have
+    been used. null: all of them. Shortens a run on a slow machine."""
     select: Literal["siim_dice", "siim_dice_at_siim_prevalence", "dice_on_positives", "auroc"] = "siim_dice"
     """The validation score that picks the best epoch. `siim_dice_at_siim_prevalence` is re-weighted to SIIM's 22.15 %
-    positives where the dataset has another share, and so is then the choice of the triplet."""
+    positives where the dataset has another share; the triplet is then chosen with the same weights."""
     early_stopping: Annotated[int, Field(ge=0)] = 0
     """Epochs without a better score before the stage ends; 0 never."""
     labels: LabelsConfig = LabelsConfig()

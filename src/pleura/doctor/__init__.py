@@ -1,6 +1,6 @@
-"""Finds what is wrong with what others hand you: recipes, datasets, folds, masks, checkpoints, predictions.
+"""Finds faults in recipes, datasets, folds, masks, predictions and checkpoints.
 
-What a path is, its content tells; what applies to it is looked at, and every fault comes with a way out.
+The content of a path decides what it is and which checks apply; every fault comes with a way out.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ OF = {
     "truth": ("predict",),
     "data": ("run", "checkpoint"),
 }
-"""What each part of `Against` is of, by a word in the kind of the path."""
+"""Part of `Against` -> the paths that it applies to, by a word in their kind."""
 
 
 def examine(path: Path, against: Against | None = None) -> Examination:
-    """Tell what a path is, and run the guards that apply to it; what it is held against in vain is a warning.
+    """Find what a path is, and run the checks that apply to it; a part of `against` without effect is a warning.
 
     Raises: InputError if it is missing or nothing that is known, or a file of `against` cannot be used;
     CheckpointError for a damaged checkpoint.

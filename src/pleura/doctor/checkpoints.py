@@ -1,6 +1,6 @@
-"""Checkpoints, ours and others': damaged weights, thresholds that find nothing, and what a dataset gives away.
+"""Checkpoints, ours and others': damaged weights, thresholds that find nothing, leaks, and probabilities on a dataset.
 
-A sigmoid in the net shows in no header and in no weight: it shows in probabilities, so that `data` is needed for it.
+A sigmoid in the net shows in its probabilities alone, so that a dataset is needed to find it.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ ELSEWHERE = (
     ("classifier.", "a classifier"),
     ("fc.", "a classifier"),
 )
-"""What begins a key -> who names keys so; the first that is there."""
+"""Prefix of a key -> the project that names keys so; the first match counts."""
 
 
 def run_folder(folder: Path, against: Against) -> Examination:
-    """Every checkpoint that a run's folder uses. Raises: CheckpointError, InputError."""
+    """Examine every checkpoint of a run. Raises: CheckpointError, InputError."""
     found = Examination("a run")
     for path in find_model(folder).checkpoints:
         part = checkpoint_file(path, against)
         name = path.relative_to(folder).as_posix()
-        found.told += [f"{name}: {line}" for line in part.told]
+        found.facts += [f"{name}: {line}" for line in part.facts]
         for finding in part.findings:
             found.add(type(finding)(finding.severity, f"{name}: {finding.what}", finding.way_out))
     return found
 
 
 def checkpoint_file(path: Path, against: Against) -> Examination:
-    """One of ours, or a state dict of others. Raises: CheckpointError or InputError if it cannot be read."""
+    """Examine a checkpoint of pleura, or a state dict of another project. Raises: CheckpointError, InputError."""
     if path.suffix == ".safetensors" and _is_ours(path):
         return _ours(path, against)
     return _theirs(path)
@@ -87,14 +87,14 @@ def _theirs(path: Path) -> Examination:
             config = published_config(state, architecture, None, str(path))
         except (CheckpointError, ConfigError):
             continue
-        found.told.append(f"the winner's {architecture} with {config.encoder}, {config.in_channels} channels")
+        found.facts.append(f"the winner's {architecture} with {config.encoder}, {config.in_channels} channels")
         found.note(
             "it does not say how images were scaled, nor what it was trained on",
             f"pleura import-weights {path.name} --architecture {architecture} --out NAME.safetensors",
         )
         return found
     who = next((name for mark, name in ELSEWHERE if any(key.startswith(mark) for key in state)), "not known")
-    found.told.append(f"its keys look like: {who} ({some(state, 2)})")
+    found.facts.append(f"its keys look like: {who} ({some(state, 2)})")
     found.warn(
         "it is none of the nets that pleura can build", "have it write masks, and score those: pleura doctor CSV"
     )
@@ -104,7 +104,7 @@ def _theirs(path: Path) -> Examination:
 def _weights(weights: dict[str, Tensor], found: Examination) -> None:
     count = sum(tensor.numel() for tensor in weights.values())
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()})
-    found.told.append(f"{len(weights)} tensors, {count:,} numbers ({', '.join(kinds)})")
+    found.facts.append(f"{len(weights)} tensors, {count:,} numbers ({', '.join(kinds)})")
     real = {key: tensor for key, tensor in weights.items() if tensor.is_floating_point()}
     if broken := not_finite(weights):
         found.error(
@@ -119,7 +119,7 @@ def _weights(weights: dict[str, Tensor], found: Examination) -> None:
 def _ours(path: Path, against: Against) -> Examination:
     checkpoint = load_checkpoint(path, damaged=True)
     found = Examination("a checkpoint of pleura")
-    found.told.append(f"{checkpoint.model.architecture} with {checkpoint.model.encoder}")
+    found.facts.append(f"{checkpoint.model.architecture} with {checkpoint.model.encoder}")
     _weights(checkpoint.weights, found)
     _rule(checkpoint, found)
     _scaling(checkpoint, found)
@@ -161,7 +161,7 @@ def _rule(checkpoint: Checkpoint, found: Examination) -> None:
 
 
 def _scaling(checkpoint: Checkpoint, found: Examination) -> None:
-    """What serving does to an image (`preprocessing`) against what training did (`model.input_scaling`)."""
+    """Compare the scaling in serving (`preprocessing`) with that in training (`model.input_scaling`)."""
     given = checkpoint.preprocessing
     mean, std = (np.atleast_1d(np.asarray(numbers, dtype=np.float64)) for numbers in (given.mean, given.std))
     if (std < 0.02).any():
@@ -202,7 +202,7 @@ def _on_data(path: Path, checkpoint: Checkpoint, dataset: Dataset, found: Examin
     seen = SeenRows.of([checkpoint.seen], *dataset.names)
     train, val, new = seen.train, seen.val, ~(seen.train | seen.val)
     rest = f"; whether the rest is new to it is not known: {seen.doubt}" if seen.doubt else ""
-    found.told.append(
+    found.facts.append(
         f"of the dataset's {len(train)} cases it learned from {train.sum()}{seen.train_by_chance}, was chosen on "
         f"{val.sum()}{seen.val_by_chance}{rest}"
     )
@@ -235,13 +235,13 @@ def _copies(
 
 
 def _try(path: Path, dataset: Dataset, positions: NDArray[np.int64], found: Examination) -> None:
-    """Run it on a few cases, half of them positive where there are: what its probabilities look like."""
+    """Run it on a few cases, half of them positive if there are enough, and check its probabilities."""
     predictor, check = Predictor.load(path, "none"), OrientationCheck()
     halves = [positions[dataset.positive[positions] == wanted] for wanted in (True, False)]
     chosen = np.concatenate([half[np.unique(np.linspace(0, len(half) - 1, TRIED_CASES // 2).astype(int))]
                              for half in halves if len(half)])  # fmt: skip
     parts: list[Histograms] = []
-    called: list[bool] = []
+    predicted_positive: list[bool] = []
     scores: list[float] = []
     for start in range(0, len(chosen), BATCH):
         group = chosen[start : start + BATCH]
@@ -251,12 +251,14 @@ def _try(path: Path, dataset: Dataset, positions: NDArray[np.int64], found: Exam
         masks = dataset.masks(group)
         predicted = np.stack([predictor.triplet.apply(one, dataset.size_px**2) for one in full])
         check.add(masks, predicted)
-        called += [bool(mask.any()) for mask in predicted]
+        predicted_positive += [bool(mask.any()) for mask in predicted]
         parts.append(Histograms.of(full, masks))
         scores += [image_score(square) for square in squares]
     histograms = Histograms.join(parts)
     dice = histograms.decided(predictor.triplet)[1]
-    outcomes = Outcomes(histograms.positive, np.array(called, dtype=np.bool_), dice, np.array(scores))
+    outcomes = Outcomes(histograms.positive, np.array(predicted_positive, dtype=np.bool_), dice, np.array(scores))
     positives = int(histograms.positive.sum())
-    found.told.append(f"run on {len(chosen)} cases, {positives} of them positive: mean Dice {float(np.mean(dice)):.3f}")
+    found.facts.append(
+        f"run on {len(chosen)} cases, {positives} of them positive: mean Dice {float(np.mean(dice)):.3f}"
+    )
     found.add(saturated(histograms), empty_predictor(outcomes), check.finding())

@@ -27,12 +27,12 @@ MIN_DARKER, MIN_ERRORS = 0.2, 4.0
 """In another orientation the masks have to lie on darker ground, by so many standard deviations of grey and so many
 standard errors: a pneumothorax is air, and its neighbours are not."""
 MIRRORED, PLAIN = 4, {1: 7, 2: 6, 3: 5}
-"""A chest is nearly its own mirror image: where masks lie tells no flip from left to right, and no turned mask from the
-mirrored one, which is named in its stead."""
+"""A chest is nearly its own mirror image: the place of masks shows no flip from left to right, and cannot distinguish a
+turned mask from a turned and mirrored one. PLAIN has the orientation to name, without the mirror."""
 
 
 def dataset_folder(folder: Path) -> Examination:
-    """Everything that a dataset tells about itself. Raises: InputError if it cannot be read."""
+    """Examine a dataset folder. Raises: InputError if it cannot be read."""
     if faults := case_faults(folder):
         found = Examination("a dataset", [f"{len(faults)} faults in {CASES}, for which the rest was not looked at"])
         for fault in faults[:SHOWN_FAULTS]:
@@ -43,7 +43,7 @@ def dataset_folder(folder: Path) -> Examination:
     shares = f"{int(dataset.positive.sum())} positive, {len(dataset.folds)} folds"
     found = Examination("a dataset", [f"{len(cases)} cases of {dataset.size_px} px, {shares}"])
     if always := int((~dataset.scored).sum()):
-        found.told.append(f"{always} of them are always trained on, and scored by in no fold")
+        found.facts.append(f"{always} of them are always trained on, and scored by in no fold")
     _hash(dataset, found)
     found.add(exchanged(_covered(dataset)))
     _patients(dataset, found)
@@ -83,7 +83,7 @@ def _patients(dataset: Dataset, found: Examination) -> None:
         [dataset.cases[row].fold for row in rows], [who[row] for row in rows], dataset.positive[rows].tolist()
     )
     if leaked := [leak for leak in leaks if leak.leaked]:
-        found.told += map(str, leaked)
+        found.facts += map(str, leaked)
         found.error(
             f"patients leak across folds: {sum(leak.leaked for leak in leaked)} of {len(who)} images have their "
             "patient in another fold",
@@ -107,7 +107,7 @@ def _mixture(dataset: Dataset, found: Examination) -> None:
             f"{which} a pneumothorax: finding nothing has a SIIM Dice of 1 there, and train refuses it",
             "prepare it with the masks of positive cases" if every else "prepare it with fewer --folds",
         )
-    for fold in names[: 1 if len(names) == 2 else None]:  # of two folds one against the other says it all
+    for fold in names[: 1 if len(names) == 2 else None]:  # of two folds, one comparison is enough
         inside = folds == fold
         if not inside.all():
             other = other_prevalence(positive[inside], float(positive[~inside].mean()))
@@ -165,7 +165,7 @@ def _part(case: Case) -> str:
 
 
 def _lungs(dataset: Dataset, small: NDArray[np.float32]) -> Finding | None:
-    """Whether masks lie on darker ground, of the mean image and of their own, when they are turned or transposed."""
+    """Whether masks cover darker ground, in the mean image and in their own, when they are turned or transposed."""
     positions = np.flatnonzero(dataset.positive)
     if len(positions) < MIN_POSITIVES:
         return None

@@ -1,4 +1,4 @@
-"""What the doctor is asked, and what it answers."""
+"""What a path is compared with, and what an examination found."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from pleura.data.problems import Finding
 
 @dataclass(frozen=True)
 class Against:
-    """What a path is held against; each makes more guards apply."""
+    """What a path is compared with; each part adds checks."""
 
     patients: Path | None = None
-    """csv of patients: whether folds leak."""
+    """csv of patients, to find whether folds leak."""
     masks: Path | None = None
-    """Masks in any form: which cases of a csv of folds are positive."""
+    """Masks in any form, for the positives of a csv of folds."""
     images: Path | None = None
-    """Folder of radiographs: which have no mask, and which masks no radiograph."""
+    """Folder of the radiographs of masks, to find those without a mask and masks without a radiograph."""
     truth: Path | None = None
-    """Masks in any form: what predictions should be."""
+    """Masks in any form: the truth of predictions."""
     data: Path | None = None
     """Dataset folder that a checkpoint is run on."""
     segments: tuple[str, ...] = ()
     """Number or label of the DICOM segments that outline a pneumothorax."""
     reported: float | None = None
-    """What was reported as the mean Dice of predictions."""
+    """The mean Dice that was reported for predictions."""
 
 
 @dataclass
 class Examination:
-    """What a path is, facts about it, and what is wrong with it, the gravest first once it is `sorted`."""
+    """What a path is, facts about it, and what is wrong with it."""
 
     kind: str
-    told: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, *findings: Finding | None) -> None:
-        """Take what guards found; None is nothing."""
+        """Add the findings of checks; None is no finding."""
         self.findings += [finding for finding in findings if finding]
 
     def error(self, what: str, way_out: str) -> None:
-        """Something that makes results wrong."""
+        """Add a fault that makes results wrong."""
         self.findings.append(Finding("error", what, way_out))
 
     def warn(self, what: str, way_out: str) -> None:
-        """Something that may."""
+        """Add a fault that may make results wrong."""
         self.findings.append(Finding("warning", what, way_out))
 
     def note(self, what: str, way_out: str) -> None:
-        """Something to know."""
+        """Add something that is worth knowing."""
         self.findings.append(Finding("note", what, way_out))
 
     @property
     def sorted(self) -> list[Finding]:
-        """The findings, errors first."""
+        """Findings, errors first."""
         return sorted(self.findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
     @property
@@ -65,6 +65,6 @@ class Examination:
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     every = list(names)
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")

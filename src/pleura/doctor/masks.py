@@ -1,4 +1,4 @@
-"""Masks as files or as an array: values that a mask does not have, and masks that are not what they seem."""
+"""Masks as files or as an array: wrong values, several ways to write a mask, masks that look inverted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PNG_ONE = 255
 
 
 def mask_files(path: Path, against: Against) -> Examination:
-    """PNG or DICOM-SEG files of masks: grey values, colours, several ways to write a mask, exchanged colours.
+    """Examine PNG or DICOM-SEG files of masks: grey values, several ways to write a mask, inverted masks.
 
     Raises: InputError if the path holds no masks, or several kinds.
     """
@@ -78,7 +78,7 @@ def _without_mask(source: MaskSource, images: Path, found: Examination) -> None:
 
 
 def mask_array(path: Path) -> Examination:
-    """Masks in a .npy file, (N, H, W) in {0, 1}. Raises: InputError if it is no array of numbers."""
+    """Examine masks in a .npy file, (N, H, W) in {0, 1}. Raises: InputError if it is no array of numbers."""
     try:
         masks: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Predicted masks against true ones: who is missing, empty or turned, and which Dice is the one that was reported."""
+"""Predicted masks against true ones: missing, empty or turned masks, and which Dice was reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pleura.evaluation.metrics.siim import Outcomes, siim_dice
 
 
 def predictions(path: Path, truth: Path, against: Against) -> Examination:
-    """Predicted masks held against true ones. Raises: InputError, for a damaged mask too."""
+    """Compare predicted masks with true ones. Raises: InputError, for a damaged mask too."""
     guesses, cases = (open_masks(each, segments=against.segments) for each in (path, truth))
     found = Examination("predicted masks", [f"{len(guesses.masks)} predictions, {len(cases.masks)} true masks"])
     pairs = pair(guesses.names, cases.names, path)
@@ -45,8 +45,8 @@ def predictions(path: Path, truth: Path, against: Against) -> Examination:
     table = np.array(rows, dtype=np.float64)
     outcomes = Outcomes(table[:, 0] > 0, table[:, 1] > 0, table[:, 2], table[:, 1])
     pooled = pooled_dice(table[:, 2], table[:, 3])
-    found.told.append(f"SIIM mean Dice {table[:, 2].mean():.6f}; answering nothing has {1 - table[:, 0].mean():.6f}")
-    found.told.append(f"pooled Dice of all pixels {pooled:.6f}: another number, and not SIIM's")
+    found.facts.append(f"SIIM mean Dice {table[:, 2].mean():.6f}; answering nothing has {1 - table[:, 0].mean():.6f}")
+    found.facts.append(f"pooled Dice of all pixels {pooled:.6f}: another number, and not SIIM's")
     found.add(*about_source(guesses.blank, guesses.cut, guesses.without_segment), exchanged(shares))
     found.add(empty_predictor(outcomes), check.finding())
     if against.reported is not None:

@@ -1,4 +1,4 @@
-"""Recipes: ours, and the training YAMLs of the SIIM-ACR winner; what they would do wrong."""
+"""Recipes: ours, and the training YAMLs of the SIIM-ACR winner."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pleura.config.bundled import load_experiment
+from pleura.config.document import read_yaml
 from pleura.config.idle import idle_settings
 from pleura.config.imported.recipe import import_recipe
 from pleura.config.recipe import Ensemble, Recipe
@@ -25,13 +26,8 @@ ON_LOGITS = re.compile(r"logit|bce|focal|combo", re.IGNORECASE)
 
 
 def recipe_file(path: Path) -> Examination:
-    """A recipe, an ensemble, or another project's training file. Raises: ConfigError if it is no YAML."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not plain YAML ({' '.join(str(error).split())[:200]})") from error
+    """Examine a recipe, an ensemble, or a training file of another project. Raises: ConfigError if it is no YAML."""
+    document = read_yaml(path, yaml.safe_load)
     if isinstance(document, dict) and sum(key in document for key in THEIRS) >= 2:
         return _theirs(path, document)
     try:
@@ -86,10 +82,10 @@ def _theirs(path: Path, document: dict[str, Any]) -> Examination:
         except ConfigError as error:
             found.error(str(error), "pleura import-recipe cannot take it over")
             return found
-    found.told += lines
+    found.facts += lines
     found.warn(
         "FOLD.FILE: the widely copied folds are by image, and leak patients",
-        "pleura doctor FOLDS.csv --patients CSV tells how far; pleura prepare makes folds by patient",
+        "pleura doctor FOLDS.csv --patients CSV counts them; pleura prepare makes folds by patient",
     )
     return found
 
@@ -118,7 +114,7 @@ def _scaling(path: Path, named: Any, key: str, found: Examination) -> None:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return  # import_recipe says why
+        return  # import_recipe names the reason
     steps = list(_divisions(document))
     if len(steps) > 1:
         found.error(
@@ -128,7 +124,7 @@ def _scaling(path: Path, named: Any, key: str, found: Examination) -> None:
 
 
 def _divisions(document: Any) -> Iterator[str]:
-    """The steps of albumentations that divide by 255, in order: ToFloat, and Normalize unless it is told not to."""
+    """The steps of albumentations that divide by 255, in order: ToFloat; Normalize, unless max_pixel_value is 1."""
     if isinstance(document, list):
         for item in document:
             yield from _divisions(item)

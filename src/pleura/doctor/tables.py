@@ -23,17 +23,17 @@ from pleura.files import read_csv
 
 SIDE = rle.SIIM_SIDE_PX
 MIN_POSITIVES, ASKEW = 30, 0.1
-"""Masks of so many positives or more say where they lie. SIIM's lie high up: their mean row is at 0.28 of the height,
+"""Where masks lie is checked from this many positives on. SIIM's lie high up: their mean row is at 0.28 of the height,
 their mean column at 0.46 of the width; transposed it is the other way about."""
 
 
 def header_of(path: Path) -> list[str]:
-    """The names in the first line of a csv, without spaces around them. Raises: InputError if it is no text."""
+    """Return the names in the first line of a csv, without spaces around them. Raises: InputError if it is no text."""
     return [name.strip() for name in next(read_csv(path), (1, []))[1]]
 
 
 def check_folds(folds_csv: Path, patients_csv: Path, masks_csv: Path | None = None) -> list[Leak]:
-    """The leak of each fold of a csv (columns ImageId or fname, and fold or split).
+    """Return the leak of each fold of a csv (columns ImageId or fname, and fold or split).
 
     Positives come from a SIIM csv, or from the csv's own column `exist_labels` or `has_pneumothorax` (0, 1); without
     either none is counted.
@@ -62,14 +62,14 @@ def _positives(folds_csv: Path, ids: list[str], masks_csv: Path | None) -> NDArr
 
 
 def folds_csv(path: Path, against: Against) -> Examination:
-    """Folds: leaks of patients, and a mixture that differs from fold to fold. Raises: InputError."""
+    """Examine a csv of folds: leaks of patients, prevalences that differ between folds. Raises: InputError."""
     folds = read_folds(path)
     found = Examination("a csv of folds", [f"{len(folds)} cases in {len(set(folds.values()))} folds"])
     if len(set(folds.values())) < 2:
         found.error("all cases are in one fold", "make folds with pleura prepare --folds")
     if against.patients:
         leaks = check_folds(path, against.patients, against.masks)
-        found.told += map(str, leaks)
+        found.facts += map(str, leaks)
         if leaked := sum(leak.leaked for leak in leaks):
             found.error(
                 f"patients leak across its folds: {leaked} of {len(folds)} images have their patient in another fold",
@@ -116,11 +116,11 @@ FAULTS = {
 
 
 def siim_csv(path: Path, against: Against) -> Examination:
-    """Masks in SIIM's form: each damaged row, missing ids, masks that lie the wrong way. Raises: InputError."""
+    """Examine a csv of SIIM masks: damaged rows, missing ids, masks that lie the wrong way. Raises: InputError."""
     scan, found = _Scan(), Examination("a csv of SIIM masks")
     _scan_rows(path, scan, found)
     positives = sum(texts != {rle.EMPTY} for texts in scan.ids.values())
-    found.told.append(f"{len(scan.ids)} ids, {positives} of them with a mask")
+    found.facts.append(f"{len(scan.ids)} ids, {positives} of them with a mask")
     if not scan.ids:
         found.error("it has no rows", "was it written before the predictions were done?")
     for kind, ids in scan.faults.items():
@@ -203,7 +203,7 @@ def _scan_union(image_id: str, texts: set[str], scan: _Scan) -> None:
     try:
         masks = [rle.decode(text) for text in texts]
     except RLEError:
-        return  # told already
+        return  # a fault of its row already
     if sum(int(mask.sum()) for mask in masks) > int(np.any(masks, axis=0).sum()):
         scan.overlapping.append(image_id)
 

@@ -1,4 +1,4 @@
-"""A mapping that others wrote, read key by key, so that none is passed over in silence."""
+"""A mapping of another project, read key by key, so that no key is silently ignored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REQUIRED = object()
 
 
 class Keys:
-    """A mapping and which of its keys were asked for. Every error names the file and the dotted key."""
+    """A mapping, and which of its keys were read. Every error names the file and the dotted key."""
 
     def __init__(self, values: Any, origin: str, path: str = "") -> None:
         """Raises: ConfigError if `values` is no mapping."""
@@ -23,15 +23,15 @@ class Keys:
         self.asked: dict[str, Keys | None] = {}
 
     def named(self, key: str) -> str:
-        """`key` with its parents."""
+        """Return `key` with its parents, dotted."""
         return f"{self.path}.{key}" if self.path else key
 
     def refuse(self, key: str, reason: str) -> ConfigError:
-        """The error to raise about one key."""
+        """Return the error to raise about one key."""
         return ConfigError(f"{self.origin}: {self.named(key)}: {reason}")
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
-        """The value of a key, whatever it is. Raises: ConfigError if it is missing and has no default."""
+        """Return the value of a key, of any type. Raises: ConfigError if it is missing and has no default."""
         self.asked.setdefault(key, None)
         if key not in self.values and default is REQUIRED:
             close = difflib.get_close_matches(key, self.values.keys() - self.asked.keys(), n=1)
@@ -39,21 +39,21 @@ class Keys:
         return self.values.get(key, default)
 
     def text(self, key: str, default: Any = REQUIRED) -> str:
-        """Raises: ConfigError if it is not text."""
+        """Return text. Raises: ConfigError if it is none."""
         value = self.take(key, default)
         if not isinstance(value, str) or not value.strip():
             raise self.refuse(key, f"must be text (given: {_short(value)})")
         return value.strip()
 
     def flag(self, key: str, default: Any = REQUIRED) -> bool:
-        """Raises: ConfigError if it is neither true nor false."""
+        """Return true or false. Raises: ConfigError if it is neither."""
         value = self.take(key, default)
         if not isinstance(value, bool):
             raise self.refuse(key, f"must be true or false (given: {_short(value)})")
         return value
 
     def number(self, key: str, default: Any = REQUIRED) -> float:
-        """A number; YAML 1.1 reads 1e-4 as text, and means the number. Raises: ConfigError if it is none."""
+        """Return a number; YAML 1.1 reads 1e-4 as text, which is taken too. Raises: ConfigError if it is none."""
         value = self.take(key, default)
         try:
             number = float("nan" if isinstance(value, bool) or value is None else value)
@@ -64,27 +64,27 @@ class Keys:
         return number
 
     def whole(self, key: str, default: Any = REQUIRED) -> int:
-        """Raises: ConfigError if it is no whole number."""
+        """Return a whole number. Raises: ConfigError if it is none."""
         number = self.number(key, default)
         if number != int(number):
             raise self.refuse(key, f"must be a whole number (given: {_short(self.values.get(key))})")
         return int(number)
 
     def section(self, key: str, default: Any = REQUIRED) -> Keys:
-        """The mapping below a key. Raises: ConfigError if there is none."""
+        """Return the mapping below a key. Raises: ConfigError if there is none."""
         value = self.take(key, default)
         section = self.asked[key] = Keys({} if value is None else value, self.origin, self.named(key))
         return section
 
     def sections(self, key: str) -> list[Keys]:
-        """The mappings in the list below a key. Raises: ConfigError if it is no list of mappings."""
+        """Return the mappings in the list below a key. Raises: ConfigError if it is no list of mappings."""
         value = self.take(key)
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise self.refuse(key, f"must be a list (given: {_short(value)})")
         return [Keys(item, self.origin, f"{self.named(key)}.{place}") for place, item in enumerate(value)]
 
     def left(self) -> Iterator[str]:
-        """The keys that nobody asked for, dotted, here and in every section that was taken."""
+        """Yield the keys that were not read, dotted, here and in every section that was."""
         for key in self.values:
             if key not in self.asked:
                 yield self.named(key)

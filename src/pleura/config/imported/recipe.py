@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from pleura.config.document import read_yaml
 from pleura.config.imported.keys import Keys
 from pleura.config.imported.order import SECOND_STAGE, ordered
 from pleura.config.imported.stage import Part, read_part
@@ -22,15 +23,15 @@ REPOSITORY = "https://github.com/sneddy/pneumothorax-segmentation"
 
 
 def import_recipe(files: Sequence[Path], out: Path) -> list[str]:
-    """Write the recipe that `files` amount to, a stage each, in the order of training; the differences come first.
+    """Write the recipe of several training files, a stage each, in the order of training, its differences in comments.
 
     Returns: of several files the order, and what says so (see `order`); then a line for each key that is not taken
     over as it is, `KEY: what differs and why`.
-    Raises: ConfigError if a file cannot be read, lacks a key, or holds one that nothing here stands for; OutputError.
+    Raises: ConfigError if a file cannot be read, lacks a key, or holds one without a counterpart; OutputError.
     """
     if not files:
         raise ConfigError("name at least one training YAML, as in train_config_part0.yaml")
-    documents = [_read_yaml(path) for path in files]
+    documents = [read_yaml(path, yaml.safe_load) for path in files]
     order, because = ordered(files, documents)
     files = [files[position] for position in order]
     parts: list[Part] = []
@@ -45,7 +46,7 @@ def import_recipe(files: Sequence[Path], out: Path) -> list[str]:
     except ConfigError as error:
         raise ConfigError(f"{error}; these are pleura's names, see docs/reference.md for the files' keys") from error
     lines = [f"order: {', '.join(path.name for path in files)}, {because}"] if len(files) > 1 else []
-    lines += _told(parts)
+    lines += _differences(parts)
     text = f"# From {', '.join(path.name for path in files)}, by pleura import-recipe. What differs and why:\n"
     text += "".join(f"#   {line}\n" for line in lines)
     text += yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
@@ -54,16 +55,6 @@ def import_recipe(files: Sequence[Path], out: Path) -> list[str]:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     return lines
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: is not plain YAML ({reason}); python tags are not run") from error
 
 
 def _stage_name(path: Path, taken: list[str]) -> str:
@@ -121,7 +112,7 @@ def _recipe(parts: list[Part]) -> dict[str, Any]:
     }
 
 
-def _told(parts: list[Part]) -> list[str]:
+def _differences(parts: list[Part]) -> list[str]:
     """`KEY: what`, once where it holds for all files, else with the stages that it holds for."""
     said: dict[tuple[str, str], list[str]] = {}
     for part in parts:

@@ -43,9 +43,9 @@ class Part:
 
 
 def read_part(keys: Keys, file: Path, name: str) -> Part:
-    """The stage that a training file amounts to, under `name`.
+    """Read a training file as a stage with this name.
 
-    Raises: ConfigError if a key is missing, or there is one that nothing here stands for.
+    Raises: ConfigError if a key is missing, or there is one without a counterpart.
     """
     part = Part(file, name, {})
     _accounts(keys, part)
@@ -83,7 +83,7 @@ def _accounts(keys: Keys, part: Part) -> None:
     part.say(
         "FOLD.FILE",
         "folds are the dataset's and keep patients together; the widely copied files do not "
-        "(pleura doctor tells; pleura prepare --folds takes them all the same), so that scores come out lower",
+        "(see pleura doctor; pleura prepare --folds takes them all the same), so that scores come out lower",
     )
 
 
