@@ -86,7 +86,7 @@ def test_files_of_one_name_in_two_folders_are_both_predicted(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["pixels", "time", "both in the same second"])
-def test_a_file_that_changed_is_predicted_anew(tmp_path, change):
+def test_file_that_changed_is_predicted_anew(tmp_path, change):
     path = save_png(tmp_path / "s" / "p.png")
     run(tmp_path / "o", tmp_path / "s")
     before, status = table(tmp_path / "o")["p"]["score"], path.stat()
@@ -101,7 +101,7 @@ def test_a_file_that_changed_is_predicted_anew(tmp_path, change):
     assert (table(tmp_path / "o")["p"]["score"] == before) == (change == "time")
 
 
-def test_a_file_that_became_unreadable_keeps_no_old_result(tmp_path):
+def test_file_that_became_unreadable_keeps_no_old_result(tmp_path):
     save_png(tmp_path / "s" / "p.png")
     save_png(tmp_path / "s" / "q.png")
     run(tmp_path / "o", tmp_path / "s")
@@ -112,21 +112,21 @@ def test_a_file_that_became_unreadable_keeps_no_old_result(tmp_path):
     assert not (tmp_path / "o/masks/p.png").exists()
 
 
-def test_a_folder_that_was_moved_is_not_predicted_again(tmp_path):
+def test_folder_that_was_moved_is_not_predicted_again(tmp_path):
     save_png(tmp_path / "s" / "p.png")
     run(tmp_path / "o", tmp_path / "s")
     (tmp_path / "s").rename(tmp_path / "t")
     assert run(tmp_path / "o", tmp_path / "t").earlier == 1
 
 
-def test_a_second_file_of_a_name_that_is_taken_gets_an_id_of_its_own(tmp_path):
+def test_second_file_of_a_name_that_is_taken_gets_an_id_of_its_own(tmp_path):
     for name in "ab":
         save_png(tmp_path / name / "x.png", 100 if name == "a" else 150)
         run(tmp_path / "o", tmp_path / name)
     assert set(table(tmp_path / "o")) == {"x", "b/x"}
 
 
-def test_a_long_name_is_written_and_what_cannot_be_written_is_its_own_problem(tmp_path):
+def test_long_name_is_written_and_what_cannot_be_written_is_its_own_problem(tmp_path):
     for name in ("a", "m" * 247, "z"):
         save_png(tmp_path / "s" / f"{name}.png")
     (tmp_path / "o" / "masks" / "z.png").mkdir(parents=True)
@@ -135,7 +135,7 @@ def test_a_long_name_is_written_and_what_cannot_be_written_is_its_own_problem(tm
     assert [Path(file).name for file, _ in done.problems] == ["z.png"]
 
 
-def test_a_full_disk_ends_the_batch_and_keeps_what_is_done(tmp_path, monkeypatch):
+def test_full_disk_ends_the_batch_and_keeps_what_is_done(tmp_path, monkeypatch):
     for name in "abc":
         save_png(tmp_path / "s" / f"{name}.png")
 
@@ -151,7 +151,7 @@ def test_a_full_disk_ends_the_batch_and_keeps_what_is_done(tmp_path, monkeypatch
     assert run(tmp_path / "o", tmp_path / "s").earlier == 1
 
 
-def test_a_second_process_on_the_same_folder_is_refused(tmp_path):
+def test_second_process_on_the_same_folder_is_refused(tmp_path):
     save_png(tmp_path / "s" / "p.png")
     with (
         files.held(tmp_path / "o", "writes its predictions there"),
@@ -166,7 +166,7 @@ def test_a_second_process_on_the_same_folder_is_refused(tmp_path):
     [b"garbage\n", b"\0" * 99, b"\xff\xfe\n", b"[1]\n", b'{"image_id": 3}\n', b'{"image_id": "p"}\n', b"NaN\n", b"x"],
 )
 @pytest.mark.parametrize("where", ["first", "last"])
-def test_a_damaged_journal_is_refused_with_the_way_out(tmp_path, damage, where):
+def test_damaged_journal_is_refused_with_the_way_out(tmp_path, damage, where):
     save_png(tmp_path / "s" / "p.png")
     run(tmp_path / "o", tmp_path / "s")
     journal = tmp_path / "o" / "journal.jsonl"
@@ -178,7 +178,7 @@ def test_a_damaged_journal_is_refused_with_the_way_out(tmp_path, damage, where):
 
 @pytest.mark.parametrize("key", ["is_positive", "score", "rows", "runs", "size", "file", "notes"])
 @pytest.mark.parametrize("value", [[], "NaN-like", None, {"a": 1}])
-def test_an_entry_of_wrong_types_is_refused(tmp_path, key, value):
+def test_entry_of_wrong_types_is_refused(tmp_path, key, value):
     save_png(tmp_path / "s" / "p.png")
     run(tmp_path / "o", tmp_path / "s")
     journal = tmp_path / "o" / "journal.jsonl"
@@ -190,7 +190,7 @@ def test_an_entry_of_wrong_types_is_refused(tmp_path, key, value):
         run(tmp_path / "o", tmp_path / "s")
 
 
-def test_a_last_line_that_was_cut_is_predicted_again(tmp_path):
+def test_last_line_that_was_cut_is_predicted_again(tmp_path):
     for name in "pq":
         save_png(tmp_path / "s" / f"{name}.png")
     run(tmp_path / "o", tmp_path / "s")
@@ -209,7 +209,7 @@ def test_large_radiographs_go_in_smaller_batches(tmp_path, monkeypatch):
     assert predictor.batches == [2, 2, 1]
 
 
-def test_the_table_has_uids_the_rule_of_few_misses_and_notes(tmp_path):
+def test_table_has_uids_the_rule_of_few_misses_and_notes(tmp_path):
     save_dicom(tmp_path / "s" / "IM1", sop_uid="1.2.3")
     run(tmp_path / "o", tmp_path / "s")
     row = table(tmp_path / "o")["1.2.3"]
@@ -227,7 +227,7 @@ def test_copies_are_predicted_under_their_paths_with_a_note(tmp_path):
     assert {row["score"] for row in rows.values()} == {rows["1.2.3"]["score"]}
 
 
-def test_a_prevalence_moves_the_probability_by_bayes_rule(tmp_path):
+def test_prevalence_moves_the_probability_by_bayes_rule(tmp_path):
     save_png(tmp_path / "s" / "p.png")
     run(tmp_path / "o", tmp_path / "s", prevalence=0.1)
     row = table(tmp_path / "o")["p"]
@@ -236,20 +236,20 @@ def test_a_prevalence_moves_the_probability_by_bayes_rule(tmp_path):
     assert table(tmp_path / "o")["p"]["probability"] == "0.5"
 
 
-def test_the_odds_at_another_prevalence():
+def test_odds_at_another_prevalence():
     assert at_prevalence(0.8, 0.5, 0.2) == pytest.approx(0.5)  # odds 4, times (.2 / .8) / (.5 / .5)
     assert at_prevalence(0.3, 0.4, 0.4) == pytest.approx(0.3)
     assert (at_prevalence(0.0, 0.4, 0.1), at_prevalence(1.0, 0.4, 0.1)) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("prevalence", [0.0, 1.0, -1.0, 5.0, float("nan")])
-def test_a_prevalence_that_cannot_be_is_refused(tmp_path, prevalence):
+def test_prevalence_that_cannot_be_is_refused(tmp_path, prevalence):
     save_png(tmp_path / "s" / "p.png")
     with pytest.raises(InputError, match="between 0 and 1"):
         run(tmp_path / "o", tmp_path / "s", prevalence=prevalence)
 
 
-def test_a_prevalence_is_refused_where_that_of_the_calibration_is_not_known(tmp_path):
+def test_prevalence_is_refused_where_that_of_the_calibration_is_not_known(tmp_path):
     save_png(tmp_path / "s" / "p.png")
     predictor = Brightness()
     predictor.prevalence = None  # type: ignore[assignment]

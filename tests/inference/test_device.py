@@ -24,13 +24,13 @@ def test_without_a_gpu_it_is_the_processor(gpus: pytest.MonkeyPatch, name: str |
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3", "mps", "meta", "cpu:1", torch.device("cuda:1")])
-def test_a_device_that_is_not_here_is_refused_in_one_line(gpus: pytest.MonkeyPatch, name: str | torch.device):
+def test_device_that_is_not_here_is_refused_in_one_line(gpus: pytest.MonkeyPatch, name: str | torch.device):
     with pytest.raises(InputError, match=rf"^device {name}: torch finds none on this machine; here are cpu$"):
         pick_device(name)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "", "cpu cpu", 3.5])
-def test_a_name_of_no_device_is_refused_in_one_line(gpus: pytest.MonkeyPatch, name: str):
+def test_name_of_no_device_is_refused_in_one_line(gpus: pytest.MonkeyPatch, name: str):
     with pytest.raises(InputError, match=r"is none that torch knows; here are cpu$"):
         pick_device(name)
 

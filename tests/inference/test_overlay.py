@@ -14,7 +14,7 @@ from pleura.inference.overlay import DISCLAIMER, FILL, PREDICTED_RGB, overlay
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=24), elements=st.integers(0, 1)))
-def test_the_line_is_the_mask_without_its_erosion(mask: NDArray[np.uint8]):
+def test_line_is_the_mask_without_its_erosion(mask: NDArray[np.uint8]):
     rows, columns = mask.shape
     pixels = np.asarray(overlay(np.zeros(mask.shape, np.float32), mask))[:rows, :columns]
     line = (mask == 1) & ~binary_erosion(mask)
@@ -22,7 +22,7 @@ def test_the_line_is_the_mask_without_its_erosion(mask: NDArray[np.uint8]):
 
 
 @pytest.mark.parametrize("side_px", [300, 800, 1200])
-def test_the_line_is_as_thick_as_the_picture_is_large(side_px: int):
+def test_line_is_as_thick_as_the_picture_is_large(side_px: int):
     mask = np.zeros((side_px, side_px), np.uint8)
     mask[side_px // 4 : -side_px // 4, side_px // 4 :] = 1  # up to the border, which gets a line too
     pixels = np.asarray(overlay(np.zeros(mask.shape, np.float32), mask, longest_px=side_px))[:side_px, :side_px]
@@ -31,7 +31,7 @@ def test_the_line_is_as_thick_as_the_picture_is_large(side_px: int):
     assert (pixels[(mask == 1) & ~line, 0] == int(FILL * PREDICTED_RGB[0])).all()
 
 
-def test_the_disclaimer_is_never_cut_however_narrow_the_picture_is(monkeypatch):
+def test_disclaimer_is_never_cut_however_narrow_the_picture_is(monkeypatch):
     from PIL import ImageDraw
 
     drawn = []

@@ -37,7 +37,7 @@ NOTHING = replace(
 )
 
 
-def test_a_prediction_is_told_in_a_line_without_pixels_and_names():
+def test_prediction_repr_is_one_line_without_pixels_and_names():
     words = "pneumothorax, right, 0.4 sq cm by its pixel spacing, score 0.75"
     assert repr(FOUND) == f"Prediction('1.2.3', 40 x 30, {words})"
     assert repr(NOTHING) == "Prediction('1.2.3', 40 x 30, no pneumothorax found, score 0.75)"
@@ -52,22 +52,22 @@ def test_predictions_can_be_compared_and_kept_in_sets():
 
 
 @pytest.mark.parametrize("one", [FOUND, NOTHING, replace(FOUND, score=np.float32(0.5), area_px=np.int64(16))])
-def test_a_prediction_is_json_and_its_mask_comes_back(one: Prediction):
-    told = json.loads(json.dumps(one.to_dict(), allow_nan=False))
-    assert np.array_equal(rle.decode(told["mask_rle"], (told["rows"], told["columns"])), one.predicted_mask)
-    assert (told["is_positive"], told["area_px"], told["side"]) == (one.is_positive, one.area_px, one.side)
-    assert told["notes"] == ["a note"]
-    assert "NAME" not in json.dumps(told)
+def test_prediction_is_json_and_its_mask_comes_back(one: Prediction):
+    document = json.loads(json.dumps(one.to_dict(), allow_nan=False))
+    assert np.array_equal(rle.decode(document["mask_rle"], (document["rows"], document["columns"])), one.predicted_mask)
+    assert (document["is_positive"], document["area_px"], document["side"]) == (one.is_positive, one.area_px, one.side)
+    assert document["notes"] == ["a note"]
+    assert "NAME" not in json.dumps(document)
 
 
-def test_an_overlay_is_a_picture_of_what_was_found():
+def test_overlay_is_a_picture_of_what_was_found():
     found, nothing = (np.asarray(one.overlay()).reshape(-1, 3).tolist() for one in (FOUND, NOTHING))
     assert FOUND.overlay().mode == "RGB"
     assert found.count([255, 64, 64]) > 0 == nothing.count([255, 64, 64])
     assert max(FOUND.overlay(longest_px=20).size) < max(FOUND.overlay().size)
 
 
-def test_the_suffix_says_what_is_saved(tmp_path: Path):
+def test_suffix_says_what_is_saved(tmp_path: Path):
     assert FOUND.save(tmp_path / "new" / "a.png") == tmp_path / "new" / "a.png"
     with Image.open(tmp_path / "new" / "a.png") as picture:
         assert np.array_equal(np.asarray(picture), MASK * 255)

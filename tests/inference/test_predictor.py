@@ -56,7 +56,7 @@ def test_weights_that_are_not_finite_are_refused_not_called_healthy(checkpoint):
         Predictor([replace(checkpoint, weights=damaged)]).predict(np.eye(64, dtype=np.uint8))
 
 
-def test_one_fold_that_finds_nothing_does_not_silence_the_others(checkpoint):
+def test_fold_that_finds_nothing_does_not_count_in_the_mean_triplet(checkpoint):
     rules = [Triplet(0.6, 100, 0.4), Triplet(1.0, REFERENCE_AREA_PX + 1, 1.0)]
     both = [replace(checkpoint, triplet=rule) for rule in rules]
     assert Predictor(both).triplet == rules[0]
@@ -72,12 +72,12 @@ def test_folds_of_different_preparation_do_not_mix(checkpoint):
     "image",
     [np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2.0), np.full((4, 4), np.nan), np.zeros((0, 4), np.uint8), None, 7],
 )
-def test_an_array_that_is_no_image_is_refused(checkpoint, image):
+def test_array_that_is_no_image_is_refused(checkpoint, image):
     with pytest.raises(InputError):
         Predictor([checkpoint]).predict(image)
 
 
-def test_the_same_pixels_are_the_same_prediction_whatever_they_come_as(checkpoint, tmp_path):
+def test_same_pixels_are_the_same_prediction_whatever_they_come_as(checkpoint, tmp_path):
     predictor = Predictor([checkpoint])
     image = np.random.default_rng(0).integers(0, 256, (70, 61), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -131,23 +131,23 @@ def test_those_before_a_bad_one_are_given_back(checkpoint):
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "4", None])
-def test_a_batch_has_a_size(checkpoint, batch_size):
+def test_batch_has_a_size(checkpoint, batch_size):
     with pytest.raises(InputError, match="batch_size is a whole number from 1 on"):
         Predictor([checkpoint]).predict_many([np.eye(64)], batch_size)
 
 
-def test_a_single_one_is_refused_at_once(checkpoint):
+def test_single_one_is_refused_at_once(checkpoint):
     with pytest.raises(InputError, match="not one str"):
         Predictor([checkpoint]).predict_many("a.png")
 
 
-def test_a_predictor_is_told_in_a_line(checkpoint):
-    told = repr(Predictor([checkpoint, checkpoint], device="cpu"))
+def test_predictor_repr_is_one_line(checkpoint):
+    text = repr(Predictor([checkpoint, checkpoint], device="cpu"))
     net = checkpoint.model
-    assert told == f"Predictor(2 checkpoints, unet {net.encoder}, 64 px, tta='none', cpu)"
+    assert text == f"Predictor(2 checkpoints, unet {net.encoder}, 64 px, tta='none', cpu)"
 
 
-def test_an_unknown_tta_is_refused(checkpoint):
+def test_unknown_tta_is_refused(checkpoint):
     with pytest.raises(InputError, match="none or flip"):
         Predictor([checkpoint], tta="rotate")
 
@@ -159,12 +159,12 @@ def test_images_are_mirrored_as_asked_and_else_as_the_recipe_says(checkpoint, re
     assert predictor.tta == (asked or recipe.get("tta", "none"))
 
 
-def test_a_recipe_with_an_unknown_tta_is_refused(checkpoint):
+def test_recipe_with_an_unknown_tta_is_refused(checkpoint):
     with pytest.raises(InputError, match="none or flip, not 'rotate'"):
         Predictor([replace(checkpoint, recipe={"tta": "rotate"})])
 
 
-def test_weights_tell_how_much_each_checkpoint_counts(checkpoint):
+def test_checkpoints_count_by_their_weights(checkpoint):
     squares = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
     other = replace(checkpoint, weights={key: tensor * 0.9 for key, tensor in checkpoint.weights.items()})
     one, two = (Predictor([each]).probabilities(squares) for each in (checkpoint, other))
@@ -173,7 +173,7 @@ def test_weights_tell_how_much_each_checkpoint_counts(checkpoint):
     assert abs(one - two).max() > 1e-3
 
 
-def test_the_patients_right_is_at_the_left_of_the_image():
+def test_patients_right_is_at_the_left_of_the_image():
     mask = np.zeros((4, 8), dtype=np.uint8)
     assert side_of(mask) is None
     mask[:, 1] = 1

@@ -63,7 +63,7 @@ class Constant(Net):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_is_normalised_alike_in_all_channels(channels: int):
+def test_image_is_normalised_alike_in_all_channels(channels: int):
     images = random_images(0)
     inputs = normalise(images, Preprocessing(16, 16, channels, mean=0.4, std=0.2))
     assert inputs.shape == (2, channels, 16, 16)
@@ -94,7 +94,7 @@ def test_numbers_that_do_not_fit_the_channels_are_refused(mean: float | list[flo
 
 
 @pytest.mark.parametrize("reduction", ["area", "adaptive"])
-def test_a_net_sees_images_reduced_as_its_checkpoint_says(reduction: str):
+def test_net_sees_images_reduced_as_its_checkpoint_says(reduction: str):
     images, model = random_images(2, side=21), lopsided()
     reduced = resize_images(images, 16, reduction)
     expected = torch.sigmoid(model((reduced - 0.5) / 0.25))[:, 0]
@@ -102,7 +102,7 @@ def test_a_net_sees_images_reduced_as_its_checkpoint_says(reduction: str):
     torch.testing.assert_close(infer(model, images, preprocessing), expected)
 
 
-def test_a_header_without_a_reduction_is_of_a_net_that_was_trained_with_the_first_one():
+def test_header_without_a_reduction_is_of_a_net_that_was_trained_with_the_first_one():
     images, model = random_images(2, side=21), lopsided()
     old = functional.interpolate(images, size=16, mode="area")
     unnamed = Preprocessing(prepared_px=21, size_px=16, in_channels=1, mean=0.5, std=0.25)
@@ -110,13 +110,13 @@ def test_a_header_without_a_reduction_is_of_a_net_that_was_trained_with_the_firs
     assert torch.equal(infer(model, images, unnamed), expected)
 
 
-def test_a_reduction_that_is_not_there_is_refused():
+def test_reduction_that_is_not_there_is_refused():
     with pytest.raises(CheckpointError, match=r"preprocessing.reduction is 'magic'; .* has area, adaptive"):
         Preprocessing(21, 16, 1, mean=0.5, std=0.25, reduction="magic")
 
 
 @pytest.mark.parametrize("mean", [0.449, [0.485, 0.456, 0.406]])
-def test_a_checkpoint_carries_numbers_for_each_channel(tmp_path: Path, mean: float | list[float]):
+def test_checkpoint_carries_numbers_for_each_channel(tmp_path: Path, mean: float | list[float]):
     preprocessing = Preprocessing(16, 32, 3, mean=mean, std=[0.229, 0.224, 0.225])
     settings = {"encoder": "test_resnet", "pretrained": False, "in_channels": 3}
     checkpoint = Checkpoint(ModelConfig(**settings), {}, preprocessing, Triplet())
@@ -124,14 +124,14 @@ def test_a_checkpoint_carries_numbers_for_each_channel(tmp_path: Path, mean: flo
     assert load_checkpoint(tmp_path / "c.safetensors").preprocessing == preprocessing
 
 
-def test_the_probabilities_are_the_sigmoid_of_the_logits_once():
+def test_probabilities_are_the_sigmoid_of_the_logits_once():
     model, images = lopsided(), random_images(3)
     expected = torch.sigmoid(model((images - 0.5) / 0.25))[:, 0]
     torch.testing.assert_close(infer(model, images, SMALL), expected)
 
 
 @pytest.mark.parametrize(("flip", "times"), [(False, 1), (True, 2)])
-def test_the_sigmoid_is_called_once_for_each_run_of_the_net(monkeypatch: pytest.MonkeyPatch, flip: bool, times: int):
+def test_sigmoid_is_called_once_for_each_run_of_the_net(monkeypatch: pytest.MonkeyPatch, flip: bool, times: int):
     calls, sigmoid = [], torch.sigmoid
     monkeypatch.setattr(torch, "sigmoid", lambda logits: calls.append(1) or sigmoid(logits))
     infer(lopsided(), random_images(0), SMALL, flip=flip)
@@ -139,7 +139,7 @@ def test_the_sigmoid_is_called_once_for_each_run_of_the_net(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("logit", "probability"), [(0.0, 0.5), (-100.0, 0.0), (100.0, 1.0), (1.0, 0.7310586)])
-def test_a_constant_logit_is_a_constant_probability(logit: float, probability: float):
+def test_constant_logit_is_a_constant_probability(logit: float, probability: float):
     probabilities = infer(Constant(logit), random_images(0), SMALL, flip=True)
     torch.testing.assert_close(probabilities, torch.full((2, 16, 16), probability))
 
@@ -150,14 +150,14 @@ def test_half_precision_logits_give_single_precision_probabilities():
     assert probabilities[0, 0, 0].item() == pytest.approx(0.95257413)
 
 
-def test_the_flip_sees_both_sides_alike():
+def test_flip_sees_both_sides_alike():
     model, images = lopsided(), random_images(5)
     mirrored = infer(model, images.flip(-1), SMALL, flip=True)
     torch.testing.assert_close(mirrored, infer(model, images, SMALL, flip=True).flip(-1))
     assert not torch.allclose(infer(model, images.flip(-1), SMALL), infer(model, images, SMALL).flip(-1))
 
 
-def test_the_flip_is_the_mean_of_probabilities_and_not_of_logits():
+def test_flip_is_the_mean_of_probabilities_and_not_of_logits():
     model, images = lopsided(), random_images(5)
     here, there = infer(model, images, SMALL), infer(model, images.flip(-1), SMALL).flip(-1)
     torch.testing.assert_close(infer(model, images, SMALL, flip=True), (here + there) / 2)
@@ -170,7 +170,7 @@ def test_bytes_of_any_side_come_out_at_the_size_of_the_net():
     assert not probabilities.requires_grad
 
 
-def test_an_image_gets_the_same_answer_alone_and_in_a_batch():
+def test_image_gets_the_same_answer_alone_and_in_a_batch():
     model, images = lopsided(), random_images(0, n=3)
     together = infer(model, images, SMALL)
     torch.testing.assert_close(infer(model, images[1:2], SMALL), together[1:2])
@@ -213,7 +213,7 @@ def test_no_pixel_is_more_probable_than_a_pneumothorax_on_its_image(seed: int):
     torch.testing.assert_close(capped, torch.minimum(pixels, presence))
 
 
-def test_the_cap_is_each_images_own():
+def test_cap_is_each_images_own():
     images = torch.stack([torch.full((1, 16, 16), 0.42), torch.full((1, 16, 16), 0.9)])
     images[:, :, :, 8:] = 1.0  # the pixels on the right are sure, whatever the head says
     dark, bright = infer(Doubting(), images, SMALL)
@@ -231,7 +231,7 @@ def test_each_view_is_capped_before_the_mean():
 
 
 @pytest.mark.parametrize(("flip", "times"), [(False, 1), (True, 2)])
-def test_the_sigmoid_is_called_once_with_a_presence_head_too(monkeypatch: pytest.MonkeyPatch, flip: bool, times: int):
+def test_sigmoid_is_called_once_with_a_presence_head_too(monkeypatch: pytest.MonkeyPatch, flip: bool, times: int):
     calls, sigmoid = [], torch.sigmoid
     monkeypatch.setattr(torch, "sigmoid", lambda logits: calls.append(1) or sigmoid(logits))
     infer(Doubting(), random_images(0), SMALL, flip=flip)
@@ -249,7 +249,7 @@ def test_averaged_net_is_capped_as_well():
     assert torch.equal(infer(AveragedModel(Doubting()).module, images, SMALL), infer(Doubting(), images, SMALL))
 
 
-def test_a_real_net_with_a_presence_head_that_says_no_finds_nothing():
+def test_real_net_with_a_presence_head_that_says_no_finds_nothing():
     settings = {"encoder": "test_resnet", "pretrained": False, "presence_head": True, "deep_supervision": True}
     net, images = build_model(settings).eval(), random_images(0, side=64)
     preprocessing = Preprocessing(64, 64, 1, mean=0.449, std=0.226)
@@ -265,7 +265,7 @@ def test_a_real_net_with_a_presence_head_that_says_no_finds_nothing():
 
 @settings(max_examples=30)
 @given(st.integers(0, 999))
-def test_by_the_mean_the_images_score_hears_both_and_the_order_of_its_pixels_stays(seed: int):
+def test_mean_rule_moves_the_highest_pixel_halfway_to_the_head_and_keeps_the_order(seed: int):
     images = random_images(seed)
     outputs = Doubting().outputs((images - 0.5) / 0.25)
     found = infer(Doubting(rule="mean"), images, SMALL)
@@ -275,7 +275,7 @@ def test_by_the_mean_the_images_score_hears_both_and_the_order_of_its_pixels_sta
     assert (outputs.logits.flatten(1)[:, :-1] < outputs.logits.flatten(1)[:, 1:])[lower].all()
 
 
-def test_by_the_mean_a_head_as_sure_as_the_highest_pixel_changes_nothing():
+def test_mean_rule_changes_nothing_where_the_head_equals_the_highest_pixel():
     images = torch.full((1, 1, 16, 16), 0.6)
     net = Doubting(rule="mean")
     nn.init.constant_(net.presence.linear.weight, 5.0)
@@ -283,7 +283,7 @@ def test_by_the_mean_a_head_as_sure_as_the_highest_pixel_changes_nothing():
     torch.testing.assert_close(infer(net, images, SMALL), torch.sigmoid(5 * (images[:, 0] - 0.5) / 0.25))
 
 
-def test_by_the_mean_a_head_can_raise_what_the_pixels_doubt():
+def test_mean_rule_can_raise_all_pixels():
     images = torch.full((1, 1, 16, 16), 0.42)
     net = Doubting(rule="mean")
     nn.init.constant_(net.presence.linear.weight, 0.0)
@@ -291,12 +291,12 @@ def test_by_the_mean_a_head_can_raise_what_the_pixels_doubt():
     assert infer(net, images, SMALL).min() > 0.5 > torch.sigmoid(torch.tensor(5 * (0.42 - 0.5) / 0.25))
 
 
-def test_the_net_passes_the_rule_of_its_settings_on():
+def test_net_passes_the_rule_of_its_settings_on():
     given = {"encoder": "test_resnet", "pretrained": False, "presence_head": True}
     assert build_model(given).config.presence_rule == "cap"
     assert build_model({**given, "presence_rule": "mean"}).config.presence_rule == "mean"
 
 
-def test_a_rule_without_a_head_is_refused():
+def test_rule_without_a_head_is_refused():
     with pytest.raises(ConfigError, match="presence_head=true"):
         build_model({"encoder": "test_resnet", "pretrained": False, "presence_rule": "mean"})

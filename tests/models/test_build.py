@@ -55,12 +55,12 @@ def test_any_pyramid_gives_logits_of_any_size(encoder: str):
 
 
 @pytest.mark.parametrize("stride", [2, 4])
-def test_a_decoder_that_ends_early_needs_no_widths_either(stride: int):
+def test_decoder_that_ends_early_needs_no_widths_either(stride: int):
     net = pleura.build_model("test_resnet", output_stride=stride, **RANDOM)
     assert net(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
-def test_a_name_keywords_and_a_mapping_say_the_same():
+def test_name_keywords_and_a_mapping_say_the_same():
     wanted = shapes(pleura.build_model({"encoder": "test_resnet", "pretrained": False, "classes": 2}))
     for net in (
         pleura.build_model("test_resnet", classes=2, **RANDOM),
@@ -99,9 +99,9 @@ def test_albunet_brings_its_encoder():
     ],
 )
 def test_what_is_no_net_is_refused_in_one_line(given: object, settings: dict[str, object], phrase: str):
-    with pytest.raises(PleuraError, match=phrase) as told:
+    with pytest.raises(PleuraError, match=phrase) as caught:
         pleura.build_model(given, **{**RANDOM, **settings})
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 # --- what a net expects
@@ -123,7 +123,7 @@ def test_imagenets_numbers_are_one_for_all_channels():
     assert pleura.preprocessing_of("albunet").stride == 64
 
 
-def test_a_net_of_somebody_elses_is_refused():
+def test_net_of_somebody_elses_is_refused():
     with pytest.raises(ConfigError, match="Conv2d is none of its nets"):
         pleura.preprocessing_of(nn.Conv2d(1, 1, 1))
 
@@ -149,7 +149,7 @@ def test_nets_without_a_pyramid_are_not_listed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", encoders.PYRAMID_MODULES)
-def test_the_smallest_net_of_each_module_builds(module: str):
+def test_smallest_net_of_each_module_builds(module: str):
     listed = set(pleura.list_encoders())
     names = [name for name in encoders.import_timm().models.list_models(module=module) if name in listed]
     assert names
@@ -175,6 +175,6 @@ def test_every_public_name_leads_somewhere(name: str):
     assert getattr(pleura, name) is not None
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
+def test_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pleura.nothing

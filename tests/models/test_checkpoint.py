@@ -81,7 +81,7 @@ def test_all_but_the_tensors_comes_back_as_it_was(saved: Path):
     assert [getattr(loaded, name) for name in names] == [getattr(CHECKPOINT, name) for name in names]
 
 
-def test_the_tensors_come_back_with_their_values_and_types(saved: Path):
+def test_tensors_come_back_with_their_values_and_types(saved: Path):
     weights = load_checkpoint(saved).weights
     assert weights.keys() == WEIGHTS.keys()
     assert all(torch.equal(weights[key], WEIGHTS[key]) for key in WEIGHTS)
@@ -131,24 +131,24 @@ def test_loading_unpickles_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch)
     load_checkpoint(saved)
 
 
-def test_a_missing_checkpoint_is_refused(tmp_path: Path):
+def test_missing_checkpoint_is_refused(tmp_path: Path):
     assert "there is no such checkpoint" in refusal(tmp_path / "nowhere.safetensors")
     assert "there is no such checkpoint" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_checkpoint_cut_off_is_refused_with_the_way_out(saved: Path, share: float):
+def test_checkpoint_cut_off_is_refused_with_the_way_out(saved: Path, share: float):
     saved.write_bytes(saved.read_bytes()[: int(share * saved.stat().st_size)])
     assert "copy it again or use last.safetensors of its run" in refusal(saved)
 
 
 @pytest.mark.parametrize("content", [b"hello, this is text\n", b"PK\x03\x04", b"\x00" * 100, b"\xff" * 100])
-def test_a_file_of_something_else_is_refused(saved: Path, content: bytes):
+def test_file_of_something_else_is_refused(saved: Path, content: bytes):
     saved.write_bytes(content)
     assert "is damaged or no safetensors file" in refusal(saved)
 
 
-def test_a_torch_file_is_refused_and_not_unpickled(saved: Path):
+def test_torch_file_is_refused_and_not_unpickled(saved: Path):
     torch.save(WEIGHTS, saved)
     assert "is damaged or no safetensors file" in refusal(saved)
 
@@ -173,14 +173,14 @@ def test_published_weights_are_called_no_checkpoint_and_not_damaged(saved: Path)
 
 
 @pytest.mark.parametrize("missing", ["model", "triplet", "provenance"])
-def test_an_incomplete_header_is_refused(saved: Path, missing: str):
+def test_incomplete_header_is_refused(saved: Path, missing: str):
     metadata = header_of(saved)["__metadata__"]
     del metadata[missing]
     save_file(WEIGHTS, saved, metadata)
     assert "the header is incomplete or of another version" in refusal(saved)
 
 
-def test_a_header_with_a_setting_that_is_not_known_is_refused(saved: Path):
+def test_header_with_a_setting_that_is_not_known_is_refused(saved: Path):
     metadata = header_of(saved)["__metadata__"] | {"model": json.dumps({"transformer": True})}
     save_file(WEIGHTS, saved, metadata)
     assert "header model.transformer: unknown key" in refusal(saved)
@@ -207,7 +207,7 @@ def test_weights_of_another_architecture_are_refused(net: nn.Module, phrase: str
     assert phrase in str(caught.value)
 
 
-def test_a_refused_load_leaves_the_net_alone():
+def test_refused_load_leaves_the_net_alone():
     net = nn.Linear(3, 2)
     before = net.weight.clone()
     with pytest.raises(CheckpointError):
@@ -216,7 +216,7 @@ def test_a_refused_load_leaves_the_net_alone():
 
 
 @pytest.mark.parametrize("where", [(os, "fsync"), (Path, "open"), (os, "replace")])
-def test_a_full_disk_costs_neither_the_old_file_nor_leaves_a_part(
+def test_full_disk_costs_neither_the_old_file_nor_leaves_a_part(
     saved: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[object, str]
 ):
     with monkeypatch.context() as patch:
@@ -228,12 +228,12 @@ def test_a_full_disk_costs_neither_the_old_file_nor_leaves_a_part(
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-def test_a_file_in_the_way_of_a_folder_is_refused(saved: Path):
+def test_file_in_the_way_of_a_folder_is_refused(saved: Path):
     with pytest.raises(OutputError, match="choose another --out"):
         save_checkpoint(saved / "deeper/x.safetensors", CHECKPOINT)
 
 
-def test_a_folder_in_the_way_of_the_file_is_refused(tmp_path: Path):
+def test_folder_in_the_way_of_the_file_is_refused(tmp_path: Path):
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(OutputError, match=r"cannot write .*x\.safetensors"):
         save_checkpoint(tmp_path / "x.safetensors", CHECKPOINT)
@@ -249,7 +249,7 @@ def trained_a_step() -> tuple[nn.Module, torch.optim.Optimizer]:
     return net, optimizer
 
 
-def test_the_state_of_a_training_comes_back(tmp_path: Path):
+def test_state_of_a_training_comes_back(tmp_path: Path):
     net, optimizer = trained_a_step()
     progress = {"epoch": 3, "best": -float("inf"), "history": [{"lr": 1e-4, "stage": "low"}]}
     save_state(tmp_path / "state/state.pt", {"optimizer": optimizer.state_dict(), "progress": progress})
@@ -260,7 +260,7 @@ def test_the_state_of_a_training_comes_back(tmp_path: Path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_state_cut_off_is_refused_with_the_way_out(tmp_path: Path, share: float):
+def test_state_cut_off_is_refused_with_the_way_out(tmp_path: Path, share: float):
     path = tmp_path / "state.pt"
     save_state(path, {"epoch": 3, "w": torch.zeros(100)})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -268,7 +268,7 @@ def test_a_state_cut_off_is_refused_with_the_way_out(tmp_path: Path, share: floa
     assert "remove its folder to start anew" in refusal(path, load_state)
 
 
-def test_a_missing_state_is_refused(tmp_path: Path):
+def test_missing_state_is_refused(tmp_path: Path):
     refusal(tmp_path / "nowhere.pt", load_state)
 
 
@@ -282,18 +282,18 @@ class Attack:
         return os.mkdir, (str(self.folder),)
 
 
-def test_a_state_with_code_is_refused_and_not_run(tmp_path: Path):
+def test_state_with_code_is_refused_and_not_run(tmp_path: Path):
     torch.save({"epoch": Attack(tmp_path / "pwned")}, tmp_path / "state.pt")
     refusal(tmp_path / "state.pt", load_state)
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_text_file_is_no_state(tmp_path: Path):
+def test_text_file_is_no_state(tmp_path: Path):
     (tmp_path / "state.pt").write_text("hello, this is text\n")
     refusal(tmp_path / "state.pt", load_state)
 
 
-def test_a_full_disk_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save_state(tmp_path / "state.pt", {"epoch": 1})
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OutputError, match="the disk is full"):
@@ -304,7 +304,7 @@ def test_a_full_disk_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.Mon
 # --- a header written anew
 
 
-def test_a_header_is_written_anew_and_the_tensors_stay_byte_for_byte(saved: Path) -> None:
+def test_header_is_written_anew_and_the_tensors_stay_byte_for_byte(saved: Path) -> None:
     def tensors(content: bytes) -> bytes:
         return content[8 + int.from_bytes(content[:8], "little") :]
 
@@ -316,26 +316,26 @@ def test_a_header_is_written_anew_and_the_tensors_stay_byte_for_byte(saved: Path
     assert tensors(saved.read_bytes()) == tensors(before)
 
 
-def test_the_same_values_give_the_same_bytes_as_saving_them(saved: Path, tmp_path: Path) -> None:
+def test_same_values_give_the_same_bytes_as_saving_them(saved: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "other", replace(CHECKPOINT, triplet=Triplet(0.25)))
     update_header(saved, {"triplet": Triplet(0.25)})
     assert saved.read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_a_header_can_be_written_into_a_copy(saved: Path, tmp_path: Path) -> None:
+def test_header_can_be_written_into_a_copy(saved: Path, tmp_path: Path) -> None:
     before = saved.read_bytes()
     update_header(saved, {"calibration": None}, tmp_path / "copy.safetensors")
     assert saved.read_bytes() == before
     assert load_checkpoint(tmp_path / "copy.safetensors").calibration is None
 
 
-def test_a_header_takes_no_key_that_it_does_not_have(saved: Path) -> None:
+def test_header_takes_no_key_that_it_does_not_have(saved: Path) -> None:
     before = saved.read_bytes()
     assert "no weather" in refusal(saved, lambda path: update_header(path, {"weather": 1}))
     assert saved.read_bytes() == before
 
 
-def test_a_disk_that_is_full_leaves_the_old_header(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_is_full_leaves_the_old_header(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -57,11 +57,11 @@ def seunet() -> nn.Module:
         return build_model({**encoder, "decoder_widths": [384, 256, 128, 64], "last_width": 32, "bottleneck": "scse"})
 
 
-def test_the_winners_seunet_has_the_published_number_of_parameters(seunet: nn.Module):
+def test_winners_seunet_has_the_published_number_of_parameters(seunet: nn.Module):
     assert n_parameters(seunet) == 41_249_489
 
 
-def test_the_winners_seunet_has_tensors_of_the_published_shapes(seunet: nn.Module):
+def test_winners_seunet_has_tensors_of_the_published_shapes(seunet: nn.Module):
     published = Counter(published_keys("scse_unet-seresnext50").values())
     assert Counter(str(tuple(tensor.shape)) for tensor in seunet.state_dict().values()) == published
 
@@ -73,7 +73,7 @@ def test_the_winners_seunet_has_tensors_of_the_published_shapes(seunet: nn.Modul
     ("setting", "registry"),
     [("normalisation", NORMALISATIONS), ("bottleneck", BOTTLENECKS), ("upsampling", UPSAMPLINGS)],
 )
-def test_a_registry_has_the_names_that_the_setting_allows(setting: str, registry: dict[str, object]):
+def test_registry_has_the_names_that_the_setting_allows(setting: str, registry: dict[str, object]):
     assert set(registry) == set(get_args(ModelConfig.model_fields[setting].annotation))
 
 
@@ -113,14 +113,14 @@ def test_every_name_comes_back_from_a_file_as_it_was(normalisation: str, bottlen
 
 @pytest.mark.parametrize("upsampling", list(UPSAMPLINGS))
 @torch.inference_mode()
-def test_a_last_upsample_of_four_fits_as_well(upsampling: str):
+def test_last_upsample_of_four_fits_as_well(upsampling: str):
     settings = {"encoder": "test_convnext", "decoder_widths": [16, 16, 8], "upsampling": upsampling, **HEADS}
     outputs = net_of(**settings).eval().outputs(random_images(50, 37))
     assert [tuple(part.shape) for part in (outputs.logits, *outputs.deep)] == [(2, 1, 50, 37)] * 4
 
 
 @pytest.mark.parametrize(("normalisation", "bottleneck", "upsampling"), CHOICES[1:])
-def test_a_choice_only_adds_to_the_keys_of_the_plain_decoder(normalisation: str, bottleneck: str, upsampling: str):
+def test_choice_only_adds_to_the_keys_of_the_plain_decoder(normalisation: str, bottleneck: str, upsampling: str):
     with torch.device("meta"):
         chosen = net_of(normalisation=normalisation, bottleneck=bottleneck, upsampling=upsampling).state_dict()
         plain = net_of().state_dict()
@@ -213,13 +213,13 @@ def test_scse_stands_behind_the_relu_of_each_bottleneck_and_nowhere_else():
 
 @pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("name", list(UPSAMPLINGS))
-def test_an_upsampling_gives_the_size_and_the_channels_that_it_says(name: str, factor: int):
+def test_upsampling_gives_the_size_and_the_channels_that_it_says(name: str, factor: int):
     layer, channels = UPSAMPLINGS[name](6, 4, factor)
     assert layer(torch.randn(1, 6, 3, 5)).shape == (1, channels, 3 * factor, 5 * factor)
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear"])
-def test_an_interpolation_is_torchs_with_edges_aligned(name: str):
+def test_interpolation_is_torchs_with_edges_aligned(name: str):
     features = torch.randn(1, 3, 4, 5)
     align = {} if name == "nearest" else {"align_corners": False}
     stated = functional.interpolate(features, scale_factor=2, mode=name, **align)
@@ -227,7 +227,7 @@ def test_an_interpolation_is_torchs_with_edges_aligned(name: str):
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_fresh_transposed_convolution_has_no_checkerboard(factor: int):
+def test_fresh_transposed_convolution_has_no_checkerboard(factor: int):
     torch.manual_seed(0)
     layer, _ = UPSAMPLINGS["transposed"](64, 128, factor)
     features = torch.randn(1, 64, 3, 4)
@@ -236,7 +236,7 @@ def test_a_fresh_transposed_convolution_has_no_checkerboard(factor: int):
     assert layer.weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
 
 
-def test_a_transposed_convolution_learns_each_pixel_apart():
+def test_transposed_convolution_learns_each_pixel_apart():
     layer, _ = UPSAMPLINGS["transposed"](3, 2, 2)
     (layer(torch.rand(1, 3, 4, 4)) * torch.rand(8, 8)).sum().backward()
     gradient = layer.weight.grad[0, 0].flatten().tolist()
@@ -247,7 +247,7 @@ def test_a_transposed_convolution_learns_each_pixel_apart():
 
 
 @torch.inference_mode()
-def test_the_presence_head_is_a_linear_layer_on_the_mean_of_the_deepest_feature():
+def test_presence_head_is_a_linear_layer_on_the_mean_of_the_deepest_feature():
     net, images = net_of(presence_head=True).eval(), random_images(64, 64)
     mean = net.encoder(images)[-1].flatten(2).mean(dim=2)
     stated = mean @ net.presence.linear.weight.T + net.presence.linear.bias
@@ -255,7 +255,7 @@ def test_the_presence_head_is_a_linear_layer_on_the_mean_of_the_deepest_feature(
 
 
 @torch.inference_mode()
-def test_a_deep_output_is_a_stages_own_convolution_enlarged_and_cropped():
+def test_deep_output_is_a_stages_own_convolution_enlarged_and_cropped():
     net, images = net_of(deep_supervision=True).eval(), random_images(60, 50)
     seen: list[Tensor] = []
     for stage in net.decoder:
@@ -283,7 +283,7 @@ def test_further_heads_leave_a_seeds_net_as_it_is():
 
 
 @torch.inference_mode()
-def test_a_net_without_further_heads_returns_none_and_nothing():
+def test_net_without_further_heads_returns_none_and_nothing():
     net, images = net_of().eval(), random_images(32, 32)
     assert net.outputs(images)[1:] == (None, ())
     assert not any(key.startswith(("presence", "deep.")) for key in net.state_dict())

@@ -24,7 +24,7 @@ from pleura.evaluation.evaluate import _command, evaluate
 from pleura.evaluation.tune import TuneSettings, tune
 from pleura.files import hash_files
 from pleura.inference.predictor import Predictor, find_model, image_score
-from pleura.models import default as shipped
+from pleura.models import default as default_module
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import DEFAULT, FILE
 
@@ -56,7 +56,7 @@ def stored():
         return dict(file)
 
 
-def test_the_shipped_weights_find_what_they_found_when_they_were_put_there(stored):
+def test_default_weights_find_what_they_found_when_they_were_added(stored):
     remake = "another model was put in its place: run python tests/test_default_model.py"
     assert str(stored["sha256"]) == hash_files(FILE), remake
     probabilities, scores = found_by_default()
@@ -69,7 +69,7 @@ def test_what_is_stored_is_small_and_not_all_one_number(stored):
     assert stored["probabilities"].std() > 0
 
 
-def test_the_file_is_small_and_says_all_that_its_user_has_to_know():
+def test_file_is_small_and_says_all_that_its_user_has_to_know():
     assert FILE.stat().st_size <= MOST_BYTES
     checkpoint = load_checkpoint(FILE)
     assert not checkpoint.triplet.finds_nothing
@@ -82,37 +82,37 @@ def test_the_file_is_small_and_says_all_that_its_user_has_to_know():
     assert checkpoint.provenance["packed_from"]
 
 
-def test_the_recipe_that_comes_with_pleura_is_the_one_it_was_trained_by():
+def test_recipe_that_comes_with_pleura_is_the_one_it_was_trained_by():
     assert "make model DATA=DATA" in card()
-    held, told = load_checkpoint(FILE).recipe, load_experiment(DEFAULT).model_dump(mode="json")
-    for recipe in (held, told):
+    trained, bundled = load_checkpoint(FILE).recipe, load_experiment(DEFAULT).model_dump(mode="json")
+    for recipe in (trained, bundled):
         recipe["model"].pop("pretrained")  # where the encoder's weights lay
-    assert held == told
+    assert trained == bundled
 
 
-def test_what_is_told_of_it_by_hand_is_what_it_holds():
-    checkpoint, told = load_checkpoint(FILE), load_experiment(DEFAULT)
+def test_recipe_anchor_and_cost_are_those_of_the_checkpoint():
+    checkpoint, recipe = load_checkpoint(FILE), load_experiment(DEFAULT)
     measured = checkpoint.card["evaluation"]["metrics"]
     for key in ("dice_on_positives", "auroc"):
         value, low, high = (measured[key][name] for name in ("value", "low", "high"))
-        assert f"{value:.4f} ({low:.4f} to {high:.4f})" in told.anchor
-    assert f"{len(checkpoint.seen.val)} validation cases" in told.anchor
-    assert f"{len(checkpoint.seen.train):,} training cases" in told.cost
-    assert f"Measured, {checkpoint.provenance['training_seconds'] / 60:.0f} minutes" in told.cost
+        assert f"{value:.4f} ({low:.4f} to {high:.4f})" in recipe.anchor
+    assert f"{len(checkpoint.seen.val)} validation cases" in recipe.anchor
+    assert f"{len(checkpoint.seen.train):,} training cases" in recipe.cost
+    assert f"Measured, {checkpoint.provenance['training_seconds'] / 60:.0f} minutes" in recipe.cost
     assert f"{FILE.stat().st_size / 1e6:.1f} MB" in (ROOT / "README.md").read_text()
 
 
-def test_the_texts_of_its_card_count_cases_as_its_evaluation_does():
-    told = load_card(ROOT / "recipes" / "cards" / "default.yaml").model_dump()
+def test_texts_of_its_card_count_cases_as_its_evaluation_does():
+    texts = load_card(ROOT / "recipes" / "cards" / "default.yaml").model_dump()
     checkpoint = load_checkpoint(FILE)
-    assert told == {key: value for key, value in checkpoint.card.items() if key != "evaluation"}
+    assert texts == {key: value for key, value in checkpoint.card.items() if key != "evaluation"}
     counts = checkpoint.card["evaluation"]["label_sources"]
     train, val = ({row["label_source"].split("-")[0]: row for row in counts[part]} for part in ("train", "val"))
     learned = (train["ground"]["positives"], train["pseudo"]["positives"], train["pseudo"]["negatives"])
     words = "Training: {} positives with ground truth, and {} positives and {:,} negatives with pseudo-labels"
-    assert words.format(*learned) in " ".join(told["data"])
+    assert words.format(*learned) in " ".join(texts["data"])
     chosen = (val["ground"]["positives"], val["ground"]["negatives"])
-    assert "Validation: {} positives and {} negatives, ground truth only".format(*chosen) in " ".join(told["data"])
+    assert "Validation: {} positives and {} negatives, ground truth only".format(*chosen) in " ".join(texts["data"])
 
 
 def test_load_without_a_name_is_the_default_model():
@@ -143,7 +143,7 @@ def test_another_model_is_not_said_to_be_the_default_one(pleura, phantoms, run, 
     assert "default model" not in done.stdout
 
 
-def test_the_word_is_this_model_whatever_lies_there_and_with_a_dot_it_is_a_path(tmp_path, monkeypatch):
+def test_word_is_this_model_whatever_lies_there_and_with_a_dot_it_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / DEFAULT / "fold-0" / "best.safetensors"
     own.parent.mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_the_word_is_this_model_whatever_lies_there_and_with_a_dot_it_is_a_path(
         assert find_model(typed).checkpoints == [own], typed
 
 
-def test_a_folder_of_that_name_is_a_member_of_an_ensemble_like_any_other(tmp_path, monkeypatch):
+def test_folder_of_that_name_is_a_member_of_an_ensemble_like_any_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / DEFAULT / "fold-0").mkdir(parents=True)
     (tmp_path / DEFAULT / "fold-0" / "best.safetensors").touch()
@@ -186,7 +186,7 @@ def test_what_to_do_next_with_a_run_of_that_name_is_about_the_run():
     assert list(next_step(Path("m"), Path(DEFAULT), Path("siim")))[1] == "next: pleura evaluate ./default --data siim"
 
 
-def test_the_command_of_a_report_runs_as_it_stands(tmp_path, monkeypatch):
+def test_command_of_a_report_runs_as_it_stands(tmp_path, monkeypatch):
     asked = (Path("some/siim"), "val", None, 10)
     assert _command(FILE, *asked) == "pleura evaluate default --data siim --split val --resamples 10 --out report"
     assert _command(Path("runs/default"), *asked).startswith("pleura evaluate ./default --data")
@@ -246,7 +246,7 @@ def test_every_command_that_takes_a_model_takes_the_word_default(pleura, local, 
     assert (again.returncode, again.stderr.count("is there already; choose another --out\n")) == (1, 1)
 
 
-def test_a_tuned_copy_is_of_one_checkpoint(run, dataset, tmp_path):
+def test_tuned_copy_is_of_one_checkpoint(run, dataset, tmp_path):
     for fold in (0, 1):
         (tmp_path / "run" / f"fold-{fold}").mkdir(parents=True)
         shutil.copy(run / "fold-0" / "best.safetensors", tmp_path / "run" / f"fold-{fold}")
@@ -254,8 +254,8 @@ def test_a_tuned_copy_is_of_one_checkpoint(run, dataset, tmp_path):
         tune(tmp_path / "run", dataset, out=tmp_path / "tuned.safetensors")
 
 
-def test_an_installation_without_it_says_so_in_one_line(pleura, tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "FILE", tmp_path / "default.safetensors")
+def test_installation_without_it_says_so_in_one_line(pleura, tmp_path, monkeypatch):
+    monkeypatch.setattr(default_module, "FILE", tmp_path / "default.safetensors")
     with pytest.raises(CheckpointError, match=r"default\.safetensors: the model that comes with pleura is missing"):
         package.load()
     done = pleura("predict", "x.dcm", "--out", tmp_path / "out")

@@ -114,7 +114,7 @@ def use(path: Path) -> None:
     assert found.probability is None or 0 <= found.probability <= 1
 
 
-def test_the_header_as_it_was_written_is_read_and_used(whole: Path, tmp_path: Path):
+def test_header_as_it_was_written_is_read_and_used(whole: Path, tmp_path: Path):
     use(whole)
     assert "A title" in card(whole)
     pack(whole, tmp_path / "packed.safetensors")
@@ -133,7 +133,7 @@ KEYS = ("model", "preprocessing", "triplet", "recipe", "scores", "provenance", "
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_an_edited_key_is_refused_by_its_name_or_does_no_harm(whole: Path, tmp_path: Path, key: str):
+def test_edited_key_is_refused_by_its_name_or_does_no_harm(whole: Path, tmp_path: Path, key: str):
     document, generator = json.loads(metadata_of(whole)[key]), random.Random(7)
     tries = [(place, value, False) for place in places(document) for value in EDITS]
     tries += [(place, None, True) for place in places(document) if place]
@@ -155,7 +155,7 @@ def test_an_edited_key_is_refused_by_its_name_or_does_no_harm(whole: Path, tmp_p
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("text", [None, "", "{", "nan", "[" * 100_000, '{"a":' * 60 + "1" + "}" * 60, "'"])
-def test_a_key_that_is_missing_or_no_json_is_refused(whole: Path, tmp_path: Path, key: str, text: str | None):
+def test_key_that_is_missing_or_no_json_is_refused(whole: Path, tmp_path: Path, key: str, text: str | None):
     path = edited(whole, tmp_path / "x.safetensors", key, text)
     if (key, text) == ("card", None):
         assert load_checkpoint(path).card is None
@@ -190,7 +190,7 @@ def test_a_key_that_is_missing_or_no_json_is_refused(whole: Path, tmp_path: Path
         ("card", ("title",), 5, r"header card.title: input should be a valid string \(given: 5\)"),
     ],
 )
-def test_a_refusal_names_key_value_and_way_out(
+def test_refusal_names_key_value_and_way_out(
     whole: Path, tmp_path: Path, key: str, place: tuple[str | int, ...], value: Any, words: str
 ):
     document = json.loads(metadata_of(whole)[key])
@@ -215,7 +215,7 @@ def test_one_number_that_is_not_finite_in_any_tensor_is_refused(
             load_checkpoint(tmp_path / "x.safetensors")
 
 
-def test_a_number_that_float32_does_not_have_is_infinite(whole: Path, tmp_path: Path):
+def test_number_that_float32_does_not_have_is_infinite(whole: Path, tmp_path: Path):
     checkpoint = load_checkpoint(whole)
     weights = {**checkpoint.weights, "head.bias": torch.full((1,), 1e300, dtype=torch.float64)}
     save_checkpoint(tmp_path / "x.safetensors", replace(checkpoint, weights=weights))
@@ -244,7 +244,7 @@ def as_format_1(source: Path, target: Path, **changes: Any) -> Path:
         ({"recipe": {"model": {"pretrained": True}}}, ()),
     ],
 )
-def test_a_header_of_format_1_is_read_with_what_it_leaves_unsaid(
+def test_header_of_format_1_is_read_with_what_it_leaves_unsaid(
     whole: Path, tmp_path: Path, changes: dict[str, Any], unknown: tuple[str, ...]
 ):
     seen = load_checkpoint(as_format_1(whole, tmp_path / "old.safetensors", **changes)).seen
@@ -252,5 +252,5 @@ def test_a_header_of_format_1_is_read_with_what_it_leaves_unsaid(
     assert seen.is_complete == (not unknown)
 
 
-def test_the_format_says_that_an_earlier_pleura_cannot_compare_these_keys(whole: Path):
+def test_format_says_that_an_earlier_pleura_cannot_compare_these_keys(whole: Path):
     assert json.loads(metadata_of(whole)["format"]) == 2

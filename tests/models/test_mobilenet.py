@@ -39,7 +39,7 @@ def trained(net: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_a_seed_gives_the_weights_that_it_gives_with_timm(in_channels: int):
+def test_seed_gives_the_weights_that_it_gives_with_timm(in_channels: int):
     found, after = ours(in_channels).net.state_dict(), torch.rand(4)
     wanted, after_timms = timms(in_channels).state_dict(), torch.rand(4)
     assert list(found) == list(wanted)
@@ -65,7 +65,7 @@ def test_what_is_known_of_the_net_is_what_timm_knows():
     assert MobileNetV2.std == theirs.pretrained_cfg["std"]
 
 
-def test_a_file_of_timms_weights_loads_and_folds_into_one_channel(tmp_path: Path):
+def test_file_of_timms_weights_loads_and_folds_into_one_channel(tmp_path: Path):
     path = tmp_path / "mobilenet.safetensors"
     whole = encoders.import_timm().create_model(NAME)  # with the classifier, as such files come
     save_file(whole.state_dict(), path)
@@ -91,7 +91,7 @@ def test_weights_are_still_downloaded_by_timm(monkeypatch: pytest.MonkeyPatch):
     assert list(downloaded) == list(Encoder(NAME, 1).state_dict())
 
 
-def test_a_net_on_it_trains_all_of_its_weights():
+def test_net_on_it_trains_all_of_its_weights():
     net = build_model({"encoder": NAME, "pretrained": False, "decoder_widths": [16, 8, 8], "output_stride": 4})
     net(torch.rand(2, 1, 64, 64)).square().mean().backward()
     # Features finer than the output stride are not looked at, but all of them feed the deeper ones.

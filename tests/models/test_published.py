@@ -100,20 +100,20 @@ def difference(theirs: nn.Module, ours: nn.Module, size_px: int = 64) -> float:
     return float((ours.double()(images) - expected).abs().max()) / spread
 
 
-def test_the_independent_nets_have_the_published_number_of_parameters(published: Published) -> None:
+def test_independent_nets_have_the_published_number_of_parameters(published: Published) -> None:
     assert sum(parameter.numel() for parameter in published.net.parameters()) == PARAMETERS[published.name]
 
 
-def test_the_independent_nets_have_the_published_keys_and_shapes(published: Published) -> None:
+def test_independent_nets_have_the_published_keys_and_shapes(published: Published) -> None:
     found = {key: str(tuple(tensor.shape)) for key, tensor in published.net.state_dict().items()}
     assert found == published_keys(published.name)
 
 
-def test_an_imported_checkpoint_gives_the_published_nets_logits(published: Published) -> None:
+def test_imported_checkpoint_gives_the_published_nets_logits(published: Published) -> None:
     assert difference(published.net, built(published.checkpoint)) < 1e-9
 
 
-def test_the_settings_of_a_net_are_read_from_its_file(published: Published) -> None:
+def test_settings_of_a_net_are_read_from_its_file(published: Published) -> None:
     model, preprocessing = published.checkpoint.model, published.checkpoint.preprocessing
     expected = {
         "albunet": ("resnet34", "plain", None, 64, 0.0),
@@ -127,7 +127,7 @@ def test_the_settings_of_a_net_are_read_from_its_file(published: Published) -> N
     assert model.input_scaling == ("none" if preprocessing.mean == 0 else "encoder")
 
 
-def test_the_comparison_of_logits_sees_a_single_tensor_that_is_not_theirs(
+def test_comparison_of_logits_sees_a_single_tensor_that_is_not_theirs(
     small_net: nn.Module, small: dict[str, Tensor], folder: Path
 ) -> None:
     changed = small | {"encoder_stages.3.1.conv2.weight": small["encoder_stages.3.1.conv2.weight"].flip(0)}
@@ -142,7 +142,7 @@ def test_logits_are_equal_in_single_precision_too(small_net: nn.Module, small: d
         assert torch.allclose(ours(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max().clamp(min=1)))
 
 
-def test_a_checkpoint_says_where_its_weights_and_its_triplet_come_from(small: dict[str, Tensor], folder: Path) -> None:
+def test_checkpoint_says_where_its_weights_and_its_triplet_come_from(small: dict[str, Tensor], folder: Path) -> None:
     made = imported(small, folder)
     content = (folder / "theirs.pth").read_bytes()
     assert made.provenance["imported"] == "theirs.pth"
@@ -153,7 +153,7 @@ def test_a_checkpoint_says_where_its_weights_and_its_triplet_come_from(small: di
     assert made.seen == SeenCases(unknown=("the imported weights",))
 
 
-def test_a_triplet_a_size_and_a_scaling_can_be_given(small: dict[str, Tensor], folder: Path) -> None:
+def test_triplet_a_size_and_a_scaling_can_be_given(small: dict[str, Tensor], folder: Path) -> None:
     made = imported(small, folder, triplet="0.6/800/0.25", size_px=512, input_scaling="none")
     assert made.triplet == Triplet(0.6, 800, 0.25)
     assert made.provenance["triplet"] == "given"
@@ -161,16 +161,14 @@ def test_a_triplet_a_size_and_a_scaling_can_be_given(small: dict[str, Tensor], f
     assert made.model.input_scaling == "none"
 
 
-def test_the_prefix_of_dataparallel_is_taken_off(small: dict[str, Tensor], folder: Path) -> None:
+def test_prefix_of_dataparallel_is_taken_off(small: dict[str, Tensor], folder: Path) -> None:
     plain = imported(small, folder)
     (folder / "ours.safetensors").unlink()
     wrapped = imported({f"module.{key}": tensor for key, tensor in small.items()}, folder)
     assert all(torch.equal(wrapped.weights[key], tensor) for key, tensor in plain.weights.items())
 
 
-def test_a_file_without_counters_of_batches_will_do(
-    small_net: nn.Module, small: dict[str, Tensor], folder: Path
-) -> None:
+def test_file_without_counters_of_batches_will_do(small_net: nn.Module, small: dict[str, Tensor], folder: Path) -> None:
     old = {key: tensor for key, tensor in small.items() if not key.endswith("num_batches_tracked")}
     assert difference(small_net, built(imported(old, folder))) < 1e-9
 
@@ -189,13 +187,11 @@ def test_probabilities_of_a_radiograph_are_those_of_the_published_pipeline(
 
 
 @pytest.mark.parametrize("encoder", [None, "resnet18"])
-def test_the_encoder_is_told_from_its_blocks_or_given(
-    encoder: str | None, small: dict[str, Tensor], folder: Path
-) -> None:
+def test_encoder_is_read_off_its_blocks_or_given(encoder: str | None, small: dict[str, Tensor], folder: Path) -> None:
     assert imported(small, folder, encoder=encoder).model.encoder == "resnet18"
 
 
-def test_the_repositorys_name_of_an_encoder_is_turned_into_timms(small: dict[str, Tensor], folder: Path) -> None:
+def test_repositorys_name_of_an_encoder_is_turned_into_timms(small: dict[str, Tensor], folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"encoder_stages\.0\.conv1\.weight is missing"):
         imported(small, folder, encoder="seresnext50")
 
@@ -208,7 +204,7 @@ MISSING, STEM = "bottlenecks.2.seq.0.bias", "encoder_stages.0.0.weight"
 
 
 @pytest.mark.parametrize(
-    ("change", "settings", "error", "told"),
+    ("change", "settings", "error", "phrase"),
     [
         (lambda state: without(state, MISSING), {}, CheckpointError, f"{MISSING} is missing"),
         (lambda state: without(state, STEM), {}, CheckpointError, f"{STEM} is missing"),
@@ -234,15 +230,15 @@ MISSING, STEM = "bottlenecks.2.seq.0.bias", "encoder_stages.0.0.weight"
         (lambda state: state, {"triplet": "nan/600/0.3"}, ConfigError, "top_threshold is a number within"),
     ],
 )
-def test_a_file_that_is_not_that_net_is_refused_in_one_line_that_names_the_first_key(
+def test_file_that_is_not_that_net_is_refused_in_one_line_that_names_the_first_key(
     change: Callable[[dict[str, Any]], dict[str, Any]],
     settings: dict[str, Any],
     error: type[PleuraError],
-    told: str,
+    phrase: str,
     small: dict[str, Tensor],
     folder: Path,
 ) -> None:
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=phrase) as caught:
         imported(change(dict(small)), folder, **settings)
     assert "\n" not in str(caught.value)
     assert not (folder / "ours.safetensors").exists()
@@ -255,14 +251,14 @@ def test_albunets_two_copies_of_an_encoder_have_to_agree(folder: Path) -> None:
         imported(state | {"center.block.1.conv.bias": torch.zeros(512)}, folder, "albunet")
 
 
-def test_a_file_in_the_way_is_not_overwritten(small: dict[str, Tensor], folder: Path) -> None:
+def test_file_in_the_way_is_not_overwritten(small: dict[str, Tensor], folder: Path) -> None:
     (folder / "ours.safetensors").write_text("precious")
     with pytest.raises(OutputError, match="in the way"):
         imported(small, folder)
     assert (folder / "ours.safetensors").read_text() == "precious"
 
 
-def test_an_imported_checkpoint_predicts(
+def test_imported_checkpoint_predicts(
     pleura: Callable[..., Any], small: dict[str, Tensor], folder: Path, phantoms: Path
 ) -> None:
     torch.save(small, folder / "theirs.pth")
@@ -278,7 +274,7 @@ def test_an_imported_checkpoint_predicts(
     assert (folder / "found" / "predictions.csv").read_text().count("\n") == 2
 
 
-def test_the_header_of_an_imported_checkpoint_is_plain_json(small: dict[str, Tensor], folder: Path) -> None:
+def test_header_of_an_imported_checkpoint_is_plain_json(small: dict[str, Tensor], folder: Path) -> None:
     imported(small, folder)
     head = (folder / "ours.safetensors").read_bytes()[8:4000].decode("latin-1")
     found = re.search(r'"preprocessing":"(.*?[^\\])"', head)

@@ -32,14 +32,14 @@ def centroid(image: Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(("side", "wanted"), [(512, 448), (512, 384), (512, 320), (512, 333), (501, 333), (96, 95)])
-def test_a_spot_stays_where_it_is_when_an_image_is_reduced(side: int, wanted: int):
+def test_spot_stays_where_it_is_when_an_image_is_reduced(side: int, wanted: int):
     for share in (0.2, 0.31, 0.5, 0.613, 0.8):
         row, column = share * side, (1 - share) * side + 0.3
         found = centroid(resize_images(gaussian(row, column, side), wanted))
         assert found == pytest.approx((row / side, column / side), abs=0.05 / side)
 
 
-def test_the_first_way_moves_a_spot_where_the_ratio_is_no_whole_number():
+def test_first_way_moves_a_spot_where_the_ratio_is_no_whole_number():
     moved = [
         centroid(resize_images(gaussian(row, row, 512), 333, "adaptive"))[0] * 512 - row for row in range(200, 215)
     ]
@@ -48,18 +48,18 @@ def test_the_first_way_moves_a_spot_where_the_ratio_is_no_whole_number():
 
 @settings(max_examples=40)
 @given(sizes, sizes, st.integers(0, 99))
-def test_the_mean_over_the_image_stays_at_every_ratio_of_sizes(side: int, wanted: int, seed: int):
+def test_mean_over_the_image_stays_at_every_ratio_of_sizes(side: int, wanted: int, seed: int):
     images = random_images(seed, side)
     torch.testing.assert_close(area_mean(images, wanted).mean((1, 2, 3)), images.mean((1, 2, 3)))
 
 
-def test_a_pixel_on_an_edge_counts_by_its_share():
+def test_pixel_on_an_edge_counts_by_its_share():
     image = torch.tensor([[0.0, 3.0, 6.0]]).expand(3, 3)[None, None]
     # 1.5 old pixels to a new one: (0 + 3 / 2) / 1.5 and (3 / 2 + 6) / 1.5.
     torch.testing.assert_close(area_mean(image.contiguous(), 2)[0, 0], torch.tensor([[1.0, 5.0]]).expand(2, 2))
 
 
-def test_an_oblong_image_is_reduced_on_each_axis_by_its_own_ratio():
+def test_oblong_image_is_reduced_on_each_axis_by_its_own_ratio():
     image = random_images(3, 12)[..., :9]
     expected = functional.avg_pool2d(image, (4, 3))
     torch.testing.assert_close(area_mean(image, 3), expected)
@@ -74,7 +74,7 @@ def test_half_precision_around_it_does_not_round_an_image():
 
 
 @pytest.mark.parametrize(("side", "wanted"), [(64, 48), (64, 20), (30, 10)])
-def test_the_first_way_is_what_it_was_bit_for_bit(side: int, wanted: int):
+def test_first_way_is_what_it_was_bit_for_bit(side: int, wanted: int):
     images = random_images(5, side)
     before = functional.interpolate(images, size=wanted, mode="area")
     assert torch.equal(resize_images(images, wanted, "adaptive"), before)
@@ -88,7 +88,7 @@ def test_both_ways_agree_where_the_sizes_divide(side: int, wanted: int):
 
 @settings(max_examples=40)
 @given(sizes, sizes, st.integers(0, 99))
-def test_a_resized_image_has_the_size_and_stays_in_the_range_of_its_values(side: int, wanted: int, seed: int):
+def test_resized_image_has_the_size_and_stays_in_the_range_of_its_values(side: int, wanted: int, seed: int):
     images = random_images(seed, side)
     resized = resize_images(images, wanted)
     assert resized.shape == (2, 1, wanted, wanted)
@@ -102,13 +102,13 @@ def test_bytes_become_shares_of_255():
     torch.testing.assert_close(resize_images(images, 2), torch.tensor([[[[0.0, 0.2], [0.8, 1.0]]]]))
 
 
-def test_an_image_of_the_right_size_is_left_alone():
+def test_image_of_the_right_size_is_left_alone():
     images = random_images(0)
     assert resize_images(images, 16) is images
 
 
 @pytest.mark.parametrize("times", [2, 4])
-def test_a_reduced_image_is_the_mean_over_area(times: int):
+def test_reduced_image_is_the_mean_over_area(times: int):
     images = random_images(1, 16)
     blocks = images.reshape(2, 1, 16 // times, times, 16 // times, times).mean(dim=(3, 5))
     torch.testing.assert_close(resize_images(images, 16 // times), blocks)
@@ -116,14 +116,14 @@ def test_a_reduced_image_is_the_mean_over_area(times: int):
 
 @settings(max_examples=30)
 @given(sizes, sizes, st.integers(0, 99))
-def test_a_mirrored_image_is_resized_to_the_mirror_of_its_resized_self(side: int, wanted: int, seed: int):
+def test_mirrored_image_is_resized_to_the_mirror_of_its_resized_self(side: int, wanted: int, seed: int):
     images = random_images(seed, side)
     torch.testing.assert_close(resize_images(images.flip(-1), wanted), resize_images(images, wanted).flip(-1))
 
 
 @settings(max_examples=40)
 @given(sizes, sizes, st.integers(0, 99))
-def test_a_mask_keeps_its_area_at_every_ratio_of_sizes(side: int, wanted: int, seed: int):
+def test_mask_keeps_its_area_at_every_ratio_of_sizes(side: int, wanted: int, seed: int):
     masks = (random_images(seed, side) > 0.5).byte()
     shares = mask_shares(masks, wanted)
     assert (shares.shape, shares.dtype) == ((2, 1, wanted, wanted), torch.float32)
@@ -132,13 +132,13 @@ def test_a_mask_keeps_its_area_at_every_ratio_of_sizes(side: int, wanted: int, s
     torch.testing.assert_close(shares.mean((1, 2, 3)), masks.float().mean((1, 2, 3)))
 
 
-def test_a_reduced_mask_is_the_share_of_each_pixel_that_it_covers():
+def test_reduced_mask_is_the_share_of_each_pixel_that_it_covers():
     masks = torch.tensor([[[[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [1, 0, 0, 0]]]], dtype=torch.uint8)
     assert mask_shares(masks, 2).tolist() == [[[[0.25, 0.5], [0.75, 0.0]]]]
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
-def test_an_enlarged_mask_reduces_to_itself(side: int, times: int, seed: int):
+def test_enlarged_mask_reduces_to_itself(side: int, times: int, seed: int):
     masks = (random_images(seed, side) > 0.5).float()
     torch.testing.assert_close(mask_shares(mask_shares(masks, side * times), side), masks)

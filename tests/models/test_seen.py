@@ -24,7 +24,7 @@ def test_cases_are_recognised_by_their_ids_and_val_is_the_default_where_there_is
     assert found.choose("train", Path())[1].tolist() == [0, 1]
 
 
-def test_a_dataset_of_strangers_is_taken_whole_and_asking_for_val_is_refused():
+def test_dataset_of_strangers_is_taken_whole_and_asking_for_val_is_refused():
     found = seen_rows("xy", "z")
     assert found.choose(None, Path())[0] == "all"
     assert found.in_words("all", np.arange(4)) == "4 cases that are new to the model"
@@ -83,7 +83,7 @@ UID = "1.2.276.0.7230010.3.1.4.8323329.1000.1517875201.850819"
 
 @pytest.mark.parametrize("digits", [32, 8])
 @pytest.mark.parametrize(("then", "now"), [(UID, f"images/{UID}"), (f"images/{UID}", UID), (f"a/{UID}", f"b/c/{UID}")])
-def test_a_uid_is_the_same_case_from_whatever_folder_it_was_prepared(digits: int, then: str, now: str):
+def test_uid_is_the_same_case_from_whatever_folder_it_was_prepared(digits: int, then: str, now: str):
     found = SeenRows.of([SeenCases(train=(case_key(then)[:digits],))], [now, "other"])
     assert found.train.tolist() == [True, False]
     assert found.in_words("all", np.arange(2)).startswith("2 cases, 1 of which the model has learned from")
@@ -91,7 +91,7 @@ def test_a_uid_is_the_same_case_from_whatever_folder_it_was_prepared(digits: int
 
 @pytest.mark.parametrize(("then", "now"), [("0001", "images/0001"), ("images/0001", "0001"), ("a/0001", "b/0001")])
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_name_that_many_files_bear_is_no_proof_but_such_a_case_is_not_said_to_be_new(then: str, now: str, part: str):
+def test_name_that_many_files_bear_is_no_proof_but_such_a_case_is_not_said_to_be_new(then: str, now: str, part: str):
     seen = SeenCases(train=(case_key("x"),)) | SeenCases(**{part: (case_key(then),)})
     found = SeenRows.of([seen], [now, "other"])
     assert not (found.train | found.val).any()
@@ -107,7 +107,7 @@ def test_dates_and_versions_are_no_uids():
     assert not SeenRows.of([SeenCases(train=(case_key("a/2.0.1"),))], ["b/2.0.1"]).train.any()
 
 
-def test_an_older_header_has_the_names_of_files_also_where_the_id_is_a_uid_now():
+def test_older_header_has_the_names_of_files_also_where_the_id_is_a_uid_now():
     old = SeenCases(train=(case_key("0001")[:8],))
     assert SeenRows.of([old], ["images/0001"]).train.all()  # the ids of that version had no folder
     words = SeenRows.of([old], [UID, "x"], ["dicom/0001.dcm", "x.png"]).in_words("all", np.arange(2))
@@ -115,7 +115,7 @@ def test_an_older_header_has_the_names_of_files_also_where_the_id_is_a_uid_now()
     assert SeenRows.of([old], [UID], ["dicom/0002.dcm"]).doubt == ""
 
 
-def test_a_split_that_chance_alone_may_have_chosen_says_so():
+def test_split_that_chance_alone_may_have_chosen_says_so():
     ids = [f"1.2.3.{number}" for number in range(10_000)]
     strangers = tuple(f"{number:08x}" for number in range(12_000))
     found = SeenRows.of([SeenCases(train=("0" * 32,), val=(case_key(ids[7])[:8], *strangers))], ids)

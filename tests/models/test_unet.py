@@ -77,7 +77,7 @@ def shapes_of(net: nn.Module) -> Counter[str]:
 # --- what was published
 
 
-def test_the_densenet_unet_has_the_published_number_of_parameters(densenet_unet: nn.Module):
+def test_densenet_unet_has_the_published_number_of_parameters(densenet_unet: nn.Module):
     assert n_parameters(densenet_unet) == 15_544_705
 
 
@@ -85,7 +85,7 @@ def test_albunet_has_the_published_number_of_parameters(albunet: nn.Module):
     assert n_parameters(albunet) == 35_117_897
 
 
-def test_the_densenet_unets_tensors_have_the_published_shapes(densenet_unet: nn.Module):
+def test_densenet_unets_tensors_have_the_published_shapes(densenet_unet: nn.Module):
     assert shapes_of(densenet_unet) == published_shapes("densenet_unet-densenet121")
 
 
@@ -93,13 +93,13 @@ def test_albunets_tensors_have_the_published_shapes(albunet: nn.Module):
     assert shapes_of(albunet) == published_shapes("albunet")
 
 
-def test_the_resnet50_unet_has_the_published_number_of_parameters():
+def test_resnet50_unet_has_the_published_number_of_parameters():
     with torch.device("meta"):
         net = build_model({"encoder": "resnet50", "pretrained": False, "in_channels": 3})
     assert n_parameters(net) == 34_458_177
 
 
-def test_the_densenet_encoder_has_the_stages_of_the_design(densenet_unet: nn.Module, images: Tensor):
+def test_densenet_encoder_has_the_stages_of_the_design(densenet_unet: nn.Module, images: Tensor):
     features = densenet_unet.encoder(images)
     shapes = [(64, 32, 48), (256, 16, 24), (512, 8, 12), (1024, 4, 6), (1024, 2, 3)]
     assert [tuple(feature.shape[1:]) for feature in features] == shapes
@@ -173,14 +173,14 @@ def albunet_stages(resnet: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def test_the_densenet_encoder_computes_what_the_design_says(densenet_unet: nn.Module, images: Tensor):
+def test_densenet_encoder_computes_what_the_design_says(densenet_unet: nn.Module, images: Tensor):
     expected = densenet_stages(densenet_unet.encoder.net.state_dict(), images)
     for feature, stated in zip(densenet_unet.encoder(images), expected, strict=True):
         torch.testing.assert_close(feature, stated, atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
-def test_the_unet_computes_what_the_notebooks_net_does(densenet_unet: nn.Module, images: Tensor):
+def test_unet_computes_what_the_notebooks_net_does(densenet_unet: nn.Module, images: Tensor):
     stated = notebook_decoder(densenet_unet, densenet_unet.encoder(images))
     assert stated.std() > 1e-3
     torch.testing.assert_close(densenet_unet(images), stated, atol=1e-5, rtol=1e-4)
@@ -201,7 +201,7 @@ def test_albunets_stem_pools_two_by_two_as_the_winners_does(albunet: nn.Module):
         torch.testing.assert_close(feature, stated, atol=1e-4, rtol=1e-4)
 
 
-def test_a_decoder_starts_from_kaiming_normal_and_no_bias():
+def test_decoder_starts_from_kaiming_normal_and_no_bias():
     net = build_model({**TINY, "decoder_widths": [128, 128, 64, 64]})
     first = net.decoder[0].convolution[0]
     assert first.bias.abs().max() == 0
@@ -233,7 +233,7 @@ def test_albunet_has_no_further_heads(albunet: nn.Module):
 
 
 @torch.inference_mode()
-def test_a_thousand_pixels_come_out_as_a_thousand():
+def test_thousand_pixels_come_out_as_a_thousand():
     net = build_model({**TINY, "encoder": "mobilenetv3_small_050"}).eval()
     assert net(torch.zeros(1, 1, 1000, 1000)).shape == (1, 1, 1000, 1000)
 
@@ -247,14 +247,14 @@ def test_other_encoders_fit_the_decoder(encoder: str):
 
 
 @torch.inference_mode()
-def test_an_encoder_whose_features_end_with_the_channels_fits_or_is_refused():
+def test_encoder_whose_features_end_with_the_channels_fits_or_is_refused():
     net = build_model({**TINY, "encoder": "test_mambaout", "decoder_widths": [16, 16, 8]}).eval()
     assert net(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
 
 
 @pytest.mark.parametrize(("stride", "widths"), [(2, [16, 16, 8, 8]), (4, [16, 16, 8]), (8, [16, 16])])
 @torch.inference_mode()
-def test_a_decoder_can_end_at_a_coarser_stride_and_enlarges_its_logits_from_there(stride: int, widths: list[int]):
+def test_decoder_can_end_at_a_coarser_stride_and_enlarges_its_logits_from_there(stride: int, widths: list[int]):
     torch.manual_seed(1)
     net = build_model({**TINY, "output_stride": stride, "decoder_widths": widths, "deep_supervision": True}).eval()
     outputs = net.outputs(torch.randn(2, 1, 64, 96))
@@ -276,7 +276,7 @@ def test_a_decoder_can_end_at_a_coarser_stride_and_enlarges_its_logits_from_ther
         ("test_convnext", 32, "stages_3.blocks.1.mlp.fc2.bias"),
     ],
 )
-def test_an_encoder_knows_its_layers_up_to_a_stride(encoder: str, stride: int, last: str):
+def test_encoder_knows_its_layers_up_to_a_stride(encoder: str, stride: int, last: str):
     with torch.device("meta"):
         made = Encoder(encoder, 1)
     until = made.until_stride(stride)
@@ -288,7 +288,7 @@ def test_an_encoder_knows_its_layers_up_to_a_stride(encoder: str, stride: int, l
 
 
 @pytest.mark.parametrize("stride", [2, 8, 32])
-def test_an_encoder_whose_layers_cannot_be_told_apart_is_not_frozen_by_halves(stride: int):
+def test_encoder_whose_layers_cannot_be_distinguished_is_not_frozen_by_halves(stride: int):
     with torch.device("meta"):
         made = Encoder("hrnet_w18_small", 1)
     with pytest.raises(ConfigError, match=r"its layers cannot be told apart; set freeze_encoder_stride to 0$"):
@@ -297,7 +297,7 @@ def test_an_encoder_whose_layers_cannot_be_told_apart_is_not_frozen_by_halves(st
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
 @torch.inference_mode()
-def test_a_net_has_as_many_channels_as_classes(classes: int):
+def test_net_has_as_many_channels_as_classes(classes: int):
     assert build_model({**TINY, "classes": classes}).eval()(torch.zeros(1, 1, 32, 32)).shape == (1, classes, 32, 32)
     settings = {"architecture": "albunet", "encoder": "resnet34", "pretrained": False, "classes": classes}
     with torch.device("meta"):
@@ -311,7 +311,7 @@ def test_normalised_decoders_have_no_bias_to_cancel():
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in build_model(TINY).decoder.modules())
 
 
-def test_a_size_that_fits_is_not_padded():
+def test_size_that_fits_is_not_padded():
     images = torch.zeros(1, 1, 64, 32)
     assert padded(images, 32) is images
 
@@ -337,7 +337,7 @@ def test_albunets_unused_classifier_is_frozen(albunet: nn.Module):
 
 
 @torch.inference_mode()
-def test_a_net_returns_logits_of_either_sign_and_beyond_one(densenet_unet: nn.Module, images: Tensor):
+def test_net_returns_logits_of_either_sign_and_beyond_one(densenet_unet: nn.Module, images: Tensor):
     net = copy.deepcopy(densenet_unet)
     net.head.weight.mul_(100)
     logits = net(images)
@@ -352,7 +352,7 @@ def test_no_net_has_a_sigmoid_in_its_decoder(densenet_unet: nn.Module, albunet: 
 
 
 @torch.inference_mode()
-def test_the_head_is_linear(densenet_unet: nn.Module, images: Tensor):
+def test_head_is_linear(densenet_unet: nn.Module, images: Tensor):
     net = copy.deepcopy(densenet_unet)
     net.head.bias.zero_()
     once = net(images)
@@ -370,7 +370,7 @@ def timm_weights(name: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "densenet121", "mobilenetv3_small_050", "test_efficientnet"])
 @torch.inference_mode()
-def test_a_grey_net_equals_a_colour_net_on_a_grey_image(tmp_path: Path, encoder: str):
+def test_grey_net_equals_a_colour_net_on_a_grey_image(tmp_path: Path, encoder: str):
     path = tmp_path / "w.safetensors"
     save_file(timm_weights(encoder), path)
     settings = {**TINY, "encoder": encoder, "pretrained": str(path)}
@@ -419,10 +419,10 @@ def test_keys_under_another_prefix_are_refused_with_the_way_to_take_it_off(tmp_p
     torch.save({f"backbone.{key}": tensor for key, tensor in weights.items()}, tmp_path / "w.pth")
     with pytest.raises(
         InputError, match=r"its keys are backbone\.conv1\.0\.weight, .*the prefix backbone\., take"
-    ) as told:
+    ) as caught:
         build_model({**TINY, "pretrained": str(tmp_path / "w.pth")})
     monkeypatch.chdir(tmp_path)
-    line = str(told.value)
+    line = str(caught.value)
     exec(line[line.index("torch.save(") :], {"torch": torch, "pleura": pleura, "pathlib": pathlib})
     build_model({**TINY, "pretrained": str(tmp_path / "plain.pth")})
 
@@ -457,7 +457,7 @@ def test_real_imagenet_weights_load(name: str, channels: int):
     assert features[0].std() > 0.1
 
 
-def test_a_download_that_fails_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
+def test_download_that_fails_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route\nto host")
 
@@ -489,18 +489,18 @@ def test_a_download_that_fails_is_refused_with_the_way_out(monkeypatch: pytest.M
         ({"encoders": "x"}, "encoders: unknown setting"),
     ],
 )
-def test_a_net_that_cannot_be_built_is_refused_in_one_line(settings: dict[str, Any], phrase: str):
+def test_net_that_cannot_be_built_is_refused_in_one_line(settings: dict[str, Any], phrase: str):
     with pytest.raises(ConfigError) as caught:
         build_model({**TINY, **settings})
     assert phrase in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_typed_config_and_a_mapping_build_the_same_net():
+def test_typed_config_and_a_mapping_build_the_same_net():
     assert shapes_of(build_model(ModelConfig(**TINY))) == shapes_of(build_model(TINY))
 
 
-def test_an_encoder_knows_one_mean_and_one_deviation_for_all_channels():
+def test_encoder_knows_one_mean_and_one_deviation_for_all_channels():
     encoder = Encoder("test_efficientnet", 1)
     assert (encoder.mean, encoder.std) == (pytest.approx(0.449, abs=1e-3), pytest.approx(0.226, abs=1e-3))
     assert Encoder("tf_efficientnet_lite0").mean == 0.5

@@ -52,28 +52,28 @@ def test_safetensors_are_read_as_they_were_written(tmp_path: Path):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pt", "bin"])
-def test_a_torch_file_of_tensors_is_read(tmp_path: Path, suffix: str):
+def test_torch_file_of_tensors_is_read(tmp_path: Path, suffix: str):
     torch.save(STATE, tmp_path / f"w.{suffix}")
     assert same(read_weights(tmp_path / f"w.{suffix}"), STATE)
 
 
-def test_a_state_dict_inside_a_training_checkpoint_is_found(tmp_path: Path):
+def test_state_dict_inside_a_training_checkpoint_is_found(tmp_path: Path):
     torch.save({"epoch": 3, "state_dict": STATE}, tmp_path / "w.pth")
     assert same(read_weights(tmp_path / "w.pth"), STATE)
 
 
-def test_a_torch_file_of_the_old_format_is_read(tmp_path: Path):
+def test_torch_file_of_the_old_format_is_read(tmp_path: Path):
     torch.save(STATE, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
     assert same(read_weights(tmp_path / "w.pth"), STATE)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
+def test_missing_file_and_a_folder_are_refused(tmp_path: Path):
     assert "there is no such file of weights" in refusal(tmp_path / "nowhere.safetensors")
     assert "there is no such file of weights" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_a_file_cut_in_half_is_refused(tmp_path: Path, name: str):
+def test_file_cut_in_half_is_refused(tmp_path: Path, name: str):
     path = tmp_path / name
     save_file(STATE, path) if path.suffix == ".safetensors" else torch.save(STATE, path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -82,7 +82,7 @@ def test_a_file_cut_in_half_is_refused(tmp_path: Path, name: str):
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x00" * 64])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: bytes):
+def test_file_of_something_else_is_refused(tmp_path: Path, name: str, content: bytes):
     (tmp_path / name).write_bytes(content)
     assert "cannot be read as weights" in refusal(tmp_path / name)
 
@@ -104,13 +104,13 @@ def test_what_was_never_written_by_torch_is_named(tmp_path: Path, name: str, con
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool):
+def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool):
     torch.save({"w": Attack(tmp_path / "pwned")}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     assert "cannot be read as weights" in refusal(tmp_path / "w.pth")
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path: Path):
+def test_bare_pickle_with_code_is_refused_and_not_run(tmp_path: Path):
     (tmp_path / "w.pt").write_bytes(pickle.dumps(Attack(tmp_path / "pwned"), protocol=2))
     refusal(tmp_path / "w.pt")
     assert not (tmp_path / "pwned").exists()
@@ -138,7 +138,7 @@ def test_any_bytes_in_a_safetensors_file_are_refused(tmp_path_factory: pytest.Te
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**31), st.integers(1, 4), st.sampled_from([1, 3, 7]))
-def test_a_folded_stem_gives_the_same_output_on_a_grey_image(seed: int, widths: int, kernel: int):
+def test_folded_stem_gives_the_same_output_on_a_grey_image(seed: int, widths: int, kernel: int):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(widths, 3, kernel, kernel, generator=generator)
     grey = torch.rand(2, 1, 9, 9, generator=generator)
@@ -174,7 +174,7 @@ def test_what_is_not_finite_is_found_whatever_its_type(value: float, kind: torch
     assert not_finite(sound | {"b": damaged.to(kind)}) == ["b"]
 
 
-def test_a_number_beyond_float32_is_not_finite() -> None:
+def test_number_beyond_float32_is_not_finite() -> None:
     assert not_finite({"a": torch.tensor([1e300], dtype=torch.float64)}) == ["a"]
 
 
@@ -205,7 +205,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_a_state_dict_is_found_where_timm_looks_for_it(tmp_path: Path, name: str):
+def test_state_dict_is_found_where_timm_looks_for_it(tmp_path: Path, name: str):
     assert same(read_weights(pickled_with(WRAPPED[name], tmp_path / "w.pth")), STATE)
 
 
@@ -214,7 +214,7 @@ def test_prefixes_are_taken_from_safetensors_too(tmp_path: Path):
     assert same(read_weights(tmp_path / "w.safetensors"), STATE)
 
 
-def test_a_key_that_one_of_many_has_is_no_prefix(tmp_path: Path):
+def test_key_that_one_of_many_has_is_no_prefix(tmp_path: Path):
     state = {**STATE, "module.weight": torch.ones(1)}
     assert same(read_weights(pickled_with(state, tmp_path / "w.pth")), state)
 
@@ -225,7 +225,7 @@ def test_safetensors_are_known_by_their_content(tmp_path: Path, name: str):
     assert same(read_weights(tmp_path / name), STATE)
 
 
-def test_a_torch_file_under_the_other_suffix_is_read(tmp_path: Path):
+def test_torch_file_under_the_other_suffix_is_read(tmp_path: Path):
     assert same(read_weights(pickled_with(STATE, tmp_path / "w.safetensors")), STATE)
 
 
@@ -241,11 +241,11 @@ def test_a_torch_file_under_the_other_suffix_is_read(tmp_path: Path):
 def test_where_else_a_state_dict_is_the_refusal_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, keys: str, where: str
 ):
-    told = refusal(pickled_with(content, tmp_path / "w.pth"))
-    assert f"holds no state dict of tensors; its keys are {keys}; save a plain state dict: torch.save(" in told
-    assert f"'w.pth', map_location='cpu'){where}, 'plain.pth')" in told
+    message = refusal(pickled_with(content, tmp_path / "w.pth"))
+    assert f"holds no state dict of tensors; its keys are {keys}; save a plain state dict: torch.save(" in message
+    assert f"'w.pth', map_location='cpu'){where}, 'plain.pth')" in message
     monkeypatch.chdir(tmp_path)
-    exec(told[told.index("torch.save(") :], {"torch": torch})
+    exec(message[message.index("torch.save(") :], {"torch": torch})
     assert same(read_weights(tmp_path / "plain.pth"), STATE)
 
 
@@ -258,33 +258,33 @@ def test_where_else_a_state_dict_is_the_refusal_says(
         (Path("x"), "an object besides tensors (pathlib."),
     ],
 )
-def test_an_object_beside_the_tensors_is_named_with_the_keys_and_the_way_out(
+def test_object_beside_the_tensors_is_named_with_the_keys_and_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: object, what: str
 ):
-    told = refusal(pickled_with({"state_dict": STATE, "best": other}, tmp_path / "w.pth"))
-    assert what in told
-    assert "its keys are state_dict (dict of 2), best (" in told
-    assert not {"\x1b", "\t"} & set(told)
+    message = refusal(pickled_with({"state_dict": STATE, "best": other}, tmp_path / "w.pth"))
+    assert what in message
+    assert "its keys are state_dict (dict of 2), best (" in message
+    assert not {"\x1b", "\t"} & set(message)
     monkeypatch.chdir(tmp_path)
-    exec(told[told.index("torch.save(") :], {"torch": torch})
+    exec(message[message.index("torch.save(") :], {"torch": torch})
     assert same(read_weights(tmp_path / "plain.pth"), STATE)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_whole_net_and_a_torchscript_archive_are_named_as_such(tmp_path: Path):
+def test_whole_net_and_a_torchscript_archive_are_named_as_such(tmp_path: Path):
     net = torch.nn.Conv2d(1, 1, 1)
-    told = refusal(pickled_with(net, tmp_path / "w.pth"))
-    assert "torch.nn.modules.conv.Conv2d" in told
-    assert told.endswith("have it saved as torch.save(net.state_dict(), 'plain.pth')")
+    message = refusal(pickled_with(net, tmp_path / "w.pth"))
+    assert "torch.nn.modules.conv.Conv2d" in message
+    assert message.endswith("have it saved as torch.save(net.state_dict(), 'plain.pth')")
     torch.jit.save(torch.jit.trace(net, torch.zeros(1, 1, 1, 1)), tmp_path / "s.pt")
     assert "is a TorchScript archive" in refusal(tmp_path / "s.pt")
 
 
 def test_naming_the_keys_of_a_hostile_file_runs_nothing(tmp_path: Path):
-    told = refusal(pickled_with({"state_dict": STATE, "x": Attack(tmp_path / "pwned")}, tmp_path / "w.pth"))
-    assert "its keys are state_dict (dict of 2), x (" in told
+    message = refusal(pickled_with({"state_dict": STATE, "x": Attack(tmp_path / "pwned")}, tmp_path / "w.pth"))
+    assert "its keys are state_dict (dict of 2), x (" in message
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_key_of_many_lines_is_cut_to_one(tmp_path: Path):
+def test_key_of_many_lines_is_cut_to_one(tmp_path: Path):
     assert len(refusal(pickled_with({"k\n\x1b[1m" * 10_000: 3}, tmp_path / "w.pth"))) < 400

@@ -41,12 +41,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What `pleura predict` was asked for, besides the model."""
+    """The options of `pleura predict`, besides the model."""
 
     inputs: tuple[str, ...]
     out: Path
     model_name: str
-    """Tells one model's results from another's in OUT."""
+    """OUT holds the results of one model, under this name."""
     write: tuple[str, ...] = WRITES
     batch_size: int = 4
     prevalence: float | None = None
@@ -64,7 +64,7 @@ class BatchResult:
     problems: list[tuple[str, str]]
     """(file, reason)."""
     notes: list[str]
-    """What else is to know: files that are no radiographs, and copies, in one line each."""
+    """Files that are no radiographs, and copies, in one line each."""
     rows: list[dict[str, Any]]
     """Of predictions.csv."""
     prevalence: float | None
@@ -72,7 +72,7 @@ class BatchResult:
 
 
 def model_name(model: Path) -> str:
-    """Names a model by the bytes of its files, and the one that comes with pleura in words.
+    """Return the hash of a model's files, or words for the model that comes with pleura.
 
     Raises: CheckpointError, InputError.
     """
@@ -194,7 +194,7 @@ def _unchanged(entry: dict[str, Any], stamp: dict[str, Any], moved: bool) -> boo
 
 
 def _stamp(path: Path) -> dict[str, Any]:
-    """What tells that a file is as it was."""
+    """Return the path, size and time of a file, which are equal while it is unchanged."""
     try:
         status = path.stat()
     except OSError:

@@ -10,7 +10,7 @@ _chosen: torch.device | None = None
 
 
 def use_device(name: str) -> None:
-    """Let every net of this process run on a device where its caller names none; `auto`: as `pick_device` chooses.
+    """Set the device of this process for callers that name none; `auto`: as `pick_device` chooses.
 
     Raises: InputError as `pick_device`.
     """
@@ -21,15 +21,15 @@ def use_device(name: str) -> None:
 
 
 def chosen_device() -> torch.device | None:
-    """The device of `use_device`, if one was named."""
+    """Return the device of `use_device`, if one was named."""
     return _chosen
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`; by default that of
+    """Return the device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`; by default that of
     `use_device`; for `auto`, or if none was named, the GPU if there is one.
 
-    `auto` chooses between CUDA (ROCm's too) and the CPU; others are for whoever names them.
+    `auto` chooses between CUDA (ROCm's too) and the CPU; other devices have to be named.
     Raises: InputError, with the devices of this machine, for a name that is none or a device that is not there.
     """
     if name is None and _chosen is not None:

@@ -1,4 +1,4 @@
-"""What a model finds on one radiograph, and what one does with it: draw it, save it, hand it on as JSON."""
+"""What a model finds on one radiograph: drawn, saved, or as JSON."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Prediction:
         return f"Prediction({self.image_id!r:.80}, {rows} x {columns}, {self.found()})"
 
     def found(self) -> str:
-        """What was found, in words."""
+        """Return what was found, in words."""
         if not self.is_positive:
             return f"no pneumothorax found, score {self.score:.2f}"
         area = f"{self.area_px} px"
@@ -61,7 +61,7 @@ class Prediction:
         return f"pneumothorax, {SIDES[str(self.side)]}, {area}, score {self.score:.2f}"
 
     def overlay(self, longest_px: int = 1024) -> Image.Image:
-        """The radiograph with what was found in red; below it the result in words, with what speaks against it.
+        """Draw the radiograph with the mask in red, and below it the result and the notes in words.
 
         Returns an RGB picture, at most `longest_px` on the longer side.
         """
@@ -69,7 +69,7 @@ class Prediction:
         return overlay(self.radiograph.image, self.predicted_mask, caption=caption, longest_px=longest_px)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON has it: numbers, text and None; `mask_rle` is on `rows` x `columns`."""
+        """Return the result as JSON has it: numbers, text and None; `mask_rle` is on `rows` x `columns`."""
         rows, columns = self.predicted_mask.shape
         known = self.radiograph
         return {
@@ -91,7 +91,7 @@ class Prediction:
         }
 
     def save(self, path: Path | str) -> Path:
-        """Write one file, whole or not at all; its suffix says what: see `SAVES`. Returns its path.
+        """Write one file, whole or not at all, by its suffix (see `SAVES`), and return its path.
 
         Raises: OutputError for another suffix, or where it cannot be written.
         """

@@ -42,7 +42,7 @@ class ModelFiles:
     triplet: Triplet | None = None
     """The decision rule where it is given for all of them together."""
     described_by: tuple[Path, ...] = ()
-    """What else decides the result, besides the checkpoints."""
+    """Further files that decide the result, besides the checkpoints."""
     calibration: Mapping[str, Any] | None = None
     """Of all of them together, where it is given."""
     tuned_on: tuple[str, ...] = ()
@@ -50,12 +50,12 @@ class ModelFiles:
 
     @property
     def all(self) -> list[Path]:
-        """Every file, in order: what tells one model from another."""
+        """Every file, in order; together they identify the model."""
         return [*self.described_by, *self.checkpoints]
 
 
 def find_model(model: Path | str) -> ModelFiles:
-    """The files of a model: one checkpoint, the best of each fold of a run, or those of each member of an ensemble.
+    """Find the files of a model: one checkpoint, the best of each fold of a run, or those of an ensemble's members.
 
     `default` is the model that comes with pleura, and the text `./default` a path. Raises: CheckpointError if there are
     none, or an ensemble is not whole.
@@ -64,7 +64,7 @@ def find_model(model: Path | str) -> ModelFiles:
 
 
 def find_checkpoint(model: Path | str) -> Path:
-    """The one checkpoint of a model. Raises: CheckpointError if there is none, or it is several, or an ensemble."""
+    """Find the one checkpoint of a model. Raises: CheckpointError if there is none, or several, or an ensemble."""
     files = find_model(model)
     if files.described_by or len(files.checkpoints) > 1:
         raise CheckpointError(
@@ -111,8 +111,8 @@ def _find_ensemble(folder: Path) -> ModelFiles:
         checkpoints += found
         weights += [weight / total / len(found)] * len(found)
     if len({frozenset(names) for names in folds.values()}) > 1:
-        told = "; ".join(f"{name}: {', '.join(sorted(names))}" for name, names in folds.items())
-        raise CheckpointError(f"{folder}: its members have different folds ({told}); train what is missing")
+        found_folds = "; ".join(f"{name}: {', '.join(sorted(names))}" for name, names in folds.items())
+        raise CheckpointError(f"{folder}: its members have different folds ({found_folds}); train what is missing")
     return ModelFiles(checkpoints, weights, triplet, (file,), calibration, tuned_on)
 
 
@@ -158,12 +158,18 @@ class Predictor:
     def load(cls, path: Path | str = DEFAULT, tta: str | None = None, device: str | None = None) -> Predictor:
         """Load a checkpoint file, the best checkpoint of each fold of a run, or an ensemble of runs.
 
-        path: the model that comes with pleura, by default. tta: as the recipe says by default.
+        path: the model that comes with pleura, by default. tta: that of the recipe, by default. device: see
+        `pick_device`.
+
+        >>> image = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+        >>> Predictor.load(device="cpu").predict(image).predicted_mask.shape
+        (256, 256)
+
         Raises: CheckpointError, InputError.
         """
         files = find_model(path)
         checkpoints = [load_checkpoint(file) for file in files.checkpoints]
-        if files.tuned_on:  # what the rule of all was tuned on, each of them has been chosen on
+        if files.tuned_on:  # the cases of the common rule count as chosen on for each
             checkpoints = [replace(one, seen=one.seen.and_chosen_on(files.tuned_on)) for one in checkpoints]
         made = cls(checkpoints, tta, device, files.weights, files.triplet, files.calibration)
         made.triplet_is_given = files.triplet is not None and not files.tuned_on
@@ -175,7 +181,7 @@ class Predictor:
         return "mixed" if len(set(self.flips)) > 1 else "flip" if self.flips[0] else "none"
 
     def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of prepared images: (N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1].
+        """Return the probabilities of prepared images: (N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1].
 
         size_px is the largest among the models; smaller ones' probabilities are enlarged.
         Raises: CheckpointError if they are not finite.
@@ -235,11 +241,11 @@ class Predictor:
         return f"Predictor({count}{', '.join(nets)}, {sizes} px, tta={self.tta!r}, {self.device})"
 
     def calibrated(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Pixel probabilities by the model's temperature, of any shape; as they are if it has no calibration."""
+        """Scale pixel probabilities, of any shape, by the model's temperature; unchanged without a calibration."""
         return self.calibration.pixels(probabilities) if self.calibration else probabilities
 
     def predict_radiographs(self, radiographs: Sequence[Radiograph]) -> list[Prediction]:
-        """Find pneumothorax on radiographs that were read already, as one batch."""
+        """Find pneumothorax on radiographs that are already read, as one batch."""
         pairs = [(geometry_of(radiograph, self.prepared_px), radiograph) for radiograph in radiographs]
         squares = np.stack([geometry.image_to_square(radiograph.image) for geometry, radiograph in pairs])
         probabilities = self.probabilities(squares)
@@ -270,7 +276,7 @@ class Predictor:
 
 
 def image_score(probabilities: NDArray[np.float32]) -> float:
-    """Mean of the highest 0.1 % of an image's probabilities, (H, W) in [0, 1] -> [0, 1]."""
+    """Return the mean of the highest 0.1 % of an image's probabilities, (H, W) in [0, 1] -> [0, 1]."""
     wanted = max(1, round(probabilities.size * SCORED_SHARE))
     return float(np.partition(probabilities.reshape(-1), -wanted)[-wanted:].mean())
 
@@ -282,7 +288,7 @@ def _flips(tta: object) -> bool:
 
 
 def _calibration(given: Mapping[str, Any] | None, checkpoints: Sequence[Checkpoint]) -> Calibration | None:
-    """The calibration of all; None where they differ: of a mean of models, no one's own is right."""
+    """Return the calibration of all checkpoints; None where they differ, as none then fits the mean."""
     headers = [given] if given is not None else [checkpoint.calibration for checkpoint in checkpoints]
     if any(header is None or header != headers[0] for header in headers):
         return None
@@ -301,7 +307,7 @@ def _prevalence(header: Mapping[str, Any] | None) -> float | None:
 def _mean_triplet(triplets: Sequence[Triplet], weights: NDArray[np.float64]) -> Triplet:
     """The triplet of a mean of models: the mean of theirs by the same weights, until it is tuned for the mean itself.
 
-    One fold whose best rule was to find nothing does not silence the others.
+    A triplet that finds nothing does not count, unless all of them find nothing.
     """
     finds = np.array([not triplet.finds_nothing for triplet in triplets])
     rules = np.array([(triplet.top_threshold, triplet.min_pixels, triplet.bottom_threshold) for triplet in triplets])

@@ -68,7 +68,7 @@ _UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]|%(?=[0-9A-F]{2})|[. ]$|^\.\.?$')
 
 
 def file_of(folder: Path, image_id: str) -> Path:
-    """The PNG of an id below a folder: folders as the id has them, each name one that every system takes.
+    """Return the PNG of an id below a folder: folders as the id has them, each name one that every system takes.
 
     What Windows does not take, and `..`, is written as in addresses: `%3A` for a colon.
     """
@@ -102,7 +102,7 @@ def remove_files(out: Path, image_id: str) -> None:
 
 
 def entry_of(prediction: Prediction, source: Path, write: Sequence[str]) -> dict[str, Any]:
-    """What the journal and the tables have of one prediction."""
+    """Return the fields of one prediction for the journal and the tables."""
     rows, columns = prediction.predicted_mask.shape
     radiograph = prediction.radiograph
     return {
@@ -126,7 +126,7 @@ def entry_of(prediction: Prediction, source: Path, write: Sequence[str]) -> dict
 
 
 def on_siim_grid(prediction: Prediction) -> Any:
-    """The mask as SIIM's csv wants it: on 1024 x 1024 for a square image, on the image's own grid for any other."""
+    """Return the mask for SIIM's csv: on 1024 x 1024 for a square image, on the image's own grid for any other."""
     rows, columns = prediction.predicted_mask.shape
     if rows != columns or rows == rle.SIIM_SIDE_PX:
         return prediction.predicted_mask
@@ -145,7 +145,7 @@ def _write_png(path: Path, picture: Image.Image) -> None:
 def table_rows(
     entries: Sequence[Mapping[str, Any]], fitted: float | None, wanted: float | None
 ) -> list[dict[str, Any]]:
-    """The rows of predictions.csv, by id: `probability` at the share of positives that `prevalence` says.
+    """Return the rows of predictions.csv, by id, with `probability` at the share of positives `prevalence`.
 
     fitted: of the cases that the calibration is of. wanted: another share, by Bayes' rule on the odds; None keeps it.
     """

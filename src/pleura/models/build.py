@@ -31,9 +31,11 @@ ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], Net]] = {"unet": UNet,
 
 
 def check_model(config: ModelConfig, begins: bool = False) -> None:
-    """Refuse a net that cannot be built, before any data is read; one that begins, also without its pretrained weights.
+    """Refuse a net that cannot be built, before any data is read.
 
-    Raises: ConfigError for settings that do not fit, InputError for weights that are not there and cannot be had.
+    begins: whether the pretrained weights are needed too.
+
+    Raises: ConfigError for settings that do not fit, InputError for weights that are missing.
     """
     if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
         raise InputError(f"model.pretrained: there is no file {config.pretrained}; give a path, true or false")
@@ -42,11 +44,15 @@ def check_model(config: ModelConfig, begins: bool = False) -> None:
 
 
 def build_model(config: ModelConfig | Mapping[str, Any] | str | None = None, **settings: Any) -> Net:
-    """Build a net; call it with (N, in_channels, H, W) float32, it returns (N, classes, H, W) logits.
+    """Build a net that maps (N, in_channels, H, W) float32 to (N, classes, H, W) logits, for any H and W.
 
-    config: an encoder's or an architecture's name, or a mapping with the keys of `ModelConfig`; each of them may be
-    given as a keyword argument too, and then counts. `build_model("resnet34", pretrained=False, classes=2)`.
-    Any H and W will do: sizes that do not fit the stride are padded and cropped inside.
+    config: the name of an encoder or architecture, or a mapping with the keys of `ModelConfig`. settings: the same
+    keys; they override the mapping. Sizes that do not fit the stride are padded and cropped inside.
+
+    >>> net = build_model("test_resnet", pretrained=False, in_channels=1, classes=2)
+    >>> net(torch.zeros(1, 1, 100, 70)).shape
+    torch.Size([1, 2, 100, 70])
+
     Raises: ConfigError for settings that do not fit, InputError if pretrained weights cannot be had.
     """
     config = _config(config, settings)
@@ -89,9 +95,9 @@ class NetInput:
 
 
 def preprocessing_of(net: nn.Module | ModelConfig | Mapping[str, Any] | str, **settings: Any) -> NetInput:
-    """What a net of `build_model` expects, or the one that the same arguments would build; nothing is downloaded.
+    """Return what a net of `build_model` expects, or the net that the same arguments build; nothing is downloaded.
 
-    A `Predictor` does this itself, and a checkpoint's header carries it.
+    A `Predictor` does this preprocessing itself, and a checkpoint's header carries it.
     Raises: ConfigError for settings that do not fit, or a net that `build_model` has not built.
     """
     if not isinstance(net, nn.Module):

@@ -2,7 +2,7 @@
 
 Nothing is unpickled on load. The header's values are JSON: `format`, `model`, `recipe`, `preprocessing`, `triplet`,
 `calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version), `seen`, and
-`card`, which models have that are handed to others. `models/header.py` checks them.
+`card`, which models for others have. `models/header.py` checks them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Checkpoint:
     calibration: dict[str, Any] | None = None
     seen: SeenCases = field(default_factory=SeenCases)
     card: dict[str, Any] | None = None
-    """What whoever is handed the model has to know of it, the fields of `config.Card`; None for most."""
+    """What a user of the model needs to know, the fields of `config.Card`; None for most."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -71,14 +71,14 @@ def update_header(path: Path, changes: Mapping[str, Any], out: Path | None = Non
     unknown = changes.keys() - set(KEYS)
     if unknown:
         raise CheckpointError(f"{path}: its header has no {', '.join(sorted(unknown))}")
-    # What a header of an earlier format leaves unsaid of its cases is said from now on.
+    # A header of an earlier format does not list every origin of its cases; the new one does.
     metadata = dump({key: getattr(before, key) for key in ("model", *KEYS)} | dict(changes))
     parse(metadata, out or path)
     write_atomically(out or path, _sorted_header(path.read_bytes(), metadata))
 
 
 def _sorted_header(content: bytes, changes: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of a safetensors file with its header's own keys in order, some of them with another value.
+    """Return a safetensors file with the header's own keys in order, some of them with another value.
 
     safetensors writes them in an order that differs from process to process, and so would the hash of equal models.
     Source: the safetensors format: 8 bytes for the header's length (little-endian), the header as JSON, the tensors.
@@ -117,7 +117,7 @@ def load_checkpoint(path: Path, *, damaged: bool = False) -> Checkpoint:
 
 
 def net_of(checkpoint: Checkpoint) -> Net:
-    """The net of a checkpoint with its weights, on the CPU.
+    """Build the net of a checkpoint with its weights, on the CPU.
 
     Raises: CheckpointError if its settings make no net, or one that has other weights.
     """

@@ -1,6 +1,6 @@
 """The model that comes with pleura: where it lies, and the word `default` that names it.
 
-It lies in the package, which belongs to pip: nothing is written into it, nor beside it.
+It lies in the package, which belongs to pip: nothing is written into it or beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("default.safetensors")
 
 
 def default_model() -> Path:
-    """The checkpoint that comes with pleura. Raises: CheckpointError if this installation has none."""
+    """Return the checkpoint that comes with pleura. Raises: CheckpointError if this installation has none."""
     if not FILE.is_file():
         raise CheckpointError(
             f"{FILE}: the model that comes with pleura is missing; install pleura again, or name a checkpoint of yours"
@@ -24,9 +24,9 @@ def default_model() -> Path:
 
 
 def named(model: Path | str) -> Path:
-    """The path of a model as it was typed: `./default` is a file or folder of that name, `default` the word.
+    """Return the path of a model as it was typed: `./default` is a file or folder of that name, `default` the word.
 
-    A Path drops the `./`, so that only a text can tell them apart: the former becomes absolute.
+    A Path drops the `./`, so that only a text can distinguish them: the former becomes absolute.
     Raises: CheckpointError for what is no path.
     """
     if not isinstance(model, str | os.PathLike):
@@ -36,12 +36,12 @@ def named(model: Path | str) -> Path:
 
 
 def as_typed(path: Path) -> str:
-    """How to type a path where a model is named: never as the word `default`."""
+    """Return how to type a path where a model is named: never as the word `default`."""
     return f"./{path}" if path == Path(DEFAULT) else str(path)
 
 
 def model_path(model: Path | str) -> Path:
-    """The path that a user means: as it is, but `default` is the model that comes with pleura, whatever else is there.
+    """Return the path that a user means; `default` is the model that comes with pleura, whatever else is there.
 
     Raises: CheckpointError if that model is missing.
     """

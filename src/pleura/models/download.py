@@ -1,4 +1,4 @@
-"""Pretrained weights from the network: a machine without one is found out in seconds, not after minutes of retries."""
+"""Pretrained weights from the network; without one the refusal comes within seconds, not after minutes of retries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WAIT_S = 5
 
 @contextmanager
 def offline_unless_reachable() -> Iterator[None]:
-    """Let the hub look into its cache alone meanwhile, if its host does not answer."""
+    """Restrict the hub to its cache meanwhile, if its host does not answer."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -27,14 +27,14 @@ def _answers(address: str) -> bool:
     try:
         urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=WAIT_S).close()
     except urllib.error.HTTPError:
-        return True  # whatever it says, it is there
+        return True  # any answer shows that the host is there
     except OSError:
         return False
     return True
 
 
 def why_not_downloaded(error: Exception) -> str:
-    """The reason in one sentence."""
+    """Return the reason in one sentence."""
     from huggingface_hub import constants
 
     if type(error).__name__ in ("LocalEntryNotFoundError", "OfflineModeIsEnabled"):

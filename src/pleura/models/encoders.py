@@ -40,7 +40,7 @@ PYRAMID_MODULES = tuple(_MODULES.split())
 
 @cache
 def import_timm() -> Any:
-    """timm, imported when a net of it is first asked for: with torchvision that takes longer than torch itself."""
+    """Import timm when a net of it is first needed: with torchvision that takes longer than torch itself."""
     # torchvision's wheel does not import beside a CPU-only torch ("operator torchvision::nms does not exist"): it
     # registers fake kernels for operators that its compiled library, built for CUDA, could not declare. timm imports
     # torchvision. Neither operator is called here, so that declaring them is enough.
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
 
 
 def list_encoders(pattern: str = "*") -> list[str]:
-    """Names of the encoders that `build_model` takes, in order; `*` and `?` in the pattern, such as `resnet*`.
+    """Return the sorted names of encoders that `build_model` takes; `*` and `?` in the pattern, such as `resnet*`.
 
     Of timm, as it is installed: the nets of the modules whose features halve. Needs a second, and no network.
     """
@@ -205,20 +205,20 @@ def load_encoder(net: nn.Module, path: Path, name: str) -> None:
 
 
 def _keys(state: Mapping[str, Tensor], wanted: str, path: Path) -> str:
-    """What the keys of a file are, and how to take a prefix from them that some wrapper has put before each."""
-    told = f": its keys are {', '.join(printable(key) for key in list(state)[:3])} ({len(state)} in all)"
+    """Say what the keys of a file are, and how to remove a prefix that a wrapper has put before each."""
+    found = f": its keys are {', '.join(printable(key) for key in list(state)[:3])} ({len(state)} in all)"
     ends = f".{wanted}".replace("_", ".")
     prefixes = [key[: 1 - len(ends)] for key in state if f".{key}".replace("_", ".").endswith(ends)]
     if not prefixes or prefixes[0] == "":
-        return told
+        return found
     prefix = prefixes[0]
     state_dict = f"pleura.models.weights.read_weights(pathlib.Path({path.name!r}))"
     plain = f"{{key.removeprefix({prefix!r}): tensor for key, tensor in {state_dict}.items()}}"
-    return f"{told}; each has the prefix {prefix}, take it off: torch.save({plain}, 'plain.pth')"
+    return f"{found}; each has the prefix {prefix}, take it off: torch.save({plain}, 'plain.pth')"
 
 
 def padded(images: Tensor, stride: int) -> Tensor:
-    """Images (N, C, H, W) with H and W grown to multiples of `stride`, below and to the right.
+    """Pad images (N, C, H, W) to multiples of `stride`, below and to the right.
 
     The border is repeated, which invents no edge.
     """

@@ -18,8 +18,8 @@ from pleura.models.preprocessing import Preprocessing
 from pleura.models.seen import ENCODER, IMPORTED, STARTED, TAUGHT, SeenCases
 
 FORMAT = 2
-"""1 had keys of 8 digits in `seen`, and did not say where a list of cases is missing. An earlier pleura would take the
-longer keys for strangers', so that it has to refuse them."""
+"""1 had keys of 8 digits in `seen`, and did not name the origins without a list of cases. Earlier versions cannot
+compare the longer keys, so they must refuse the file."""
 READABLE = (1, 2)
 KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen", "card")
 LATER_KEYS: dict[str, Any] = {"card": None}
@@ -30,7 +30,7 @@ DEEPEST = 50
 
 
 def dump(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values of a checkpoint, by its names or by some of them, as the texts of a header, `format` included."""
+    """Return values of a checkpoint, all or some of them, as the texts of a header, `format` included."""
     return {"format": json.dumps(FORMAT), **{key: json.dumps(_plain(value)) for key, value in values.items()}}
 
 
@@ -44,7 +44,7 @@ def _plain(value: Any) -> Any:
 
 
 def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
-    """The header of a safetensors file as the values of a `Checkpoint`, all but its weights.
+    """Read the header of a safetensors file as the values of a `Checkpoint`, all but its weights.
 
     Raises: CheckpointError that names the key and the value.
     """
@@ -59,7 +59,7 @@ def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
         "model": checked.model,
         "preprocessing": _typed(Preprocessing.of, given["preprocessing"], "preprocessing", origin),
         "triplet": _typed(Triplet.of, given["triplet"], "triplet", origin),
-        "seen": _typed(lambda seen: SeenCases.of(seen, _not_told(metadata, past)), given["seen"], "seen", origin),
+        "seen": _typed(lambda seen: SeenCases.of(seen, _more_origins(metadata, past)), given["seen"], "seen", origin),
         "calibration": given["calibration"],
     }
     if given["calibration"] is not None:
@@ -105,15 +105,15 @@ def _refusal(origin: Path | str, reason: str) -> CheckpointError:
     return CheckpointError(f"{origin}: header {' '.join(reason.split())[:300]}; {WAY_OUT}")
 
 
-def _not_told(metadata: Mapping[str, str], past: Mapping[str, Any]) -> list[str]:
-    """Where the lists of `seen` are not whole: a header of format 1 does not say it there."""
+def _more_origins(metadata: Mapping[str, str], past: Mapping[str, Any]) -> list[str]:
+    """Return the origins whose cases `seen` does not list; format 1 does not name them there."""
     if metadata["format"] == json.dumps(1):
         return unlisted(past["recipe"], past["provenance"])
     return unlisted({}, {key: value for key, value in past["provenance"].items() if key != "started_from"})
 
 
 def unlisted(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
-    """What a model goes back to that may have seen more than is listed, by a header that does not say so itself."""
+    """Return the origins of a model that may have seen more cases than its header lists."""
     teacher, start = provenance.get("teacher") or {}, recipe.get("model", {}).get("pretrained")
     return [
         *([IMPORTED] if provenance.get("imported") else []),

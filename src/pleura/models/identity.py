@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """sha256 over the names, types, shapes and bytes of tensors, whatever their order."""
+    """Return the sha256 over the names, types, shapes and bytes of tensors, whatever their order."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

@@ -37,7 +37,7 @@ class WeightSettings:
     out: Path
     """The checkpoint to write."""
     encoder: str | None = None
-    """timm's name of a unet's encoder, or the repository's; None tells it from the blocks."""
+    """timm's name of a unet's encoder, or the repository's; None reads it off the blocks."""
     size_px: int = 1024
     """Side of the square images that it was trained on."""
     input_scaling: str | None = None

@@ -1,7 +1,7 @@
 """MobileNetV2 as a pyramid of features, the encoder of the default model: its keys and its arithmetic are timm's.
 
-It stands here because timm imports every net it knows, and torchvision with torch's compiler: longer than a
-prediction takes. Checkpoints and files of weights fit timm's net and this one alike.
+It is written here because timm imports all of its nets, torchvision and torch's compiler, which takes longer than a
+prediction. Checkpoints and files of weights fit timm's net and this one alike.
 
 Sources: Sandler et al. 2018 (arXiv 1801.04381), table 2; timm's `mobilenetv2_100` for names and first weights.
 """

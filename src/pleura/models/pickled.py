@@ -1,4 +1,4 @@
-"""The names inside a pickle that is not unpickled: what a refusal has to say of a file that holds other objects.
+"""The names inside a pickle that is not unpickled, for the refusal of a file that holds other objects.
 
 Every class and function that the pickle names is replaced by one that does nothing; tensors' bytes are not read.
 """
@@ -56,7 +56,7 @@ class _Names(pickle._Unpickler):
 
 
 def keys_of(path: Path) -> dict[Any, Any] | None:
-    """The dict that a torch file holds, with something inert for each object in it; None where that cannot be told."""
+    """Return the dict of a torch file, with an inert stand-in for each object; None where it cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -69,6 +69,6 @@ def keys_of(path: Path) -> dict[Any, Any] | None:
 
 
 def printable(text: object, most: int = 64) -> str:
-    """The first printable characters of a text that a file holds."""
+    """Return the first printable characters of a text that a file holds."""
     plain = "".join(character if character.isprintable() else "?" for character in str(text)[: most + 1])
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."

@@ -74,9 +74,9 @@ _COUNTER = "num_batches_tracked"  # the forward pass does not use it, and older 
 
 
 def published_config(state: Mapping[str, Tensor], architecture: str, encoder: str | None, origin: str) -> ModelConfig:
-    """The settings of the net that a published state dict belongs to, read from its keys and shapes.
+    """Return the settings of the net that a published state dict belongs to, read from its keys and shapes.
 
-    architecture: `unet` or `albunet`. encoder: timm's name; None tells it from the blocks.
+    architecture: `unet` or `albunet`. encoder: timm's name; None reads it off the blocks.
     Raises: CheckpointError if it is no net of that architecture; ConfigError for settings that do not fit.
     """
     marks = {"unet": "decoder_stages.", "albunet": "center.block."}
@@ -116,7 +116,7 @@ def _unet_settings(state: Mapping[str, Tensor], encoder: str, origin: str) -> di
 def published_weights(
     net: nn.Module, config: ModelConfig, state: Mapping[str, Tensor], origin: str
 ) -> dict[str, Tensor]:
-    """The tensors of a published state dict under the keys of `net`, a copy of each.
+    """Return the tensors of a published state dict under the keys of `net`, a copy of each.
 
     Raises: CheckpointError if a tensor is missing, left over, of another shape or not finite, by its published key.
     """

@@ -1,4 +1,4 @@
-"""Weights that others published, as plain tensors. Nothing but tensors is ever unpickled."""
+"""Published weights as plain tensors. Nothing but tensors is ever unpickled."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _REASON_CHARACTERS, _SHOWN_KEYS = 200, 6
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from .safetensors, or from a .pth / .pt file that holds nothing but tensors and plain values.
 
-    What it is, its content tells. A state dict is taken out of a training's checkpoint where timm's own loader looks
-    for it (`WRAPPERS`, nested too), and without the `PREFIXES` of wrapped nets.
+    The content decides, not the suffix. A state dict is taken out of a training's checkpoint where timm's own loader
+    looks for it (`WRAPPERS`, nested too), and without the `PREFIXES` of wrapped nets.
     Raises: InputError if the file is missing, damaged, or holds other objects; it says which keys were found, and how
     to save a plain state dict.
     """
@@ -92,7 +92,7 @@ def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _why(path: Path, message: str) -> str:
-    """Why a file was not read, in whole sentences: torch's own text has escapes, tabs and advice to unpickle."""
+    """Say why a file was not read, in whole sentences: torch's own text has escapes, tabs and advice to unpickle."""
     if "TorchScript" in message:
         return "is a TorchScript archive, a net with its code; save a plain state dict: " + _way_out(
             "torch.jit.load({file}, map_location='cpu').state_dict()", path
@@ -165,7 +165,7 @@ def _described(value: object) -> str:
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
-    """The tensors that hold NaN or infinity as the float32 that nets take, in the order of their names."""
+    """Return the names of tensors that hold NaN or infinity as the float32 that nets take, sorted."""
     real = {key: tensor for key, tensor in weights.items() if tensor.is_floating_point() or tensor.is_complex()}
     return sorted(key for key, tensor in real.items() if tensor.is_complex() or not _is_finite(tensor))
 
