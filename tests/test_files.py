@@ -32,7 +32,7 @@ def test_folders_are_made_and_nothing_else_is_left(tmp_path: Path):
     assert (tmp_path / "run/state/x.bin").read_bytes() == b"content"
 
 
-def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[str] = []
     fsync, rename = os.fsync, os.replace
     monkeypatch.setattr(files.os, "fsync", lambda number: seen.append("fsync") or fsync(number))
@@ -41,7 +41,7 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monk
     assert seen == ["fsync", "replace"]
 
 
-def test_a_folder_that_cannot_be_written_is_refused_by_its_name_and_one_that_can_is_left_empty(tmp_path: Path):
+def test_folder_that_cannot_be_written_is_refused_by_its_name_and_one_that_can_is_left_empty(tmp_path: Path):
     refuse_unwritable(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "file").touch()
@@ -80,7 +80,7 @@ def test_what_has_no_number_is_null():
 
 
 @pytest.mark.parametrize("without", [(), ("_fcntl",), ("_fcntl", "_msvcrt")])
-def test_a_folder_has_one_writer_with_the_locks_of_any_system(tmp_path: Path, monkeypatch, without):
+def test_folder_has_one_writer_with_the_locks_of_any_system(tmp_path: Path, monkeypatch, without):
     for name in without:
         monkeypatch.setattr(files, name, None)
     if without == ("_fcntl",):
@@ -117,13 +117,13 @@ def test_space_is_taken_with_zeros_also_where_the_system_cannot_be_asked(tmp_pat
     assert (tmp_path / "x").read_bytes() == b"head" + bytes(3 << 20)
 
 
-def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path: Path):
+def test_longest_name_that_a_file_system_takes_can_be_written(tmp_path: Path):
     write_atomically(tmp_path / ("x" * 255), b"content")
     with pytest.raises(OutputError, match="longer than the file system allows"):
         write_atomically(tmp_path / ("x" * 256), b"content")
 
 
-def test_a_line_of_a_journal_that_was_changed_is_seen(tmp_path):
+def test_line_of_a_journal_that_was_changed_is_seen(tmp_path):
     path = tmp_path / "journal.jsonl"
     write_journal(path, [{"score": 0.0042, "runs": "1 2"}, {"score": 0.9}])
     assert read_journal(path, "remove it") == [{"score": 0.0042, "runs": "1 2"}, {"score": 0.9}]
@@ -132,18 +132,18 @@ def test_a_line_of_a_journal_that_was_changed_is_seen(tmp_path):
         read_journal(path, "remove it")
 
 
-def test_the_dots_of_a_uid_are_no_suffix():
+def test_dots_of_a_uid_are_no_suffix():
     assert without_suffix("1.2.276.0.7230010.3") == "1.2.276.0.7230010.3"
     assert [without_suffix(f"1.2{end}") for end in (".dcm", ".DICOM", ".png", ".Jpg", ".jpeg")] == ["1.2"] * 5
 
 
-def test_the_hash_is_over_the_bytes_of_all_files_in_order(tmp_path: Path):
+def test_hash_is_over_the_bytes_of_all_files_in_order(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"one")
     (tmp_path / "b").write_bytes(b"two")
     assert hash_files(tmp_path / "a", tmp_path / "b") == hashlib.sha256(b"onetwo").hexdigest()
     assert hash_files(tmp_path / "b", tmp_path / "a") != hash_files(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_missing_file_has_no_hash(tmp_path: Path):
+def test_missing_file_has_no_hash(tmp_path: Path):
     with pytest.raises(InputError, match="cannot be read"):
         hash_files(tmp_path / "nowhere")

@@ -61,13 +61,13 @@ def test_masks_and_images_stay_in_range_under_every_change(seed: tuple[int, int]
 
 @settings(max_examples=4)
 @given(seed=seeds)
-def test_the_same_seed_gives_the_same_result_and_another_seed_another(seed: tuple[int, int]):
+def test_same_seed_gives_the_same_result_and_another_seed_another(seed: tuple[int, int]):
     first = augment(*batch(), EVERYTHING, seed)
     assert same(first, augment(*batch(), EVERYTHING, seed))
     assert not same(first, augment(*batch(), EVERYTHING, (*seed, 0)))
 
 
-def test_a_negative_seed_is_refused():
+def test_negative_seed_is_refused():
     with pytest.raises(ValueError, match="non-negative"):
         sample_parameters(NOTHING, 1, (-1,))
 
@@ -93,21 +93,21 @@ def in_parts(bounds: list[int], config: AugmentConfig, seed: tuple[int, ...]) ->
 
 @settings(max_examples=10)
 @given(seed=seeds, cuts=st.lists(st.integers(0, 12), max_size=3))
-def test_a_batch_split_over_processes_is_changed_as_the_whole_is(seed: tuple[int, int], cuts: list[int]):
+def test_batch_split_over_processes_is_changed_as_the_whole_is(seed: tuple[int, int], cuts: list[int]):
     config = EVERYTHING.model_copy(update={"jpeg_probability": 0.0, "horizontal_flip": 0.5})
     whole, split = augment(*batch(12), config, seed), in_parts([0, *sorted(cuts), 12], config, seed)
     torch.testing.assert_close(split[0], whole[0], atol=2e-6, rtol=0)
     torch.testing.assert_close(split[1], whole[1], atol=2e-6, rtol=0)
 
 
-def test_a_split_batch_has_the_artefacts_of_the_whole_too():
+def test_split_batch_has_the_artefacts_of_the_whole_too():
     config = only(jpeg_probability=1.0, noise_probability=1.0, blur_probability=0.5)
     whole, split = augment(*batch(12), config, (4,))[0], in_parts([0, 5, 12], config, (4,))[0]
     # A coefficient that is halfway between two levels but for rounding may fall to either.
     assert ((whole - split).abs() > 2e-6).float().mean() < 0.01
 
 
-def test_the_whole_batch_is_its_own_part_bit_for_bit():
+def test_whole_batch_is_its_own_part_bit_for_bit():
     assert same(augment(*batch(), EVERYTHING, (5,), (0, 4)), augment(*batch(), EVERYTHING, (5,)))
 
 
@@ -126,7 +126,7 @@ def test_nothing_is_changed_at_strength_0_bit_for_bit():
     assert same(augment(*batch(), config, (3,)), batch())
 
 
-def test_the_given_batch_is_left_as_it_was():
+def test_given_batch_is_left_as_it_was():
     images, masks = batch()
     augment(images, masks, EVERYTHING, (0,))
     assert same((images, masks), batch())
@@ -139,14 +139,14 @@ def test_rows_that_are_not_sampled_come_back_bit_for_bit_beside_rows_that_are():
     assert [torch.equal(a, b) for a, b in zip(images, changed, strict=True)] == [True, False, True, False]
 
 
-def test_a_flip_mirrors_and_a_flip_of_a_flip_is_the_identity():
+def test_flip_mirrors_and_a_flip_of_a_flip_is_the_identity():
     once = augment(*batch(), only(horizontal_flip=1.0), (0,))
     assert same(once, tuple(x.flip(-1) for x in batch()))
     assert same(augment(*once, only(horizontal_flip=1.0), (1,)), batch())
 
 
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
-def test_a_rotation_by_90_degrees_is_rot90(quarter_turns: int):
+def test_rotation_by_90_degrees_is_rot90(quarter_turns: int):
     images, masks = batch(1)
     parameters = by_hand(1, rotation_degrees=torch.tensor([90.0 * quarter_turns]))
     turned, turned_masks = apply(images, masks, parameters, NOTHING)
@@ -154,13 +154,13 @@ def test_a_rotation_by_90_degrees_is_rot90(quarter_turns: int):
     torch.testing.assert_close(turned_masks, masks.rot90(quarter_turns, (2, 3)), atol=1e-4, rtol=0)
 
 
-def test_a_rotation_by_180_degrees_holds_for_oblong_images_too():
+def test_rotation_by_180_degrees_holds_for_oblong_images_too():
     images, masks = batch(1, 48, width=80)
     turned, _ = apply(images, masks, by_hand(1, rotation_degrees=torch.tensor([180.0])), NOTHING)
     torch.testing.assert_close(turned, images.rot90(2, (2, 3)), atol=1e-4, rtol=0)
 
 
-def test_a_rotation_keeps_shapes_in_oblong_images():
+def test_rotation_keeps_shapes_in_oblong_images():
     images, masks = torch.zeros(1, 1, 64, 128), torch.zeros(1, 1, 64, 128)
     masks[..., 24:40, 56:72] = 1
     parameters = by_hand(1, rotation_degrees=torch.tensor([90.0]))
@@ -168,7 +168,7 @@ def test_a_rotation_keeps_shapes_in_oblong_images():
     torch.testing.assert_close(turned, masks, atol=1e-4, rtol=0)
 
 
-def test_a_shift_right_and_down_equals_a_roll_inside():
+def test_shift_right_and_down_equals_a_roll_inside():
     images, masks = batch(1)
     shifted, shifted_masks = apply(images, masks, by_hand(1, shift=torch.tensor([[4 / 64, 8 / 64]])), NOTHING)
     rolled = images.roll((8, 4), (2, 3))
@@ -177,7 +177,7 @@ def test_a_shift_right_and_down_equals_a_roll_inside():
     torch.testing.assert_close(shifted_masks[..., 8:, 4:], expected, atol=1e-4, rtol=0)
 
 
-def test_a_scale_of_2_shows_the_middle_enlarged():
+def test_scale_of_2_shows_the_middle_enlarged():
     images, masks = batch(1)
     _, enlarged = apply(images, masks, by_hand(1, scale=torch.tensor([2.0])), NOTHING)
     middle = F.interpolate(masks[..., 16:48, 16:48], scale_factor=2, mode="bilinear", align_corners=False) >= 0.5
@@ -228,7 +228,7 @@ def test_image_and_mask_move_together(seed: tuple[int, int], strength: float):
 
 @settings(max_examples=6)
 @given(seed=seeds)
-def test_the_warp_does_not_depend_on_the_size(seed: tuple[int, int]):
+def test_warp_does_not_depend_on_the_size(seed: tuple[int, int]):
     config = only(horizontal_flip=0.5, affine_probability=1.0, distortion_probability=1.0)
     parameters = sample_parameters(config, 4, seed)
     # The elastic field is too fine for this: its neighbours are averaged over different pixels.
@@ -237,7 +237,7 @@ def test_the_warp_does_not_depend_on_the_size(seed: tuple[int, int]):
     torch.testing.assert_close(F.avg_pool2d(large, 2), small, atol=0.01, rtol=0)
 
 
-def test_the_elastic_field_has_the_published_deviation_and_does_not_depend_on_the_size():
+def test_elastic_field_has_the_published_deviation_and_does_not_depend_on_the_size():
     parameters = sample_parameters(only(distortion_probability=1.0), 12, (5,))
     elastic = parameters.take(parameters.elastic_nodes.flatten(1).any(1).nonzero().flatten())
     plain = sampling_grid(by_hand(1), 512, 512, "cpu")
@@ -259,7 +259,7 @@ def test_optical_and_grid_distortion_never_fold_the_image(coefficient: float, se
     assert area.min() > 0
 
 
-def test_the_grid_distortion_keeps_the_edges_in_place():
+def test_grid_distortion_keeps_the_edges_in_place():
     parameters = sample_parameters(only(distortion_probability=1.0), 30, (2,))
     bent = parameters.take((parameters.grid_cells != 1).flatten(1).any(1).nonzero().flatten())
     grid = sampling_grid(bent, 512, 512, "cpu")
@@ -314,14 +314,14 @@ def test_blur_lowers_the_variance_and_keeps_the_mean():
     assert blurred.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
 
 
-def test_a_row_is_blurred_alike_beside_a_row_that_is_blurred_more():
+def test_row_is_blurred_alike_beside_a_row_that_is_blurred_more():
     images, masks = batch(2)
     alone, _ = apply(images[:1], masks[:1], by_hand(1, blur_sigma_px=torch.tensor([0.5])), NOTHING)
     beside, _ = apply(images, masks, by_hand(2, blur_sigma_px=torch.tensor([0.5, 3.0])), NOTHING)
     torch.testing.assert_close(beside[:1], alone, atol=1e-6, rtol=0)
 
 
-def test_a_blur_of_next_to_nothing_leaves_the_image_as_it_is():
+def test_blur_of_next_to_nothing_leaves_the_image_as_it_is():
     images, masks = batch(1)
     blurred, _ = apply(images, masks, by_hand(1, blur_sigma_px=torch.tensor([1e-26])), NOTHING)
     assert torch.equal(blurred, images)

@@ -86,7 +86,7 @@ def test_csv_json_and_numpy_alone_can_read_it(tmp_path: Path):
     assert card["format"] == 1
 
 
-def test_the_documented_columns_come_first_hand_to_hand(tmp_path: Path):
+def test_documented_columns_come_first_hand_to_hand(tmp_path: Path):
     header = (write_dataset(tmp_path) / CASES).read_text().splitlines()[0]
     documented = "image_id,fold,patient,has_pneumothorax,mask_rle,view,sex,age,pixel_spacing_mm,source"
     assert header.startswith(documented)
@@ -116,7 +116,7 @@ def test_whatever_a_source_says_survives_the_csv(
     assert Dataset(one_case).cases == [case]
 
 
-def test_a_mask_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path):
+def test_mask_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path):
     case = replace(FIRST, mask_rle=" ".join(["1 1"] * 50_000))
     write_dataset(tmp_path, [case])
     np.save(tmp_path / IMAGES, np.zeros((1, 320, 320), dtype=np.uint8))
@@ -130,12 +130,12 @@ def test_validation_is_the_fold_and_training_all_the_others(tmp_path: Path):
     assert dataset.positions("all", 1).tolist() == [0, 1, 2]
 
 
-def test_a_fold_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path):
+def test_fold_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path):
     with pytest.raises(InputError, match="no case is in the val split of fold 7; its folds are 0, 1, 2"):
         Dataset(write_dataset(tmp_path)).positions("val", 7)
 
 
-def test_a_dataset_of_one_fold_has_nothing_to_train_on(tmp_path: Path):
+def test_dataset_of_one_fold_has_nothing_to_train_on(tmp_path: Path):
     with pytest.raises(InputError, match="no case is in the train split of fold 0"):
         Dataset(write_dataset(tmp_path, [FIRST])).positions("train", 0)
 
@@ -148,16 +148,16 @@ def test_masks_come_in_the_order_asked_for(tmp_path: Path):
     assert masks.sum(axis=(1, 2)).tolist() == [2, 0, 8]
 
 
-def test_an_empty_folder_holds_no_dataset(tmp_path: Path):
+def test_empty_folder_holds_no_dataset(tmp_path: Path):
     assert "holds no dataset (no card.json); make one with pleura prepare" in refusal(tmp_path)
 
 
-def test_a_folder_that_is_not_there_holds_no_dataset(tmp_path: Path):
+def test_folder_that_is_not_there_holds_no_dataset(tmp_path: Path):
     assert "holds no dataset" in refusal(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", [CASES, IMAGES])
-def test_a_missing_file_is_damage(tmp_path: Path, name: str):
+def test_missing_file_is_damage(tmp_path: Path, name: str):
     (write_dataset(tmp_path) / name).unlink()
     assert refusal(tmp_path).startswith(f"{tmp_path / name}: cannot be read as a")
     assert "(No such file or directory); copy or prepare it again" in refusal(tmp_path)
@@ -184,13 +184,13 @@ def test_pickled_images_are_never_unpickled(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "{'format': 1}", "\udcff"])
-def test_a_card_that_is_no_json_is_damage(tmp_path: Path, text: str):
+def test_card_that_is_no_json_is_damage(tmp_path: Path, text: str):
     (write_dataset(tmp_path) / CARD).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert "card.json: cannot be read as JSON (" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("card", [{}, {"format": 0}, {"format": "1"}, {"format": True}, {"format": 1.0}])
-def test_a_card_of_another_format_is_refused(tmp_path: Path, card: dict[str, object]):
+def test_card_of_another_format_is_refused(tmp_path: Path, card: dict[str, object]):
     (write_dataset(tmp_path) / CARD).write_text(json.dumps(card))
     assert "was made by another version of pleura" in refusal(tmp_path)
 
@@ -234,9 +234,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("column", "value", "phrase"), [(c, v, p) for c, pairs in FIELDS.items() for v, p in pairs])
-def test_a_value_that_its_column_cannot_have_is_named_with_its_line(
-    tmp_path: Path, column: str, value: str, phrase: str
-):
+def test_value_that_its_column_cannot_have_is_named_with_its_line(tmp_path: Path, column: str, value: str, phrase: str):
     path = write_dataset(tmp_path, [FIRST, SECOND, replace(FIRST, image_id="last")]) / CASES
     if value == "third":
         write_cases(path, [replace(FIRST, image_id="third"), SECOND, FIRST])
@@ -270,13 +268,13 @@ def test_all_faults_are_counted_and_the_doctor_lists_them(tmp_path: Path):
         ("\n", '\n"', "has "),
     ],
 )
-def test_a_table_of_another_form_is_refused_with_its_line(tmp_path: Path, old: str, new: str, phrase: str):
+def test_table_of_another_form_is_refused_with_its_line(tmp_path: Path, old: str, new: str, phrase: str):
     path = write_dataset(tmp_path) / CASES
     path.write_text(path.read_text().replace(old, new))
     assert phrase in refusal(tmp_path)
 
 
-def test_a_dataset_of_an_earlier_version_lacks_a_column(tmp_path: Path):
+def test_dataset_of_an_earlier_version_lacks_a_column(tmp_path: Path):
     path = write_dataset(tmp_path) / CASES
     rows = list(csv.DictReader(path.read_text().splitlines()))
     with path.open("w", newline="") as file:
@@ -352,7 +350,7 @@ def as_long_ago(folder: Path) -> Path:
 
 @pytest.mark.parametrize("change", [swap_rows, overwrite_bytes, move_to_another_fold])
 @pytest.mark.parametrize("opened_before", [False, True])
-def test_a_changed_dataset_is_refused(tmp_path: Path, change: Callable[[Path], None], opened_before: bool):
+def test_changed_dataset_is_refused(tmp_path: Path, change: Callable[[Path], None], opened_before: bool):
     write_dataset(tmp_path)
     if opened_before:
         Dataset(tmp_path)
@@ -391,7 +389,7 @@ def test_files_that_changed_just_now_are_hashed_again(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("cache", ["/dev/null", "/proc", None])
-def test_a_dataset_is_read_without_writing_to_it_and_without_a_cache(
+def test_dataset_is_read_without_writing_to_it_and_without_a_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str | None
 ):
     monkeypatch.setattr(module, "SETTLED_S", -1.0)
@@ -408,7 +406,7 @@ def test_a_dataset_is_read_without_writing_to_it_and_without_a_cache(
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
-def test_a_damaged_note_in_the_cache_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_damaged_note_in_the_cache_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "SETTLED_S", -1.0)
     Dataset(write_dataset(tmp_path))
     note = module._note_of(tmp_path)
@@ -442,7 +440,7 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("name", [CASES, CARD, IMAGES])
 @pytest.mark.parametrize("is_sealed", [False, True])
-def test_a_mutant_is_refused_in_a_line_or_has_cases_as_they_can_be(tmp_path: Path, name: str, is_sealed: bool):
+def test_mutant_is_refused_in_a_line_or_has_cases_as_they_can_be(tmp_path: Path, name: str, is_sealed: bool):
     """is_sealed: with the hash of the mutant in the card, so that its values are all that tells."""
     path = write_dataset(tmp_path) / name
     whole = path.read_bytes()

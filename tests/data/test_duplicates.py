@@ -44,7 +44,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("change", list(CHANGES.values()), ids=list(CHANGES))
-def test_a_changed_copy_is_found_and_nothing_else(change: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_changed_copy_is_found_and_nothing_else(change: Callable[[np.ndarray], np.ndarray]) -> None:
     images = pictures(60)
     every = np.concatenate([images, np.stack([change(image) for image in images[:20]])])
     assert near_duplicates(thumbnails(every)).tolist() == [[row, 60 + row] for row in range(20)]
@@ -55,7 +55,7 @@ def test_phantoms_of_other_patients_are_no_copies(dataset) -> None:
     assert near_duplicates(thumbnails(images)).tolist() == []
 
 
-def test_the_size_of_an_image_does_not_matter() -> None:
+def test_size_of_an_image_does_not_matter() -> None:
     large = pictures(4, side=512)
     small = np.stack([np.asarray(Image.fromarray(one).resize((64, 64))) for one in large])
     both = np.concatenate([thumbnails(large), thumbnails(small)])
@@ -67,7 +67,7 @@ def test_black_images_are_like_nothing() -> None:
     assert near_duplicates(thumbnails(np.zeros((0, 70, 70), np.uint8))).shape == (0, 2)
 
 
-def test_a_thumbnail_has_mean_0_and_length_1_and_a_hash_half_of_its_bits() -> None:
+def test_thumbnail_has_mean_0_and_length_1_and_a_hash_half_of_its_bits() -> None:
     small = thumbnails(pictures(3))
     np.testing.assert_allclose(small.mean(axis=(1, 2)), 0, atol=1e-6)
     np.testing.assert_allclose((small**2).sum(axis=(1, 2)), 1, rtol=1e-5)

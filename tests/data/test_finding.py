@@ -37,7 +37,7 @@ def names(inputs: list[Path | str], folder: Path) -> list[str]:
     return [one.path.relative_to(folder).as_posix() for one in find_radiographs(inputs).radiographs]
 
 
-def test_a_folder_is_searched_for_radiographs_to_any_depth(archive):
+def test_folder_is_searched_for_radiographs_to_any_depth(archive):
     expected = ["IM1", "b.dcm", "c.DICOM", "deep/deeper/1.2.840.7", "e.bak", "f.PNG", "g.jpeg"]
     assert names([archive], archive) == expected
 
@@ -50,7 +50,7 @@ def test_dicom_is_found_by_its_content_whatever_its_suffix(tmp_path, name, pream
 
 
 @pytest.mark.parametrize("head", [b"\x08\x00", b"\x02\x00", b"\x08\x00\x18\x00UI\x04\x00ab", b"\x08\x00" * 900])
-def test_a_file_that_only_begins_like_dicom_is_passed_over(archive, head):
+def test_file_that_only_begins_like_dicom_is_passed_over(archive, head):
     (archive / "raw.bin").write_bytes(head + bytes(99))
     assert "raw.bin" not in names([archive], archive)
 
@@ -68,7 +68,7 @@ def test_what_is_passed_over_is_counted_in_one_line(archive):
     assert find_radiographs([archive / "only"]).in_words() == ""
 
 
-def test_a_folder_without_radiographs_is_refused_with_what_is_there(archive):
+def test_folder_without_radiographs_is_refused_with_what_is_there(archive):
     (archive / "texts").mkdir()
     (archive / "texts" / "a.txt").write_text("anything")
     with pytest.raises(InputError, match=r"no radiograph found in .*texts \(1 file is no radiograph \(1 \.txt\)\)"):
@@ -86,7 +86,7 @@ def test_linked_folders_are_entered_and_loops_are_not(tmp_path):
     assert names([tmp_path / "study"], tmp_path / "study") == ["c.png", "p1/a.png", "p2/b.png"]
 
 
-def test_a_folder_that_is_linked_too_is_found_once_and_where_it_lies(tmp_path):
+def test_folder_that_is_linked_too_is_found_once_and_where_it_lies(tmp_path):
     save_png(tmp_path / "real" / "a.png")
     (tmp_path / "also").symlink_to(tmp_path / "real")
     (tmp_path / "b.png").symlink_to(tmp_path / "real" / "a.png")
@@ -104,13 +104,13 @@ def test_masks_and_overlays_that_pleura_wrote_are_no_radiographs(tmp_path):
     assert found.passed_over == {"written by pleura": 1}
 
 
-def test_a_pattern_is_filtered_like_a_folder(archive):
+def test_pattern_is_filtered_like_a_folder(archive):
     assert names([str(archive / "*")], archive) == names([archive], archive)
     assert names([str(archive / "**" / "*.7")], archive) == ["deep/deeper/1.2.840.7"]
     assert names([str(archive / "**")], archive) == names([archive], archive)
 
 
-def test_a_pattern_with_two_stars_matches_in_the_folder_itself_too(archive):
+def test_pattern_with_two_stars_matches_in_the_folder_itself_too(archive):
     assert names([str(archive / "**" / "*.dcm")], archive) == ["b.dcm"]
     save_dicom(archive / "deep" / "z.dcm")
     assert names([str(archive / "**" / "*.dcm")], archive) == ["b.dcm", "deep/z.dcm"]
@@ -121,7 +121,7 @@ def test_what_is_named_twice_is_found_once(archive):
     assert names(twice, archive) == names([archive], archive)
 
 
-def test_a_file_named_outright_is_taken_as_it_is(archive):
+def test_file_named_outright_is_taken_as_it_is(archive):
     assert find_radiographs([archive / "notes.txt"]).radiographs == [Located(archive / "notes.txt", archive)]
 
 
@@ -145,14 +145,14 @@ def test_paths_below_a_pattern_begin_where_it_does(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["absent.dcm", "*.tif", "empty", "x" * 300])
-def test_an_input_that_names_nothing_is_refused(archive, name):
+def test_input_that_names_nothing_is_refused(archive, name):
     (archive / "empty").mkdir()
     with pytest.raises(InputError, match="no radiograph found in") as caught:
         find_radiographs([archive, archive / name])
     assert str(archive / name) in str(caught.value)
 
 
-def test_a_pipe_among_the_files_is_passed_over_and_not_waited_for(archive):
+def test_pipe_among_the_files_is_passed_over_and_not_waited_for(archive):
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no pipes with names")
     os.mkfifo(archive / "pipe")

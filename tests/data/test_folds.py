@@ -36,7 +36,7 @@ def large_cohort() -> tuple[list[str], np.ndarray]:
 
 @settings(max_examples=30)
 @given(cohorts(), st.integers(2, 4), st.integers(0, 99))
-def test_a_patient_is_never_in_two_folds(cohort: tuple[list[str], list[int]], n_folds: int, seed: int):
+def test_patient_is_never_in_two_folds(cohort: tuple[list[str], list[int]], n_folds: int, seed: int):
     patients, areas = cohort
     folds = assign_folds(patients, areas, n_folds, seed)
     assert folds.shape == (len(patients),)
@@ -64,12 +64,12 @@ def test_each_folds_share_of_large_masks_is_near_the_whole():
     assert max(abs(share - 0.25) for share in shares) < 0.06
 
 
-def test_the_folds_are_of_about_one_size():
+def test_folds_are_of_about_one_size():
     sizes = np.bincount(assign_folds(*large_cohort(), 5, 1))
     assert sizes.max() - sizes.min() < 0.1 * sizes.mean()
 
 
-def test_the_seed_decides_and_nothing_else():
+def test_seed_decides_and_nothing_else():
     patients, areas = large_cohort()
     first, again, other = (assign_folds(patients, areas, 5, seed) for seed in (1, 1, 2))
     assert first.tolist() == again.tolist()
@@ -88,13 +88,13 @@ def test_cohorts_too_small_to_stratify_are_split_all_the_same(areas: list[int]):
     assert np.bincount(folds).tolist() == [2, 2, 2]
 
 
-def test_a_leak_is_an_image_whose_patient_is_in_another_fold():
+def test_leak_is_an_image_whose_patient_is_in_another_fold():
     folds, patients = [0, 0, 0, 1, 1, 2], ["a", "a", "b", "a", "c", "c"]
     report = leak_report(folds, patients, [True, False, True, True, True, False])
     assert report == [Leak(0, 3, 2, 2, 1), Leak(1, 2, 2, 2, 2), Leak(2, 1, 1, 0, 0)]
 
 
-def test_a_leak_says_itself_in_words():
+def test_leak_says_itself_in_words():
     text = str(Leak(0, 3, 2, 2, 1))
     assert text.startswith("fold 0: 2 of 3 validation images (66.7 %) and 1 of 2 positive ones (50.0 %)")
     assert "none to count" in str(Leak(2, 1, 1, 0, 0))
@@ -119,11 +119,11 @@ def test_folds_are_read_by_any_of_the_known_names(tmp_path: Path, key: str):
     assert read_folds(path) == {"a": 0, "1.2.3": 12}
 
 
-def test_a_split_of_train_and_val_is_two_folds(tmp_path: Path):
+def test_split_of_train_and_val_is_two_folds(tmp_path: Path):
     assert read_folds(csv_of(tmp_path, "ImageId,split\na,train\nb,val\n")) == {"a": 1, "b": 0}
 
 
-def test_a_repeated_row_is_harmless_and_a_contradicting_one_is_refused(tmp_path: Path):
+def test_repeated_row_is_harmless_and_a_contradicting_one_is_refused(tmp_path: Path):
     assert read_folds(csv_of(tmp_path, "ImageId,fold\na,1\na.dcm,1\n")) == {"a": 1}
     with pytest.raises(InputError, match="a has two values of fold: 1 and 2"):
         read_folds(csv_of(tmp_path, "ImageId,fold\na,1\na.dcm,2\n"))
@@ -135,7 +135,7 @@ def test_what_is_no_fold_is_refused(tmp_path: Path, value: str):
         read_folds(csv_of(tmp_path, f"ImageId,fold\na,{value}\n"))
 
 
-def test_a_raised_digit_is_no_fold(tmp_path: Path):
+def test_raised_digit_is_no_fold(tmp_path: Path):
     with pytest.raises(InputError):
         read_folds(csv_of(tmp_path, "ImageId,fold\na,²\n"))
 
@@ -148,26 +148,26 @@ def test_a_raised_digit_is_no_fold(tmp_path: Path):
         ("", "the column ImageId is missing (found: nothing)"),
     ],
 )
-def test_a_wrong_header_is_refused_by_name(tmp_path: Path, text: str, phrase: str):
+def test_wrong_header_is_refused_by_name(tmp_path: Path, text: str, phrase: str):
     path = csv_of(tmp_path, text)
     with pytest.raises(InputError) as caught:
         read_folds(path)
     assert str(caught.value) == f"{path}: {phrase}"
 
 
-def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path):
+def test_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path):
     (tmp_path / "folds.csv").write_bytes(b"ImageId,fold\n\xff,1\n")
     for path in (tmp_path / "folds.csv", tmp_path / "nowhere.csv"):
         with pytest.raises(InputError, match="cannot be read as a csv"):
             read_folds(path)
 
 
-def test_the_first_name_that_the_file_has_is_the_column_read(tmp_path: Path):
+def test_first_name_that_the_file_has_is_the_column_read(tmp_path: Path):
     path = csv_of(tmp_path, "image_id,PatientID,NIH_ID\na, 7 ,9\n")
     assert read_column(path, ("patient", "PatientID", "NIH_ID")) == {"a": "7"}
 
 
-def test_a_case_without_a_patient_is_a_patient_of_its_own():
+def test_case_without_a_patient_is_a_patient_of_its_own():
     assert patients_or_own(["a", "b", "c"], {"a": "p", "b": ""}) == ["p", "b", "c"]
 
 
@@ -183,7 +183,7 @@ def legacy() -> list[Leak]:
     return leak_report(list(folds.values()), owners, [positive[image_id] == "1" for image_id in folds])
 
 
-def test_the_widely_copied_folds_leak_three_images_in_five_and_nearly_every_positive(legacy: list[Leak]):
+def test_widely_copied_folds_leak_three_images_in_five_and_nearly_every_positive(legacy: list[Leak]):
     assert [leak.fold for leak in legacy] == [0, 1, 2, 3, 4]
     assert sum(leak.images for leak in legacy) == 10_679
     assert {round(100 * leak.leaked / leak.images) for leak in legacy} == {59, 60, 61}

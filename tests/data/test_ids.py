@@ -27,7 +27,7 @@ def ids(*inputs: Path, folder: Path) -> dict[str, str]:
     return {case.path.relative_to(folder).as_posix(): case.image_id for case in cases}
 
 
-def test_a_dicom_goes_by_its_uid_and_a_picture_by_its_path(tmp_path):
+def test_dicom_goes_by_its_uid_and_a_picture_by_its_path(tmp_path):
     save_dicom(tmp_path / "a" / "IM1", sop_uid="1.2.3")
     save_dicom(tmp_path / "b" / "IM1", sop_uid="1.2.4", preamble=False)
     save_dicom(tmp_path / "c" / "IM1.dcm", sop_uid=None)
@@ -44,7 +44,7 @@ def test_a_dicom_goes_by_its_uid_and_a_picture_by_its_path(tmp_path):
     }
 
 
-def test_a_file_named_outright_goes_by_its_name(tmp_path):
+def test_file_named_outright_goes_by_its_name(tmp_path):
     save_png(tmp_path / "a" / "x.png")
     assert ids(tmp_path / "a" / "x.png", folder=tmp_path) == {"a/x.png": "x"}
 
@@ -72,7 +72,7 @@ def test_suffixes_and_inputs_can_both_be_needed(tmp_path):
     assert found == {"a/x.png": "a/x.png", "a/x.jpg": "a/x.jpg", "b/x.png": "b/x"}
 
 
-def test_a_picture_beside_the_dicom_that_it_was_made_from_keeps_its_suffix(tmp_path):
+def test_picture_beside_the_dicom_that_it_was_made_from_keeps_its_suffix(tmp_path):
     save_dicom(tmp_path / "1.2.3.dcm", sop_uid="1.2.3")
     save_png(tmp_path / "1.2.3.png")
     assert ids(tmp_path, folder=tmp_path) == {"1.2.3.dcm": "1.2.3", "1.2.3.png": "1.2.3.png"}
@@ -94,7 +94,7 @@ def test_ids_always_differ(tmp_path, names):
     assert len(set(ids(tmp_path, folder=tmp_path).values())) == len(names)
 
 
-def test_a_copy_of_a_dicom_goes_by_its_path_and_is_named(tmp_path):
+def test_copy_of_a_dicom_goes_by_its_path_and_is_named(tmp_path):
     save_dicom(tmp_path / "a.dcm")
     save_dicom(tmp_path / "b" / "a.dcm")
     who = identify(find_radiographs([tmp_path]).radiographs)
@@ -113,13 +113,13 @@ def test_two_images_of_one_uid_both_go_by_their_paths_and_both_are_named(tmp_pat
     assert who.copies == [(tmp_path / "c.dcm", tmp_path / "b.dcm")]
 
 
-def test_a_damaged_copy_does_not_take_the_uid_from_the_whole_one(tmp_path):
+def test_damaged_copy_does_not_take_the_uid_from_the_whole_one(tmp_path):
     save_dicom(tmp_path / "b.dcm")
     (tmp_path / "a.dcm").write_bytes((tmp_path / "b.dcm").read_bytes()[:-50])
     assert ids(tmp_path, folder=tmp_path) == {"a.dcm": "a", "b.dcm": "1.2.3"}
 
 
-def test_an_earlier_run_keeps_its_ids(tmp_path):
+def test_earlier_run_keeps_its_ids(tmp_path):
     for name in ("a/x.png", "b/x.png"):
         save_png(tmp_path / name)
     earlier = {"x": tmp_path / "a" / "x.png", "gone": tmp_path / "gone.png"}
@@ -156,17 +156,17 @@ CASES += [("d.jpg", "d.jpg"), ("Müller", unicodedata.normalize("NFD", "Müller.
         ("absent", None),
     ],
 )
-def test_a_row_refers_to_a_case_by_id_or_path_or_file_name(name, image_id):
+def test_row_refers_to_a_case_by_id_or_path_or_file_name(name, image_id):
     assert Names(CASES).find(name) == image_id
 
 
 @pytest.mark.parametrize(("name", "files"), [("x", ("a/x.png", "b/x.png")), ("d", ("d.jpg", "d.png"))])
-def test_a_row_that_can_be_two_cases_is_refused_with_both_named(name, files):
+def test_row_that_can_be_two_cases_is_refused_with_both_named(name, files):
     with pytest.raises(InputError, match=rf"masks\.csv: {name} can be {files[0]} and {files[1]}"):
         Names(CASES).find(name, "masks.csv")
 
 
-def test_a_table_by_names_becomes_one_by_ids():
+def test_table_by_names_becomes_one_by_ids():
     assert Names(CASES).resolve({"IM1": 1, "absent": 2}, "t.csv") == {"1.2.3": 1, "absent": 2}
     assert Names(CASES).resolve({"IM1": 1, "1.2.3": 1}, "t.csv") == {"1.2.3": 1}
     with pytest.raises(InputError, match=r"t\.csv: IM1 and 1\.2\.3 are the same image"):

@@ -81,12 +81,12 @@ def test_floats_are_taken_as_they_are(dtype: str):
     ("highest", "bits"), [(255, 8), (256, 10), (1023, 10), (4095, 12), (4096, 14), (16384, 16), (65535, 16)]
 )
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
-def test_the_depth_of_16_bits_is_the_least_that_holds_the_highest(highest: int, bits: int, dtype: type):
+def test_depth_of_16_bits_is_the_least_that_holds_the_highest(highest: int, bits: int, dtype: type):
     values = np.array([[0, highest], [1, 2]], dtype=dtype)
     assert radiograph_of(values).image[0, 1] == pytest.approx(highest / (2**bits - 1))
 
 
-def test_a_16_bit_png_and_its_array_are_the_same_image(tmp_path: Path):
+def test_16_bit_png_and_its_array_are_the_same_image(tmp_path: Path):
     for number, values in enumerate((EIGHT, TWELVE, TWELVE * 16, TWELVE // 16)):
         path = png(values, tmp_path / f"{number}.png")
         assert equal(values, read_radiograph(path).image)
@@ -129,7 +129,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_array_that_is_no_image_is_refused_with_the_reason(name: str):
+def test_array_that_is_no_image_is_refused_with_the_reason(name: str):
     values, phrase = WRONG[name]
     assert re.search(phrase, refusal(values))
 
@@ -145,19 +145,19 @@ def test_channels_a_few_levels_apart_are_grey_as_in_a_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_a_tensor_is_its_array(dtype: torch.dtype):
+def test_tensor_is_its_array(dtype: torch.dtype):
     for tensor in (torch.from_numpy(EIGHT).to(dtype), torch.from_numpy(EIGHT).to(dtype)[None, None]):
         assert equal(tensor, radiograph_of(EIGHT).image)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_a_tensor_of_floats_is_its_array(dtype: torch.dtype):
+def test_tensor_of_floats_is_its_array(dtype: torch.dtype):
     tensor = (torch.from_numpy(EIGHT) / 255).to(dtype).requires_grad_()
     assert equal(tensor, tensor.detach().float().numpy())
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(3, 3).to_sparse(), torch.zeros(3, 3, device="meta")])
-def test_a_tensor_without_numbers_is_refused(tensor: torch.Tensor):
+def test_tensor_without_numbers_is_refused(tensor: torch.Tensor):
     assert "the tensor cannot be read as an array" in refusal(tensor)
 
 
@@ -165,18 +165,18 @@ def test_a_tensor_without_numbers_is_refused(tensor: torch.Tensor):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
-def test_a_picture_is_read_as_its_file(tmp_path: Path, mode: str):
+def test_picture_is_read_as_its_file(tmp_path: Path, mode: str):
     picture = Image.fromarray(EIGHT).convert(mode)
     picture.save(tmp_path / "a.png")
     assert equal(picture, read_radiograph(tmp_path / "a.png").image)
 
 
-def test_a_picture_of_floats_follows_the_rule_of_arrays():
+def test_picture_of_floats_follows_the_rule_of_arrays():
     assert equal(Image.fromarray((EIGHT / 255).astype(np.float32)), (EIGHT / 255).astype(np.float32))
     assert "divide it by 255" in refusal(Image.fromarray(EIGHT.astype(np.float32)))
 
 
-def test_a_picture_lies_as_its_exif_says(tmp_path: Path):
+def test_picture_lies_as_its_exif_says(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(EIGHT).save(tmp_path / "a.jpg", exif=exif, quality=95)
@@ -185,11 +185,11 @@ def test_a_picture_lies_as_its_exif_says(tmp_path: Path):
 
 
 @pytest.mark.parametrize("mode", ["1", "CMYK", "YCbCr", "HSV", "LAB"])
-def test_a_picture_of_another_mode_is_refused(mode: str):
+def test_picture_of_another_mode_is_refused(mode: str):
     assert f"(mode {mode})" in refusal(Image.new(mode, (4, 4)))
 
 
-def test_a_picture_whose_file_is_cut_is_refused(tmp_path: Path):
+def test_picture_whose_file_is_cut_is_refused(tmp_path: Path):
     whole = png(np.random.default_rng(0).integers(0, 256, (80, 80), np.uint8), tmp_path / "a.png").read_bytes()
     assert "the picture cannot be read" in refusal(Image.open(io.BytesIO(whole[: len(whole) // 2])))
 
@@ -226,7 +226,7 @@ def test_bytes_of_a_picture_are_read_as_the_file(tmp_path: Path):
     assert radiograph_of(path.read_bytes()).image_id == "bytes"
 
 
-def test_a_dataset_without_its_file_meta_says_what_is_missing(dicom: list[Path]):
+def test_dataset_without_its_file_meta_says_what_is_missing(dicom: list[Path]):
     dataset = pydicom.dcmread(dicom[0])
     bare = pydicom.Dataset()
     bare.update({element.tag: element for element in dataset})
@@ -256,7 +256,7 @@ def test_anything_else_is_refused_by_its_type(given: Any):
     assert ("predict_many" in told) == (hasattr(given, "__iter__") and given is not int)
 
 
-def test_a_file_of_text_is_refused(tmp_path: Path):
+def test_file_of_text_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("hello")
     with (tmp_path / "a.txt").open() as file:
         assert "gives str, not bytes; open the file in binary" in refusal(file)
@@ -271,12 +271,12 @@ def test_one_radiograph_is_no_list_of_them(given: Any):
         each_of(given)
 
 
-def test_a_stack_of_images_is_several():
+def test_stack_of_images_is_several():
     assert len(list(each_of(np.stack([EIGHT] * 3)))) == 3
     assert all(image_of_array(image).shape == (40, 30) for image in each_of(np.stack([EIGHT] * 3)[:, None]))
 
 
-def test_a_radiograph_is_itself_and_says_no_more_than_its_name_and_size():
+def test_radiograph_is_itself_and_says_no_more_than_its_name_and_size():
     known = radiograph_of(EIGHT)
     assert radiograph_of(known) is known
     assert repr(known) == "Radiograph('array', 40 x 30)"

@@ -48,7 +48,7 @@ def test_images_and_masks_belong_to_the_positions_in_the_order_asked_for(tmp_pat
     assert [int(mask.T.reshape(-1).argmax()) for mask in first.masks[:, 0]] == [4, 1]
 
 
-def test_a_batch_is_uint8_with_one_channel(tmp_path: Path):
+def test_batch_is_uint8_with_one_channel(tmp_path: Path):
     (batch,) = batches(opened(tmp_path, 2), np.arange(2), 2)
     assert batch.images.shape == batch.masks.shape == (2, 1, 4, 4)
     assert batch.images.dtype == batch.masks.dtype == torch.uint8
@@ -58,14 +58,14 @@ def test_no_cases_are_no_batches(tmp_path: Path):
     assert list(batches(opened(tmp_path, 2), np.arange(0), 2)) == []
 
 
-def test_a_damaged_mask_is_refused_after_the_batches_before_it(tmp_path: Path):
+def test_damaged_mask_is_refused_after_the_batches_before_it(tmp_path: Path):
     stream = batches(opened(tmp_path, 4, mask_rle="15 2"), np.arange(4), 2)
     assert next(stream).positions.tolist() == [0, 1]
     with pytest.raises(InputError, match=r"cases\.csv: the mask of 3: "):
         next(stream)
 
 
-def test_a_reader_that_is_left_early_leaves_no_thread_behind(tmp_path: Path):
+def test_reader_that_is_left_early_leaves_no_thread_behind(tmp_path: Path):
     before = threading.active_count()
     stream = batches(opened(tmp_path, 6), np.arange(6), 2)
     next(stream)

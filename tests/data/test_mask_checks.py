@@ -17,12 +17,12 @@ def test_masks_that_cover_most_of_the_image_are_named_with_their_number_and_shar
     assert found.what == "2 true masks cover 95 to 100 % of the image (a, c); SIIM's largest covers 15.4 %"
 
 
-def test_a_source_without_faults_has_no_findings() -> None:
+def test_source_without_faults_has_no_findings() -> None:
     assert list(about_source((), (), ())) == []
     assert [finding.severity for finding in about_source(["a"], ["b"], ["c"])] == ["warning", "note", "note"]
 
 
-def test_the_pooled_dice_is_that_of_all_pixels_together() -> None:
+def test_pooled_dice_is_that_of_all_pixels_together() -> None:
     generator = np.random.default_rng(0)
     masks, predicted = (generator.random((5, 16, 16)) < share for share in (0.3, 0.5))
     masks[0] = predicted[0] = predicted[1] = False
@@ -53,7 +53,7 @@ POOLED = 0.824
         (0.95, "is not the SIIM mean of these masks, 0.6800, nor any other Dice"),
     ],
 )
-def test_a_reported_dice_is_known_for_what_it_is(reported: float, words: str | None) -> None:
+def test_reported_dice_is_known_for_what_it_is(reported: float, words: str | None) -> None:
     found = reported_dice(reported, OUTCOMES, POOLED)
     assert (found is None) == (words is None)
     assert words is None or (found is not None and words in found.what)

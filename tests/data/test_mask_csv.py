@@ -22,17 +22,17 @@ def csv_of(folder: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def test_the_competitions_header_with_its_space_is_read(tmp_path: Path) -> None:
+def test_competitions_header_with_its_space_is_read(tmp_path: Path) -> None:
     path = csv_of(tmp_path, "ImageId, EncodedPixels\nb, 1 2\na,-1\nb, 5 1\n")
     assert read_table(path).runs == {"b": ["1 2", "5 1"], "a": ["-1"]}
 
 
-def test_a_csv_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+def test_csv_saved_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
     path = csv_of(tmp_path, 'Age,EncodedPixels,ImageId\r\n40,"1 2",a\r\n', encoding="utf-8-sig")
     assert read_table(path).runs == {"a": ["1 2"]}
 
 
-def test_an_exact_duplicate_row_counts_once(tmp_path: Path) -> None:
+def test_exact_duplicate_row_counts_once(tmp_path: Path) -> None:
     path = csv_of(tmp_path, HEADER + "a,1 2\na,1 2\nb,-1\nb,-1\n")
     assert read_table(path).runs == {"a": ["1 2"], "b": ["-1"]}
 
@@ -43,7 +43,7 @@ def test_ids_with_a_file_suffix_or_in_another_unicode_form_are_the_same_ids(tmp_
     assert read_table(path).runs == {"1.2.345": ["1 2", "3 4"], "x": ["-1"], whole: ["1 2", "5 1"]}
 
 
-def test_a_mask_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path) -> None:
+def test_mask_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path) -> None:
     text = " ".join(["1 1"] * 50_000)
     assert read_table(csv_of(tmp_path, f"{HEADER}a,{text}\n")).runs == {"a": [text]}
 
@@ -68,7 +68,7 @@ def test_a_mask_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path) ->
         (HEADER + "########,1 2\n", "a spreadsheet made the number ######## of an image id"),
     ],
 )
-def test_a_wrong_csv_is_refused_by_name(tmp_path: Path, text: str, phrase: str) -> None:
+def test_wrong_csv_is_refused_by_name(tmp_path: Path, text: str, phrase: str) -> None:
     path = csv_of(tmp_path, text)
     with pytest.raises(InputError) as caught:
         read_table(path)
@@ -102,7 +102,7 @@ def test_runs_that_a_spreadsheet_damaged_are_refused_by_that_reason(tmp_path: Pa
     assert reason in str(caught.value)
 
 
-def test_a_cell_that_a_spreadsheet_cut_is_known_by_its_length(tmp_path: Path) -> None:
+def test_cell_that_a_spreadsheet_cut_is_known_by_its_length(tmp_path: Path) -> None:
     mask = np.zeros((1024, 1024), np.uint8)
     mask[::2, :40] = 1
     text = rle.encode(mask)
@@ -116,18 +116,18 @@ def test_a_cell_that_a_spreadsheet_cut_is_known_by_its_length(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfeI\x00", b"ImageId,EncodedPixels\na,\xe9\n"])
-def test_a_csv_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_csv_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "masks.csv").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read as a csv"):
         read_table(tmp_path / "masks.csv")
 
 
-def test_a_missing_csv_is_refused(tmp_path: Path) -> None:
+def test_missing_csv_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"masks\.csv: cannot be read as a csv \(No such file"):
         read_table(tmp_path / "masks.csv")
 
 
-def test_a_csv_written_is_read_as_it_was(tmp_path: Path) -> None:
+def test_csv_written_is_read_as_it_was(tmp_path: Path) -> None:
     rle.write_csv(tmp_path / "out.csv", [("a", "1 2"), ("a", "8 1"), ("b", "-1")])
     assert (tmp_path / "out.csv").read_text().splitlines()[0] == "ImageId,EncodedPixels"
     assert read_table(tmp_path / "out.csv").runs == {"a": ["1 2", "8 1"], "b": ["-1"]}

@@ -21,14 +21,14 @@ def put(folder: Path, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize("name", list(READ))
-def test_a_mask_is_the_same_however_it_was_written(tmp_path: Path, name: str) -> None:
+def test_mask_is_the_same_however_it_was_written(tmp_path: Path, name: str) -> None:
     mask, levels = read_mask_png(put(tmp_path, READ[name]))
     np.testing.assert_array_equal(mask, MASK)
     assert (mask.dtype, levels[0]) == (np.uint8, 0)
 
 
 @pytest.mark.parametrize("name", list(UNKNOWN))
-def test_what_nobody_can_know_is_refused_by_its_reason(tmp_path: Path, name: str) -> None:
+def test_ambiguous_mask_is_refused_by_its_reason(tmp_path: Path, name: str) -> None:
     content, words = UNKNOWN[name]
     with pytest.raises(InputError) as caught:
         read_mask_png(put(tmp_path, content))
@@ -52,14 +52,14 @@ def test_what_nobody_can_know_is_refused_by_its_reason(tmp_path: Path, name: str
         (np.zeros((8, 8)), {"transparent": b"\0\0"}, 0),
     ],
 )
-def test_a_png_of_one_value_is_empty_or_full(
+def test_png_of_one_value_is_empty_or_full(
     tmp_path: Path, samples: np.ndarray, more: dict[str, object], area: int
 ) -> None:
     assert read_mask_png(write_png(tmp_path / "a.png", samples.astype(int), **more))[0].sum() == area
 
 
 @pytest.mark.parametrize("palette", [((255, 255, 255),), ((0, 0, 0), (0, 0, 0))])
-def test_a_palette_of_one_index_says_the_same_by_its_colour_or_is_refused(
+def test_palette_of_one_index_says_the_same_by_its_colour_or_is_refused(
     tmp_path: Path, palette: tuple[tuple[int, int, int], ...]
 ) -> None:
     samples = np.full((8, 8), len(palette) - 1)
@@ -84,7 +84,7 @@ def test_16_bits_cut_off_anywhere_are_refused(tmp_path: Path, colour: int, chann
             read_png(put(tmp_path, whole[:end]))
 
 
-def test_an_animated_or_a_turned_png_is_refused(tmp_path: Path) -> None:
+def test_animated_or_a_turned_png_is_refused(tmp_path: Path) -> None:
     first, second = (Image.fromarray((MASK * value).astype(np.uint8)) for value in (255, 128))
     first.save(tmp_path / "a.png", save_all=True, append_images=[second])
     with pytest.raises(InputError, match="animated"):
@@ -96,7 +96,7 @@ def test_an_animated_or_a_turned_png_is_refused(tmp_path: Path) -> None:
         read_mask_png(tmp_path / "b.png")
 
 
-def test_a_file_that_is_missing_or_claims_a_gigantic_size_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_missing_or_claims_a_gigantic_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.png"):
         read_mask_png(tmp_path / "a.png")
     huge = bytearray(png_bytes(np.zeros((SIDE, SIDE), int)))

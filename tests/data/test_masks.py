@@ -29,7 +29,7 @@ def holds(found: MaskSource, masks: dict[str, np.ndarray] = MASKS) -> None:
 @pytest.mark.parametrize(
     "header", ["ImageId, EncodedPixels", "image_id,rle", "fname,mask_rle", "\ufeffIMG_ID,Encoded_Pixels", "id,pixels"]
 )
-def test_a_csv_is_read_under_any_of_the_usual_headers(tmp_path: Path, header: str) -> None:
+def test_csv_is_read_under_any_of_the_usual_headers(tmp_path: Path, header: str) -> None:
     holds(open_masks(write_csv(tmp_path / "a.csv", MASKS, header)))
 
 
@@ -72,13 +72,13 @@ def test_one_png_is_a_source_of_one_mask(tmp_path: Path) -> None:
     holds(open_masks(folder / "a.png"), {"a": MASKS["1.2.3.1"]})
 
 
-def test_a_dicom_segmentation_gives_each_image_its_own_frame_whatever_its_suffix(tmp_path: Path) -> None:
+def test_dicom_segmentation_gives_each_image_its_own_frame_whatever_its_suffix(tmp_path: Path) -> None:
     holds(open_masks(write_seg(tmp_path / "all.dcm", MASKS)))
     write_seg(tmp_path / "folder.dcm", MASKS).rename(tmp_path / "all.seg")
     holds(open_masks(tmp_path / "all.seg"))
 
 
-def test_a_folder_of_segmentations_unites_those_of_one_image(tmp_path: Path) -> None:
+def test_folder_of_segmentations_unites_those_of_one_image(tmp_path: Path) -> None:
     for number, (image_id, mask) in enumerate(MASKS.items()):
         upper, lower = mask.copy(), mask.copy()
         upper[SIDE // 3 :], lower[: SIDE // 3] = 0, 0
@@ -87,7 +87,7 @@ def test_a_folder_of_segmentations_unites_those_of_one_image(tmp_path: Path) -> 
     holds(open_masks(tmp_path))
 
 
-def test_a_segmentation_goes_by_its_uid_and_by_the_name_of_its_file(tmp_path: Path) -> None:
+def test_segmentation_goes_by_its_uid_and_by_the_name_of_its_file(tmp_path: Path) -> None:
     image_id, mask = "1.2.3.1", MASKS["1.2.3.1"]
     write_seg(tmp_path / "unnamed.dcm", {image_id: mask}, named=False)
     assert open_masks(tmp_path).names == {"unnamed": ()}
@@ -95,7 +95,7 @@ def test_a_segmentation_goes_by_its_uid_and_by_the_name_of_its_file(tmp_path: Pa
     assert open_masks(tmp_path / "scan7.dcm").names == {image_id: ("scan7",)}
 
 
-def test_a_dataset_gives_its_masks_and_patients(dataset: Path) -> None:
+def test_dataset_gives_its_masks_and_patients(dataset: Path) -> None:
     found = open_masks(dataset)
     assert len(found.patients) == len(found.masks)
     positive = next(key for key in found.masks if not found.known_empty(key))
@@ -114,7 +114,7 @@ def test_runs_take_the_grid_of_a_mask_that_is_not_square(tmp_path: Path) -> None
         np.testing.assert_array_equal(first.mask, second.mask)
 
 
-def test_a_square_prediction_of_another_size_is_resized_and_told(tmp_path: Path) -> None:
+def test_square_prediction_of_another_size_is_resized_and_told(tmp_path: Path) -> None:
     mask = np.zeros((16, 16), dtype=np.uint8)
     mask[4:8, 4:12] = 1
     small, large = (
@@ -129,7 +129,7 @@ def test_a_square_prediction_of_another_size_is_resized_and_told(tmp_path: Path)
 
 
 @pytest.mark.parametrize("as_runs", [True, False])
-def test_a_dataset_of_an_oblong_image_compares_with_masks_on_the_images_own_grid(tmp_path: Path, as_runs: bool) -> None:
+def test_dataset_of_an_oblong_image_compares_with_masks_on_the_images_own_grid(tmp_path: Path, as_runs: bool) -> None:
     mask = np.zeros((20, 40), dtype=np.uint8)
     mask[4:12, 8:16] = 1
     square = np.zeros((40, 40), dtype=np.uint8)
@@ -208,18 +208,18 @@ def test_runs_on_the_images_own_grid_keep_its_aspect() -> None:
 
 
 def test_siim_runs_do_not_fit_an_image_that_is_not_square_unless_they_are_empty() -> None:
-    with pytest.raises(InputError, match="say --rle-grid image"):
+    with pytest.raises(InputError, match="use --rle-grid image"):
         on_dataset(runs("1 2"), SquareGeometry(1024, 900, 32), "siim")
     assert not on_dataset(runs("-1"), SquareGeometry(1024, 900, 32), "siim").mask.any()
 
 
-def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path: Path) -> None:
+def test_mask_of_another_size_than_its_image_is_refused(tmp_path: Path) -> None:
     Image.fromarray(square_mask(64) * 255).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="the mask has 64 x 64 px, its image 64 x 65"):
         on_dataset(PngFile(tmp_path / "a.png"), SquareGeometry(64, 65, 32), "siim")
 
 
-def test_the_masks_of_a_dataset_can_be_those_of_another_size() -> None:
+def test_masks_of_a_dataset_can_be_those_of_another_size() -> None:
     mask = Runs(Path("data"), "x", (rle.encode(square_mask(64)),), (64, 64), (500, 500))
     np.testing.assert_array_equal(on_dataset(mask, SquareGeometry(500, 500, 32), "siim").mask, square_mask(32))
 

@@ -56,7 +56,7 @@ def centroid(image: Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("side", "size_px"), [(256, 128), (256, 96), (256, 100), (250, 77), (256, 224)])
 @pytest.mark.parametrize("degrees", [0.5, 17.0, -33.0])
-def test_a_spot_lands_where_the_rotation_puts_it(side: int, size_px: int, degrees: float):
+def test_spot_lands_where_the_rotation_puts_it(side: int, size_px: int, degrees: float):
     row, column = 0.36 * side, 0.58 * side
     image = spot(row, column, side, 5.0)
     found = centroid(in_one_step(image, image, turned(degrees), size_px)[0])
@@ -73,7 +73,7 @@ def test_a_spot_lands_where_the_rotation_puts_it(side: int, size_px: int, degree
 @given(
     st.floats(3.0, 20.0), st.floats(-45, 45), st.floats(0.35, 0.65), st.floats(0.35, 0.65), st.sampled_from([128, 100])
 )
-def test_a_turned_mask_keeps_its_area(radius: float, degrees: float, row: float, column: float, size_px: int):
+def test_turned_mask_keeps_its_area(radius: float, degrees: float, row: float, column: float, size_px: int):
     mask = disc(row * 256, column * 256, 256, radius)
     _, small = in_one_step(mask, mask, turned(degrees or 1.0), size_px)
     assert float(small.mean() / mask.mean()) == pytest.approx(1, abs=0.05)
@@ -106,7 +106,7 @@ def test_what_is_not_warped_is_the_mean_over_area(seed: int, size_px: int):
 
 @settings(max_examples=10)
 @given(st.integers(0, 10**6), st.sampled_from([64, 48, 50]))
-def test_the_mirror_of_an_image_by_the_mirror_of_its_warp_is_the_mirror_of_what_the_warp_gives(seed: int, size_px: int):
+def test_mirror_of_an_image_by_the_mirror_of_its_warp_is_the_mirror_of_what_the_warp_gives(seed: int, size_px: int):
     images = F.interpolate(torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(seed)), 96, mode="bilinear")
     masks = (images > 0.6).float()
     shift, degrees = torch.tensor([[0.05, 0.02], [-0.1, 0.03]]), torch.tensor([20.0, -31.0])
@@ -120,7 +120,7 @@ def test_the_mirror_of_an_image_by_the_mirror_of_its_warp_is_the_mirror_of_what_
 
 @settings(max_examples=10)
 @given(st.integers(0, 10**6))
-def test_the_mean_of_a_mask_inside_stays_under_rotation_and_shift(seed: int):
+def test_mean_of_a_mask_inside_stays_under_rotation_and_shift(seed: int):
     generator = torch.Generator().manual_seed(seed)
     masks = torch.zeros(1, 1, 128, 128)
     masks[..., 48:80, 48:80] = (torch.rand(1, 1, 32, 32, generator=generator) > 0.5).float()
@@ -155,7 +155,7 @@ def test_what_is_finer_than_the_stage_is_averaged_away_and_not_shown_as_somethin
     assert max(kept_of(each, 128, True) for each in gratings) < 0.3
 
 
-def test_a_batch_split_over_processes_is_warped_as_the_whole_is():
+def test_batch_split_over_processes_is_warped_as_the_whole_is():
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(6, 1, 96, 96, generator=generator)
     masks = (images > 0.5).float()
@@ -169,7 +169,7 @@ def test_a_batch_split_over_processes_is_warped_as_the_whole_is():
         torch.testing.assert_close(torch.cat([part[at] for part in parts]), whole[at], atol=2e-6, rtol=0)
 
 
-def test_a_larger_batch_of_other_images_is_refused():
+def test_larger_batch_of_other_images_is_refused():
     images = torch.rand(2, 1, 32, 32)
     with pytest.raises(ValueError, match="do not belong together"):
         apply(images, images, turned(3.0, 2), NOTHING, larger=(torch.rand(3, 1, 64, 64), torch.rand(3, 1, 64, 64)))

@@ -30,17 +30,17 @@ def paired(names: list[str], images: list[str]) -> dict[str, str]:
         (["xa"], ["sub/a"], {}),
     ],
 )
-def test_a_name_means_the_image_of_its_path_or_of_the_only_such_file(
+def test_name_means_the_image_of_its_path_or_of_the_only_such_file(
     names: list[str], images: list[str], wanted: dict[str, str]
 ) -> None:
     assert paired(names, images) == wanted
 
 
-def test_a_name_of_another_folder_means_no_image() -> None:
+def test_name_of_another_folder_means_no_image() -> None:
     assert paired(["sub/a", "b"], ["other/a", "b"]) == {"b": "b"}
 
 
-def test_a_name_that_can_be_two_images_is_refused() -> None:
+def test_name_that_can_be_two_images_is_refused() -> None:
     with pytest.raises(InputError, match="masks: a can be other/a and sub/a"):
         paired(["a"], ["sub/a", "other/a"])
 
@@ -57,6 +57,6 @@ def test_names_that_differ_in_unicode_form_alone_are_the_same() -> None:
     assert paired([parts.rpartition("/")[2]], [whole]) == {parts.rpartition("/")[2]: whole}
 
 
-def test_an_alias_counts_where_the_name_itself_does_not_fit() -> None:
+def test_alias_counts_where_the_name_itself_does_not_fit() -> None:
     assert pair({"1.2.3": ("scan7",)}, without_aliases(["scan7"]), "seg") == {"1.2.3": "scan7"}
     assert pair({"1.2.3": ("scan7",)}, without_aliases(["1.2.3", "scan7"]), "seg") == {"1.2.3": "1.2.3"}

@@ -48,7 +48,7 @@ def shown(dataset: pydicom.Dataset) -> np.ndarray:
     return 1 - values if dataset.PhotometricInterpretation == "MONOCHROME1" else values
 
 
-def test_an_image_is_float32_between_0_and_1_and_a_mask_is_binary(positives):
+def test_image_is_float32_between_0_and_1_and_a_mask_is_binary(positives):
     for phantom in positives[:5]:
         assert phantom.image.shape == phantom.mask.shape == (128, 128)
         assert phantom.image.dtype == np.float32
@@ -58,28 +58,28 @@ def test_an_image_is_float32_between_0_and_1_and_a_mask_is_binary(positives):
         assert set(np.unique(phantom.mask)) == {0, 1}
 
 
-def test_the_same_seed_gives_the_same_phantom_and_another_seed_another():
+def test_same_seed_gives_the_same_phantom_and_another_seed_another():
     first, again, other = make_phantom(7, 64), make_phantom(7, 64), make_phantom(8, 64)
     assert first.image.tobytes() == again.image.tobytes()
     assert first.mask.tobytes() == again.mask.tobytes()
     assert first.image.tobytes() != other.image.tobytes()
 
 
-def test_the_mask_is_empty_exactly_where_there_is_no_pneumothorax(positives):
+def test_mask_is_empty_exactly_where_there_is_no_pneumothorax(positives):
     assert all(phantom.mask.any() and phantom.side in ("R", "L") for phantom in positives)
     negative = make_phantom(3, 64, has_pneumothorax=False)
     assert not negative.mask.any()
     assert negative.side is None
 
 
-def test_the_mask_lies_on_the_named_side_and_the_patients_right_is_image_left(positives):
+def test_mask_lies_on_the_named_side_and_the_patients_right_is_image_left(positives):
     assert {phantom.side for phantom in positives} == {"R", "L"}
     for phantom in positives:
         column = np.nonzero(phantom.mask)[1].mean()
         assert (column < 64) == (phantom.side == "R")
 
 
-def test_a_pneumothorax_covers_between_one_and_ten_percent_of_the_picture(positives):
+def test_pneumothorax_covers_between_one_and_ten_percent_of_the_picture(positives):
     shares = [phantom.mask.mean() for phantom in positives]
     assert min(shares) > 0.01
     assert max(shares) < 0.10
@@ -102,7 +102,7 @@ def test_no_intensity_threshold_outlines_the_pneumothorax(positives):
     assert best < 0.2
 
 
-def test_the_rim_has_no_vessels_but_the_lung_does(monkeypatch):
+def test_rim_has_no_vessels_but_the_lung_does(monkeypatch):
     phantom = make_phantom(2, 256)
     monkeypatch.setattr("pleura.data.phantoms.radiographs.vessels", lambda *_: np.float32(0))
     difference = np.abs(phantom.image - make_phantom(2, 256).image)
@@ -125,7 +125,7 @@ def test_two_radiographs_of_one_patient_differ_in_pose():
 
 
 @pytest.mark.parametrize("arguments", [{"seed": -1}, {"seed": 0, "size_px": 8}, {"seed": 0, "patient_seed": -3}])
-def test_a_phantom_that_cannot_be_drawn_is_refused(arguments):
+def test_phantom_that_cannot_be_drawn_is_refused(arguments):
     with pytest.raises(InputError, match="a phantom needs"):
         make_phantom(**arguments)
 
@@ -149,7 +149,7 @@ def test_dicom_files_read_back_to_the_image_within_half_a_level(folder):
         assert np.abs(shown(file) - phantom.image).max() <= 0.5 / levels + 1e-6
 
 
-def test_the_masks_of_the_csv_are_the_phantoms_masks_on_the_siim_grid(folder):
+def test_masks_of_the_csv_are_the_phantoms_masks_on_the_siim_grid(folder):
     by_id = {row["ImageId"]: row["EncodedPixels"] for row in rows(folder / "masks.csv")}
     assert set(by_id) == {path.stem for path in (folder / "dicom").glob("*.dcm")}
     masks = [rle.decode(text) for text in by_id.values() if text != rle.EMPTY]
@@ -159,7 +159,7 @@ def test_the_masks_of_the_csv_are_the_phantoms_masks_on_the_siim_grid(folder):
         assert 0.01 < mask.mean() < 0.10
 
 
-def test_the_same_seed_writes_the_same_bytes_and_another_replaces_them(folder, tmp_path):
+def test_same_seed_writes_the_same_bytes_and_another_replaces_them(folder, tmp_path):
     write_phantom_dataset(tmp_path, n_patients=6, seed=3, size_px=96)
     assert content(tmp_path) == content(folder)
     (tmp_path / "dicom" / "mine.dcm").write_bytes(b"not ours")

@@ -171,7 +171,7 @@ def test_alpha_that_hides_pixels_is_refused(tmp_path, bits, kind):
     assert "transparent" in refusal(path)
 
 
-def test_a_colour_that_is_transparent_hides_pixels_only_where_it_is(tmp_path):
+def test_colour_that_is_transparent_hides_pixels_only_where_it_is(tmp_path):
     hides, hides_none = struct.pack(">3H", *RAMP_12[3, 3].repeat(3)), struct.pack(">3H", 5000, 5000, 5000)
     assert "transparent" in refusal(png(tmp_path / "a.png", [RAMP_12] * 3, RGB, extra=[(b"tRNS", hides)]))
     image = read_picture(png(tmp_path / "b.png", [RAMP_12] * 3, RGB, extra=[(b"tRNS", hides_none)]))
@@ -184,7 +184,7 @@ def test_a_colour_that_is_transparent_hides_pixels_only_where_it_is(tmp_path):
 @pytest.mark.parametrize("colour", [GREY, RGB])
 @pytest.mark.parametrize("bits", [10, 11, 12, 14, 15])
 @pytest.mark.parametrize("how", ["scaled", "shifted", "in the lower bits"])
-def test_the_depth_that_sbit_names_is_the_detectors(tmp_path, how, bits, colour):
+def test_depth_that_sbit_names_is_the_detectors(tmp_path, how, bits, colour):
     stored = (np.arange(600, dtype=np.uint32) % 500).reshape(20, 30) + 11
     stored[0, 0] = 0
     low = 16 - bits
@@ -195,13 +195,13 @@ def test_the_depth_that_sbit_names_is_the_detectors(tmp_path, how, bits, colour)
 
 
 @pytest.mark.parametrize("colour", [GREY, RGB])
-def test_an_sbit_of_all_sixteen_bits_is_the_depth_however_few_the_values_need(tmp_path, colour):
+def test_sbit_of_all_sixteen_bits_is_the_depth_however_few_the_values_need(tmp_path, colour):
     count = 3 if colour == RGB else 1
     path = png(tmp_path / "a.png", [RAMP_12] * count, colour, extra=[(b"sBIT", b"\x10" * count)])
     np.testing.assert_allclose(read_picture(path), RAMP_12 / 65535, atol=1e-6)
 
 
-def test_an_sbit_that_the_values_contradict_is_not_believed(tmp_path):
+def test_sbit_that_the_values_contradict_is_not_believed(tmp_path):
     stored = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
     path = png(tmp_path / "a.png", [stored], GREY, extra=[(b"sBIT", b"\x0a")])
     np.testing.assert_allclose(read_picture(path), stored / 65535, atol=1e-6)
@@ -225,7 +225,7 @@ def test_two_and_four_bits_span_the_whole_range(tmp_path, bits):
 # Several pictures, and kinds that are not read
 
 
-def test_an_animated_png_is_refused(tmp_path, phantom):
+def test_animated_png_is_refused(tmp_path, phantom):
     frames = [Image.fromarray(phantom), Image.fromarray(phantom[::-1])]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     assert "2 pictures" in refusal(tmp_path / "a.png")
@@ -234,13 +234,13 @@ def test_an_animated_png_is_refused(tmp_path, phantom):
 @pytest.mark.parametrize(
     ("marker", "reason"), [(0xC3, "JPEG lossless is not supported"), (0xC9, "arithmetic or hierarchical")]
 )
-def test_a_jpeg_of_another_kind_is_named(tmp_path, phantom, marker, reason):
+def test_jpeg_of_another_kind_is_named(tmp_path, phantom, marker, reason):
     path = save(tmp_path / "a.jpg", phantom)
     path.write_bytes(path.read_bytes().replace(b"\xff\xc0", bytes([0xFF, marker]), 1))
     assert reason in refusal(path)
 
 
-def test_a_jpeg_of_twelve_bits_is_named(tmp_path, phantom):
+def test_jpeg_of_twelve_bits_is_named(tmp_path, phantom):
     path = save(tmp_path / "a.jpg", phantom)
     content = bytearray(path.read_bytes())
     content[content.index(b"\xff\xc0") + 4] = 12
@@ -253,7 +253,7 @@ def test_a_jpeg_of_twelve_bits_is_named(tmp_path, phantom):
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_is_read_as_pillow_reads_it(tmp_path, phantom, mode, progressive):
+def test_jpeg_is_read_as_pillow_reads_it(tmp_path, phantom, mode, progressive):
     path = save(tmp_path / "a.jpg", phantom, mode, quality=93, progressive=progressive)
     expected = np.asarray(Image.open(path))
     image = np.rint(read_picture(path) * 255)
@@ -263,7 +263,7 @@ def test_a_jpeg_is_read_as_pillow_reads_it(tmp_path, phantom, mode, progressive)
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("tail", [b"", b"\xff\xd9", bytes(64), bytes(64) + b"\xff\xd9"])
-def test_a_jpeg_cut_anywhere_is_refused(tmp_path, phantom, mode, progressive, tail):
+def test_jpeg_cut_anywhere_is_refused(tmp_path, phantom, mode, progressive, tail):
     path = save(tmp_path / "a.jpg", phantom, mode, quality=93, progressive=progressive)
     content = path.read_bytes()
     first = content.index(b"\xff\xda") + 20
@@ -273,7 +273,7 @@ def test_a_jpeg_cut_anywhere_is_refused(tmp_path, phantom, mode, progressive, ta
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])
-def test_a_damaged_png_is_refused(tmp_path, phantom, mode):
+def test_damaged_png_is_refused(tmp_path, phantom, mode):
     path = save(tmp_path / "a.png", phantom, mode)
     content = path.read_bytes()
     for at in np.random.default_rng(2).integers(8, len(content) - 4, 40).tolist():
@@ -285,7 +285,7 @@ def test_a_damaged_png_is_refused(tmp_path, phantom, mode):
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("read", [read_picture, read_png])
-def test_a_png_whose_stream_ends_well_without_all_of_its_rows_is_refused(tmp_path, phantom, mode, read):
+def test_png_whose_stream_ends_well_without_all_of_its_rows_is_refused(tmp_path, phantom, mode, read):
     deep = phantom.astype(np.uint16) * 16
     path = save(tmp_path / "a.png", *((deep,) if mode == "I;16" else (phantom, mode)))
     whole = read(path)
@@ -297,14 +297,14 @@ def test_a_png_whose_stream_ends_well_without_all_of_its_rows_is_refused(tmp_pat
             read(with_lines(save(tmp_path / "b.png", *((deep,) if mode == "I;16" else (phantom, mode))), change))
 
 
-def test_a_palette_that_is_shorter_than_what_the_pixels_name_is_refused(tmp_path, phantom):
+def test_palette_that_is_shorter_than_what_the_pixels_name_is_refused(tmp_path, phantom):
     picture = Image.fromarray(phantom).convert("P")
     picture.putpalette([level for level in range(100) for _ in range(3)])
     picture.save(tmp_path / "a.png")
     assert "its palette does not have" in refusal(with_lines(tmp_path / "a.png", lambda lines: lines))
 
 
-def test_a_jpeg_in_a_jpeg_is_not_taken_for_it(tmp_path, phantom):
+def test_jpeg_in_a_jpeg_is_not_taken_for_it(tmp_path, phantom):
     file = io.BytesIO()
     Image.fromarray(phantom[:32, :32]).save(file, "JPEG")
     path = save(tmp_path / "a.jpg", phantom, quality=93)

@@ -37,27 +37,27 @@ def settings(folder, **more):
 
 
 @pytest.mark.parametrize("folds", [0, 1, 9, -1])
-def test_an_impossible_number_of_folds_is_refused_before_anything_is_read(folder, folds):
+def test_impossible_number_of_folds_is_refused_before_anything_is_read(folder, folds):
     with pytest.raises(InputError, match="folds"):
         prepare(settings(folder, folds=folds))
     assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("table", ["folds", "patients"])
-def test_a_missing_csv_is_refused_before_anything_is_read(folder, table):
+def test_missing_csv_is_refused_before_anything_is_read(folder, table):
     with pytest.raises(InputError, match=r"nowhere\.csv"):
         prepare(settings(folder, **{table: folder / "nowhere.csv"}))
     assert not (folder / "out").exists()
 
 
-def test_a_fold_csv_that_lacks_a_case_is_refused_before_anything_is_read(folder):
+def test_fold_csv_that_lacks_a_case_is_refused_before_anything_is_read(folder):
     (folder / "folds.csv").write_text("ImageId,fold\n0,0\n")
     with pytest.raises(InputError, match="7 of 8 cases have no fold"):
         prepare(settings(folder, folds=folder / "folds.csv"))
     assert not (folder / "out").exists()
 
 
-def test_a_mask_that_was_edited_in_place_is_noticed(folder):
+def test_mask_that_was_edited_in_place_is_noticed(folder):
     prepare(settings(folder))
     Image.fromarray(np.full((40, 50), 255, dtype=np.uint8)).save(folder / "masks/0.png")
     os.utime(folder / "masks/0.png", (1, 1))
@@ -72,14 +72,14 @@ def test_two_masks_of_one_image_are_refused(folder):
         prepare(settings(folder))
 
 
-def test_a_file_that_cannot_be_reached_does_not_stop_the_batch(folder):
+def test_file_that_cannot_be_reached_does_not_stop_the_batch(folder):
     (folder / "images/7.png").unlink()
     (folder / "images/7.png").symlink_to(folder / "gone.png")
     made = prepare(settings(folder))
     assert (len(made.dataset), made.count("quarantined")) == (7, 1)
 
 
-def test_a_file_name_that_is_not_utf_8_goes_through(folder):
+def test_file_name_that_is_not_utf_8_goes_through(folder):
     strange = os.fsdecode(b"caf\xe9")
     for kind in ("images", "masks"):
         (folder / kind / "1.png").rename(folder / kind / f"{strange}.png")
@@ -103,7 +103,7 @@ def test_two_files_of_one_name_in_two_folders_have_labels_of_their_own(folder):
     assert (positive["1"], positive["again/1"], len(positive)) == (True, False, 9)
 
 
-def test_a_row_that_can_be_two_files_is_refused_with_both_named(folder):
+def test_row_that_can_be_two_files_is_refused_with_both_named(folder):
     for number in "12":
         (folder / "images" / number).mkdir()
         (folder / "images" / number / "x.png").write_bytes((folder / f"images/{number}.png").read_bytes())
@@ -169,7 +169,7 @@ def test_masks_keep_their_place_and_aspect(folder):
 @pytest.mark.parametrize(
     "damage", [b"garbage\n", b"\0" * 50, b"\xff\n", b'{"row": "0"}\n', b'{"row": 99, "problem": "x"}\n']
 )
-def test_a_damaged_journal_of_an_unfinished_run_is_refused_with_the_way_out(folder, damage, monkeypatch):
+def test_damaged_journal_of_an_unfinished_run_is_refused_with_the_way_out(folder, damage, monkeypatch):
     import pleura.data.prepare as module
 
     with monkeypatch.context() as patch:
@@ -185,24 +185,24 @@ def test_a_damaged_journal_of_an_unfinished_run_is_refused_with_the_way_out(fold
     assert len(prepare(settings(folder)).dataset) == 8
 
 
-def test_a_second_process_on_the_same_folder_is_refused(folder):
+def test_second_process_on_the_same_folder_is_refused(folder):
     with held(folder / "out", "prepares"), pytest.raises(OutputError, match="another process prepares a dataset in it"):
         prepare(settings(folder))
 
 
-def test_a_dataset_is_made_where_the_system_cannot_reserve_space(folder, monkeypatch):
+def test_dataset_is_made_where_the_system_cannot_reserve_space(folder, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     assert len(prepare(settings(folder)).dataset) == 8
 
 
 @pytest.mark.parametrize("grid", ["siim", "image"])
-def test_a_grid_of_runs_is_refused_where_no_masks_are_runs(folder, grid):
+def test_grid_of_runs_is_refused_where_no_masks_are_runs(folder, grid):
     with pytest.raises(InputError, match="--rle-grid: does nothing"):
         prepare(settings(folder, rle_grid=grid))
     assert not (folder / "out").exists()
 
 
-def test_what_a_header_says_against_an_image_is_in_problems_csv(folder):
+def test_header_that_contradicts_an_image_is_noted_in_problems_csv(folder):
     from pydicom import dcmread
 
     from pleura.data.phantoms.dicom_files import write_phantom_dataset

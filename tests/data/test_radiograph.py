@@ -86,40 +86,40 @@ def test_sixteen_bit_png_is_divided_by_the_full_range_that_holds_it(tmp_path, hi
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
-def test_a_grey_picture_saved_in_colour_is_read_as_grey(tmp_path, mode):
+def test_grey_picture_saved_in_colour_is_read_as_grey(tmp_path, mode):
     image = read_radiograph(save(tmp_path / "a.png", RAMP_8, mode)).image
     np.testing.assert_array_equal(np.rint(image * 255), RAMP_8)
 
 
-def test_the_orientation_in_exif_is_applied(tmp_path):
+def test_orientation_in_exif_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     image = read_radiograph(save(tmp_path / "a.png", RAMP_8, exif=exif)).image
     np.testing.assert_array_equal(np.rint(image * 255), np.rot90(RAMP_8, -1))
 
 
-def test_a_colour_picture_is_refused(tmp_path):
+def test_colour_picture_is_refused(tmp_path):
     coloured = np.dstack([RAMP_8, RAMP_8, 255 - RAMP_8])
     assert "in colour" in refusal(save(tmp_path / "a.png", coloured))
 
 
-def test_a_transparent_picture_is_refused(tmp_path):
+def test_transparent_picture_is_refused(tmp_path):
     transparent = np.dstack([RAMP_8, RAMP_8, RAMP_8, RAMP_8])
     assert "transparent" in refusal(save(tmp_path / "a.png", transparent))
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("1", "png"), ("CMYK", "jpg")])
-def test_a_picture_of_another_kind_is_refused_by_its_mode(tmp_path, mode, suffix):
+def test_picture_of_another_kind_is_refused_by_its_mode(tmp_path, mode, suffix):
     assert f"mode {mode}" in refusal(save(tmp_path / f"a.{suffix}", RAMP_8, mode))
 
 
-def test_a_constant_picture_is_refused(tmp_path):
+def test_constant_picture_is_refused(tmp_path):
     assert "all pixels are equal" in refusal(save(tmp_path / "a.png", np.full((9, 9), 3, np.uint8)))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_a_truncated_picture_is_refused(tmp_path, suffix, part):
+def test_truncated_picture_is_refused(tmp_path, suffix, part):
     noise = np.random.default_rng(0).integers(0, 255, (99, 99), dtype=np.uint8)
     path = save(tmp_path / f"a.{suffix}", noise)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
@@ -127,7 +127,7 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix, part):
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(2, 20001), (13000, 13000), (19000, 19000)])
-def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, rows, columns):
+def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, rows, columns):
     path = save(tmp_path / "a.png", RAMP_8)
     content = bytearray(path.read_bytes())
     content[16:24] = columns.to_bytes(4, "big") + rows.to_bytes(4, "big")
@@ -136,7 +136,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, rows, co
     assert "pixels" in refusal(path)
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     assert "no such file" in refusal(tmp_path / "absent.png")
 
 
@@ -148,18 +148,18 @@ def test_text_is_refused(tmp_path):
 # The square grid
 
 
-def test_an_image_of_the_size_is_passed_through_exactly():
+def test_image_of_the_size_is_passed_through_exactly():
     stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
     geometry = SquareGeometry(16, 16, 16)
     np.testing.assert_array_equal(geometry.image_to_square(stored.astype(np.float32) / np.float32(255)), stored)
 
 
-def test_a_tall_image_is_centred_between_black_borders():
+def test_tall_image_is_centred_between_black_borders():
     square = SquareGeometry(8, 4, 8).image_to_square(np.ones((8, 4), np.float32))
     np.testing.assert_array_equal(square, np.pad(np.full((8, 4), 255, np.uint8), ((0, 0), (2, 2))))
 
 
-def test_a_wide_image_leaves_its_odd_row_at_the_bottom():
+def test_wide_image_leaves_its_odd_row_at_the_bottom():
     geometry = SquareGeometry(5, 8, 8)
     assert geometry.inner == (slice(1, 6), slice(0, 8))
 
@@ -218,7 +218,7 @@ def test_where_sizes_agree_all_is_identity(size_px, random):
 
 @settings(max_examples=200)
 @given(st.integers(20, 200), st.integers(20, 200), st.integers(20, 200), st.data())
-def test_a_rectangle_returns_to_its_place_within_a_pixel(rows, columns, size_px, data):
+def test_rectangle_returns_to_its_place_within_a_pixel(rows, columns, size_px, data):
     geometry = SquareGeometry(rows, columns, size_px)
     coarse = max(1.0, max(rows / geometry.inner_shape[0], columns / geometry.inner_shape[1]))
     height, width = (
@@ -235,7 +235,7 @@ def test_a_rectangle_returns_to_its_place_within_a_pixel(rows, columns, size_px,
 
 
 @given(geometries, st.floats(0, 1, width=32))
-def test_a_constant_probability_stays_constant(geometry, probability):
+def test_constant_probability_stays_constant(geometry, probability):
     square = np.full((geometry.size_px, geometry.size_px), probability, np.float32)
     assert np.ptp(geometry.probabilities_to_original(square)) == 0
     assert geometry.probabilities_to_original(square).flat[0] == np.float32(probability)
@@ -250,17 +250,17 @@ def test_probabilities_are_aligned_at_pixel_edges(factor):
     np.testing.assert_allclose(enlarged[0, factor:-factor], centres[factor:-factor], atol=1e-5)
 
 
-def test_a_mask_in_the_border_alone_is_empty_on_the_original():
+def test_mask_in_the_border_alone_is_empty_on_the_original():
     mask = np.zeros((8, 8), np.uint8)
     mask[:, 0] = 1
     assert not SquareGeometry(8, 4, 8).mask_to_original(mask).any()
 
 
-def test_a_mask_of_another_shape_is_refused():
+def test_mask_of_another_shape_is_refused():
     with pytest.raises(InputError, match="mask is 4 x 8 pixels where 8 x 4"):
         SquareGeometry(8, 4, 8).mask_to_square(np.zeros((4, 8), np.uint8))
 
 
-def test_an_image_without_pixels_is_refused():
+def test_image_without_pixels_is_refused():
     with pytest.raises(InputError, match="0 x 4"):
         SquareGeometry(0, 4, 8)

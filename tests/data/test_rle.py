@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -33,6 +34,10 @@ def encoded_pixel_by_pixel(mask: np.ndarray) -> str:
     return " ".join(map(str, words)) or "-1"
 
 
+def test_example_of_the_docstring_runs():
+    assert doctest.testmod(rle) == doctest.TestResults(failed=0, attempted=6)
+
+
 @st.composite
 def canonical_runs(draw: st.DrawFn) -> tuple[str, tuple[int, int]]:
     """A string as `encode` would write it, and the shape of a mask that it fits into."""
@@ -51,7 +56,7 @@ def real_rows() -> dict[str, list[str]]:
 
 @settings(max_examples=50)
 @given(masks)
-def test_a_mask_written_and_read_is_the_same_mask(mask: np.ndarray):
+def test_mask_written_and_read_is_the_same_mask(mask: np.ndarray):
     read = rle.decode(rle.encode(mask), mask.shape)
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, mask)
@@ -59,14 +64,14 @@ def test_a_mask_written_and_read_is_the_same_mask(mask: np.ndarray):
 
 @settings(max_examples=50)
 @given(canonical_runs())
-def test_a_string_read_and_written_is_the_same_string(runs: tuple[str, tuple[int, int]]):
+def test_string_read_and_written_is_the_same_string(runs: tuple[str, tuple[int, int]]):
     text, shape = runs
     assert rle.encode(rle.decode(text, shape)) == text
 
 
 @settings(max_examples=50)
 @given(masks)
-def test_the_encoder_agrees_with_the_definition_pixel_by_pixel(mask: np.ndarray):
+def test_encoder_agrees_with_the_definition_pixel_by_pixel(mask: np.ndarray):
     assert rle.encode(mask) == encoded_pixel_by_pixel(mask)
 
 
@@ -76,19 +81,19 @@ def test_pixels_are_counted_down_the_columns_and_gaps_from_the_end_of_the_last_r
     np.testing.assert_array_equal(rle.decode("1 2 2 2", (3, 3)), mask)
 
 
-def test_a_run_may_end_on_the_last_pixel():
+def test_run_may_end_on_the_last_pixel():
     mask = np.zeros((4, 3), dtype=np.uint8)
     mask[2:, 2] = 1
     assert rle.encode(mask) == "10 2"
     np.testing.assert_array_equal(rle.decode("10 2", (4, 3)), mask)
 
 
-def test_a_run_may_begin_on_the_first_pixel_and_fill_the_mask():
+def test_run_may_begin_on_the_first_pixel_and_fill_the_mask():
     assert rle.encode(np.ones((2, 3))) == "0 6"
     assert rle.decode("0 6", (2, 3)).all()
 
 
-def test_the_largest_mask_of_siim_may_be_full():
+def test_largest_mask_of_siim_may_be_full():
     assert rle.decode(f"0 {1024 * 1024}").sum() == 1024 * 1024
     assert rle.decode(f"{1024 * 1024 - 1} 1")[1023, 1023] == 1
 
@@ -113,13 +118,13 @@ def test_runs_that_touch_are_one_run():
     assert rle.encode(rle.decode("1 2 0 3", (3, 3))) == "1 5"
 
 
-def test_a_mask_of_three_axes_is_refused():
+def test_mask_of_three_axes_is_refused():
     with pytest.raises(RLEError, match="two axes"):
         rle.encode(np.zeros((1, 4, 4)))
 
 
 @pytest.mark.parametrize("cell", [math.nan, np.float32("nan"), None, "", " ", "-1", " -1 ", -1, -1.0, np.int64(-1)])
-def test_a_blank_cell_of_a_table_is_the_empty_mask(cell: object):
+def test_blank_cell_of_a_table_is_the_empty_mask(cell: object):
     assert rle.decode(cell, (3, 4)).tolist() == np.zeros((3, 4)).tolist()
     assert rle.check(cell, (3, 4)) == 0
     assert not rle.decode_union([cell, cell], (3, 4)).any()
@@ -131,7 +136,7 @@ def test_what_is_no_text_is_refused_by_its_type(cell: object):
         rle.decode(cell, (3, 4))
 
 
-def test_a_mask_without_rows_is_empty():
+def test_mask_without_rows_is_empty():
     assert rle.encode(np.zeros((0, 5))) == "-1"
 
 
@@ -156,7 +161,7 @@ def test_a_mask_without_rows_is_empty():
         ("1,2", "holds '1,2', which is no whole number"),
     ],
 )
-def test_a_damaged_string_is_refused_in_one_line(text: str, phrase: str):
+def test_damaged_string_is_refused_in_one_line(text: str, phrase: str):
     with pytest.raises(RLEError) as caught:
         rle.decode(text, (5, 3))
     assert phrase in str(caught.value)
@@ -190,13 +195,13 @@ def test_no_rows_and_empty_rows_are_an_empty_mask():
     assert not rle.decode_union(["-1", "-1"], (4, 2)).any()
 
 
-def test_a_csv_that_cannot_be_written_is_an_output_error(tmp_path: Path):
+def test_csv_that_cannot_be_written_is_an_output_error(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="choose another --out"):
         rle.write_csv(tmp_path / "file" / "out.csv", [])
 
 
-def test_the_real_csv_has_its_known_counts(real_rows: dict[str, list[str]]):
+def test_real_csv_has_its_known_counts(real_rows: dict[str, list[str]]):
     positive = [texts for texts in real_rows.values() if texts != ["-1"]]
     assert (len(real_rows), len(positive), sum(map(len, positive))) == (12_047, 2_669, 3_576)
 

@@ -79,7 +79,7 @@ def test_cases_of_a_source_are_learned_from_in_every_fold_and_validated_in_none(
     assert len(data.positions("all", 0)) == 12
 
 
-def test_a_csv_of_folds_can_say_it_too(pictures: Path):
+def test_csv_of_folds_can_say_it_too(pictures: Path):
     rows = [f"{number:02d},{'always-train' if number >= 6 else number % 2}" for number in range(12)]
     (pictures / "folds.csv").write_text("\n".join(["ImageId,fold", *rows]) + "\n")
     data = prepare(settings(pictures, folds=pictures / "folds.csv", always_train=())).dataset
@@ -87,13 +87,13 @@ def test_a_csv_of_folds_can_say_it_too(pictures: Path):
     assert data.folds == [0, 1]
 
 
-def test_a_csv_of_folds_need_not_name_the_cases_of_such_a_source(pictures: Path):
+def test_csv_of_folds_need_not_name_the_cases_of_such_a_source(pictures: Path):
     rows = [f"{number:02d},{number % 2}" for number in range(8)]
     (pictures / "folds.csv").write_text("\n".join(["ImageId,fold", *rows]) + "\n")
     assert int((~prepare(settings(pictures, folds=pictures / "folds.csv")).dataset.scored).sum()) == 4
 
 
-def test_a_source_that_is_not_there_or_all_that_there_is_is_refused(pictures: Path):
+def test_source_that_is_not_there_or_all_that_there_is_is_refused(pictures: Path):
     with pytest.raises(InputError, match="--always-train: no mask comes from guesses; there is pseudo, truth"):
         prepare(settings(pictures, always_train=("guesses",)))
     assert not (pictures / "out").exists()
@@ -107,7 +107,7 @@ def test_another_choice_is_another_dataset(pictures: Path):
         prepare(settings(pictures, always_train=()))
 
 
-def test_a_fold_leaves_out_of_training_what_shows_a_patient_that_it_validates(dataset: Path, tmp_path: Path):
+def test_fold_leaves_out_of_training_what_shows_a_patient_that_it_validates(dataset: Path, tmp_path: Path):
     data = rewritten(dataset, tmp_path / "shared", every_third)
     held_out = data.positions("val", 0)[0]
     who = data.cases[held_out].patient
@@ -122,7 +122,7 @@ def test_a_fold_leaves_out_of_training_what_shows_a_patient_that_it_validates(da
     assert leaks == []
 
 
-def test_a_dataset_without_the_column_is_what_it_was(dataset: Path, tmp_path: Path):
+def test_dataset_without_the_column_is_what_it_was(dataset: Path, tmp_path: Path):
     old = rewritten(dataset, tmp_path / "old", lambda _, row: {k: v for k, v in row.items() if k != "role"})
     new = Dataset(dataset)
     assert "role" not in (tmp_path / "old" / "cases.csv").read_text().splitlines()[0]
@@ -154,7 +154,7 @@ def test_all_folds_together_score_what_is_truth_and_nothing_else(mixed: Dataset,
     assert f"; {len(always)} that are always trained on are no truth, and left out" in found.split
 
 
-def test_the_doctor_counts_them_and_names_folds_without_a_positive(mixed: Dataset, dataset: Path, tmp_path: Path):
+def test_doctor_counts_them_and_names_folds_without_a_positive(mixed: Dataset, dataset: Path, tmp_path: Path):
     told = dataset_folder(mixed.folder)
     assert f"{int((~mixed.scored).sum())} of them are always trained on, and scored by in no fold" in told.told
     negative = {"has_pneumothorax": "0", "mask_rle": "-1"}
@@ -166,7 +166,7 @@ def test_the_doctor_counts_them_and_names_folds_without_a_positive(mixed: Datase
     assert any(what.startswith("no case has a pneumothorax") for what in warned)
 
 
-def test_the_command_says_how_many_they_are(pictures: Path, pleura):
+def test_command_says_how_many_they_are(pictures: Path, pleura):
     words = ["--images", pictures / "images", "--masks", pictures / "truth", "--masks", pictures / "pseudo"]
     done = pleura("prepare", *words, "--out", pictures / "d", "--size", 64, "--folds", 2, "--always-train", "pseudo")
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,7 @@ def test_no_case_comes_twice_in_an_epoch(positive: np.ndarray, rate: float, seed
 
 
 @pytest.mark.parametrize(("rate", "negatives"), [(0.8, 5), (0.5, 20), (0.4, 30), (0.25, 60), (1.0, 0)])
-def test_the_share_of_positives_is_the_one_asked_for(rate: float, negatives: int):
+def test_share_of_positives_is_the_one_asked_for(rate: float, negatives: int):
     positive = mixture(20, 100)
     order = epoch_order(positive, rate, 0, 3)
     assert len(order) == 20 + negatives
@@ -62,7 +62,7 @@ def test_no_negative_comes_again_before_all_others_came(positive: np.ndarray, ra
 
 @settings(max_examples=50)
 @given(presences, st.none() | rates, seeds, epochs)
-def test_an_epoch_is_a_pure_function_of_its_arguments(positive: np.ndarray, rate: float | None, seed: int, epoch: int):
+def test_epoch_is_a_pure_function_of_its_arguments(positive: np.ndarray, rate: float | None, seed: int, epoch: int):
     np.random.seed(epoch)  # the global state must not matter
     before = positive.copy()
     first = epoch_order(positive, rate, seed, epoch)
@@ -115,7 +115,7 @@ def test_no_negative_comes_again_before_all_others_came_where_the_rate_changes(
 
 @settings(max_examples=50)
 @given(presences, rates, seeds, st.integers(0, 12))
-def test_the_rotation_goes_on_by_itself_where_the_rate_does_not_change(
+def test_rotation_goes_on_by_itself_where_the_rate_does_not_change(
     positive: np.ndarray, rate: float, seed: int, epoch: int
 ):
     before = Shown()
@@ -155,19 +155,19 @@ def test_with_a_limit_the_share_of_positives_is_the_one_asked_for_over_epochs(mo
     assert abs(positive[shown].sum() - 0.4 * most * 40) <= 0.5
 
 
-def test_a_limit_that_is_not_reached_changes_nothing():
+def test_limit_that_is_not_reached_changes_nothing():
     positive = mixture(20, 100)
     assert epoch_order(positive, 0.4, 0, 3, most=50).tolist() == epoch_order(positive, 0.4, 0, 3).tolist()
 
 
-def test_a_rate_that_slides_goes_from_first_to_last_in_equal_steps():
+def test_rate_that_slides_goes_from_first_to_last_in_equal_steps():
     slide = [rate_of_epoch((0.8, 0.2), epoch, 4) for epoch in range(4)]
     assert slide == pytest.approx([0.8, 0.6, 0.4, 0.2])
 
 
 @settings(max_examples=50)
 @given(rates, rates, st.integers(2, 60))
-def test_the_first_epoch_has_the_first_rate_and_the_last_the_last(first: float, last: float, n_epochs: int):
+def test_first_epoch_has_the_first_rate_and_the_last_the_last(first: float, last: float, n_epochs: int):
     slide = [rate_of_epoch((first, last), epoch, n_epochs) for epoch in range(n_epochs)]
     assert slide[0] == first
     assert slide[-1] == pytest.approx(last)
@@ -176,11 +176,11 @@ def test_the_first_epoch_has_the_first_rate_and_the_last_the_last(first: float, 
 
 
 @pytest.mark.parametrize("rate", [None, 0.3, 1.0])
-def test_a_rate_that_does_not_slide_is_the_same_in_every_epoch(rate: float | None):
+def test_rate_that_does_not_slide_is_the_same_in_every_epoch(rate: float | None):
     assert [rate_of_epoch(rate, epoch, 3) for epoch in range(3)] == [rate] * 3
 
 
-def test_a_slide_of_one_epoch_has_the_first_rate():
+def test_slide_of_one_epoch_has_the_first_rate():
     assert rate_of_epoch((0.8, 0.2), 0, 1) == 0.8
 
 
@@ -195,6 +195,6 @@ def test_processes_share_a_batch_in_order_and_nearly_equally(size: int, world: i
 
 
 @pytest.mark.parametrize(("rank", "world"), [(2, 2), (-1, 2)])
-def test_a_process_that_is_not_there_has_no_share(rank: int, world: int):
+def test_process_that_is_not_there_has_no_share(rank: int, world: int):
     with pytest.raises(ValueError, match="is not one of"):
         rank_bounds(4, rank, world)

@@ -36,7 +36,7 @@ LATERAL = coded("399173006", "left lateral")
         {"AnatomicRegionSequence": coded("51185008", ""), "ViewCodeSequence": coded("", "postero-anterior")},
     ],
 )
-def test_a_header_that_says_nothing_against_it_gives_no_note(write_dicom, attributes):
+def test_header_that_says_nothing_against_it_gives_no_note(write_dicom, attributes):
     assert read_dicom(write_dicom(RAMP_8, **attributes)).notes == ()
 
 
@@ -62,7 +62,7 @@ def test_a_header_that_says_nothing_against_it_gives_no_note(write_dicom, attrib
         ({"PatientOrientation": ["A", "F"]}, "Patient Orientation is A,F"),
     ],
 )
-def test_each_attribute_that_speaks_against_it_gives_one_note(write_dicom, attributes, said):
+def test_each_attribute_that_contradicts_it_gives_one_note(write_dicom, attributes, said):
     notes = read_dicom(write_dicom(RAMP_8, **attributes)).notes
     assert notes == (f"{said}: not the frontal chest radiograph that the model is made for",)
 

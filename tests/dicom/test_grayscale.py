@@ -51,7 +51,7 @@ def reason(path: Path) -> str:
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.keyword)
-def test_an_overlay_in_the_high_bits_is_no_part_of_the_image_in_any_syntax(write_dicom, syntax):
+def test_overlay_in_the_high_bits_is_no_part_of_the_image_in_any_syntax(write_dicom, syntax):
     overlay = (COLUMNS % 2 * 0x8000).astype(np.uint16)
     path = edited(write_dicom(RAMP_12 | overlay, syntax=syntax), BitsStored=12, HighBit=11)
     np.testing.assert_allclose(read_dicom(path).image, spread(RAMP_12), atol=1e-6)
@@ -162,7 +162,7 @@ def test_what_is_still_a_number_is_read(write_dicom, attributes):
         {"WindowWidth": 0, "VOILUTFunction": "LINEAR_EXACT"},
     ],
 )
-def test_a_window_that_shows_nothing_gives_way_to_the_full_range_with_a_note(write_dicom, window):
+def test_window_that_shows_nothing_gives_way_to_the_full_range_with_a_note(write_dicom, window):
     radiograph = read_dicom(write_dicom(RAMP_12, WindowCenter=2048, **window))
     np.testing.assert_allclose(radiograph.image, spread(RAMP_12), atol=1e-6)
     (note,) = radiograph.notes
@@ -177,5 +177,5 @@ def test_eight_bits_under_such_a_window_are_divided_by_255(write_dicom):
     assert len(radiograph.notes) == 1
 
 
-def test_a_window_that_is_used_gives_no_note(write_dicom):
+def test_window_that_is_used_gives_no_note(write_dicom):
     assert read_dicom(write_dicom(RAMP_12, WindowCenter=2048, WindowWidth=4096)).notes == ()

@@ -30,25 +30,25 @@ def picture(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
-def test_the_pixels_of_a_dicom_are_its_rows_by_its_columns(write_dicom, syntax):
+def test_pixels_of_a_dicom_are_its_rows_by_its_columns(write_dicom, syntax):
     assert pixels_of(write_dicom(RAMP, syntax=syntax)) == 24 * 16
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_the_pixels_of_a_picture_are_its_height_by_its_width(tmp_path, name):
+def test_pixels_of_a_picture_are_its_height_by_its_width(tmp_path, name):
     assert pixels_of(picture(tmp_path / name)) == 24 * 16
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"no radiograph", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"\0" * 128 + b"DICM"]
 )
-def test_a_file_that_does_not_say_has_no_pixels(tmp_path, content):
+def test_file_that_does_not_say_has_no_pixels(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     assert pixels_of(tmp_path / "a") == 0
     assert pixels_of(tmp_path / "absent") == 0
 
 
-def test_the_limit_is_a_setting(write_dicom, tmp_path, monkeypatch):
+def test_limit_is_a_setting(write_dicom, tmp_path, monkeypatch):
     paths = [write_dicom(RAMP), picture(tmp_path / "a.png"), picture(tmp_path / "a.jpg")]
     monkeypatch.setenv(limits.SETTING, "0.000384")
     for path in paths:
@@ -60,17 +60,17 @@ def test_the_limit_is_a_setting(write_dicom, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["many", "0", "-1", "nan", "inf"])
-def test_a_limit_that_is_no_number_is_refused(write_dicom, monkeypatch, value):
+def test_limit_that_is_no_number_is_refused(write_dicom, monkeypatch, value):
     monkeypatch.setenv(limits.SETTING, value)
     assert f"{limits.SETTING} is '{value}'" in refusal(write_dicom(RAMP))
 
 
-def test_a_claim_above_the_limit_is_refused_before_it_is_decoded(write_dicom):
+def test_claim_above_the_limit_is_refused_before_it_is_decoded(write_dicom):
     path = write_dicom(RAMP, syntax=uid.JPEGBaseline8Bit, Rows=12_000, Columns=12_000)
     assert "12000 x 12000 pixels are more than the 30 million" in refusal(path)
 
 
-def test_a_deflated_dataset_that_would_fill_the_memory_is_refused(write_dicom, monkeypatch):
+def test_deflated_dataset_that_would_fill_the_memory_is_refused(write_dicom, monkeypatch):
     path = write_dicom(RAMP, syntax=uid.DeflatedExplicitVRLittleEndian)
     content = path.read_bytes()
     start = content.rindex(b"1.2.840.10008.1.2.1.99")
@@ -89,7 +89,7 @@ def test_a_deflated_dataset_that_would_fill_the_memory_is_refused(write_dicom, m
     assert pixels_of(path) == 0
 
 
-def test_a_file_far_larger_than_a_radiograph_is_refused_by_its_header(write_dicom, monkeypatch):
+def test_file_far_larger_than_a_radiograph_is_refused_by_its_header(write_dicom, monkeypatch):
     monkeypatch.setattr(limits, "_OTHER_BYTES", 0)
     monkeypatch.setenv(limits.SETTING, "0.000384")
     assert "MB are more than" in refusal(write_dicom(RAMP, PixelData=bytes(4096)))

@@ -76,7 +76,7 @@ def test_full_scale_is_the_declared_depth_unless_the_entries_contradict_it(entri
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize("entries", [UP, DOWN, np.maximum(UP, 1000)], ids=["up", "down", "from 1000"])
 @pytest.mark.parametrize("declared", [8, 10, 12, 14, 16])
-def test_a_voi_lut_spans_what_its_entries_do_whatever_depth_is_declared(write_dicom, syntax, entries, declared):
+def test_voi_lut_spans_what_its_entries_do_whatever_depth_is_declared(write_dicom, syntax, entries, declared):
     table = item(entries, 0, declared, order=order(syntax))
     radiograph = read_dicom(written(write_dicom, RAMP, syntax, VOILUTSequence=table))
     np.testing.assert_allclose(radiograph.image, entries[RAMP] / 4095, atol=1e-6)
@@ -86,13 +86,13 @@ def test_a_voi_lut_spans_what_its_entries_do_whatever_depth_is_declared(write_di
 
 @pytest.mark.parametrize("declared", [8, 12, 16])
 @pytest.mark.parametrize("entries", [UP, DOWN], ids=["up", "down"])
-def test_a_modality_lut_of_twelve_bits_is_shown_over_the_values_present(write_dicom, entries, declared):
+def test_modality_lut_of_twelve_bits_is_shown_over_the_values_present(write_dicom, entries, declared):
     image = read_dicom(written(write_dicom, RAMP, ModalityLUTSequence=item(entries, 0, declared))).image
     np.testing.assert_allclose(image, entries[RAMP] / 4095, atol=1e-6)
 
 
 @pytest.mark.parametrize("declared", [8, 16])
-def test_a_modality_lut_to_eight_bits_is_divided_by_255(write_dicom, declared):
+def test_modality_lut_to_eight_bits_is_divided_by_255(write_dicom, declared):
     image = read_dicom(written(write_dicom, RAMP, ModalityLUTSequence=item(np.clip(UP // 16, 9, 255), 0, declared)))
     np.testing.assert_allclose(image.image, np.clip(RAMP // 16, 9, 255) / 255, atol=1e-6)
 
@@ -100,7 +100,7 @@ def test_a_modality_lut_to_eight_bits_is_divided_by_255(write_dicom, declared):
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize("count", [4096, 4095])
 @pytest.mark.parametrize("keyword", BOTH)
-def test_a_table_of_bytes_packed_two_to_a_word_is_read_in_any_byte_order(write_dicom, syntax, count, keyword):
+def test_table_of_bytes_packed_two_to_a_word_is_read_in_any_byte_order(write_dicom, syntax, count, keyword):
     entries = UP[:count] // 16
     table = item(entries, 0, 8, packed=True)
     data = table.LUTData + b"\0" * (count % 2)
@@ -120,7 +120,7 @@ def test_entries_written_as_numbers_are_read_as_words(write_dicom, vr, keyword):
     np.testing.assert_allclose(image, RAMP / 4095 * (65520 / 65535 if keyword == "VOILUTSequence" else 1), atol=1e-6)
 
 
-def test_the_first_of_several_tables_is_taken_and_empty_ones_are_passed_over(write_dicom):
+def test_first_of_several_tables_is_taken_and_empty_ones_are_passed_over(write_dicom):
     path = written(write_dicom, RAMP, VOILUTSequence=Dataset())
     dataset = pydicom.dcmread(path)
     dataset.VOILUTSequence = Sequence([Dataset(), item(DOWN, 0, 12), item(UP, 0, 12)])
@@ -130,7 +130,7 @@ def test_the_first_of_several_tables_is_taken_and_empty_ones_are_passed_over(wri
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize("keyword", BOTH)
-def test_an_empty_table_is_none(write_dicom, syntax, keyword):
+def test_empty_table_is_none(write_dicom, syntax, keyword):
     empty = Dataset()
     empty.add_new("LUTDescriptor", "US", None)
     empty.add_new("LUTData", "US" if syntax != uid.ImplicitVRLittleEndian else "OW", None)
@@ -152,7 +152,7 @@ def test_an_empty_table_is_none(write_dicom, syntax, keyword):
         ([4096, 0, 17], UP),
     ],
 )
-def test_a_table_that_is_not_whole_is_refused(write_dicom, keyword, descriptor, data):
+def test_table_that_is_not_whole_is_refused(write_dicom, keyword, descriptor, data):
     table = item(UP, 0, 12)
     table.LUTDescriptor = descriptor
     table.LUTData = None if data is None else data.astype("<u2").tobytes()
@@ -166,7 +166,7 @@ def test_a_table_that_is_not_whole_is_refused(write_dicom, keyword, descriptor, 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize(("vr", "first"), [("SS", -2048), ("US", 63488)])
 @pytest.mark.parametrize("keyword", BOTH)
-def test_a_table_for_signed_values_starts_below_zero_whatever_its_vr(write_dicom, syntax, vr, first, keyword):
+def test_table_for_signed_values_starts_below_zero_whatever_its_vr(write_dicom, syntax, vr, first, keyword):
     signed = (RAMP.astype(np.int32) - 2048).astype(np.int16)
     table = item(DOWN, first, 12, vr, order(syntax))
     image = read_dicom(written(write_dicom, signed, syntax, **{keyword: table})).image
@@ -176,7 +176,7 @@ def test_a_table_for_signed_values_starts_below_zero_whatever_its_vr(write_dicom
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
 @pytest.mark.parametrize(("vr", "first"), [("US", 40000), ("SS", -25536)])
 @pytest.mark.parametrize("keyword", BOTH)
-def test_a_table_for_unsigned_values_starts_above_zero_whatever_its_vr(write_dicom, syntax, vr, first, keyword):
+def test_table_for_unsigned_values_starts_above_zero_whatever_its_vr(write_dicom, syntax, vr, first, keyword):
     table = item(DOWN, first, 12, vr, order(syntax))
     path = written(write_dicom, RAMP + np.uint16(40000), syntax, **{keyword: table})
     dataset = pydicom.dcmread(path)
@@ -186,7 +186,7 @@ def test_a_table_for_unsigned_values_starts_above_zero_whatever_its_vr(write_dic
 
 
 @pytest.mark.parametrize(("vr", "first"), [("SS", -1024), ("US", 64512)])
-def test_a_voi_lut_after_a_rescale_starts_where_the_rescale_does(write_dicom, vr, first):
+def test_voi_lut_after_a_rescale_starts_where_the_rescale_does(write_dicom, vr, first):
     path = written(write_dicom, RAMP, VOILUTSequence=item(DOWN, first, 12, vr))
     dataset = pydicom.dcmread(path)
     dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
@@ -194,7 +194,7 @@ def test_a_voi_lut_after_a_rescale_starts_where_the_rescale_does(write_dicom, vr
     np.testing.assert_allclose(read_dicom(path).image, DOWN[RAMP] / 4095, atol=1e-6)
 
 
-def test_a_voi_lut_whose_input_may_have_either_sign_starts_where_the_values_are(write_dicom):
+def test_voi_lut_whose_input_may_have_either_sign_starts_where_the_values_are(write_dicom):
     path = written(write_dicom, RAMP + np.uint16(50000), VOILUTSequence=item(DOWN, 48976, 12))
     dataset = pydicom.dcmread(path)
     dataset.BitsStored, dataset.HighBit = 16, 15
@@ -204,7 +204,7 @@ def test_a_voi_lut_whose_input_may_have_either_sign_starts_where_the_values_are(
 
 
 @pytest.mark.parametrize(("vr", "first"), [("US", 40000), ("SS", -25536)])
-def test_a_voi_lut_after_a_modality_lut_takes_unsigned_values(write_dicom, vr, first):
+def test_voi_lut_after_a_modality_lut_takes_unsigned_values(write_dicom, vr, first):
     signed = (RAMP.astype(np.int32) - 2048).astype(np.int16)
     tables = {"ModalityLUTSequence": item(UP + 40000, -2048, 16, "SS"), "VOILUTSequence": item(DOWN, first, 12, vr)}
     image = read_dicom(written(write_dicom, signed, **tables)).image
@@ -212,7 +212,7 @@ def test_a_voi_lut_after_a_modality_lut_takes_unsigned_values(write_dicom, vr, f
 
 
 @pytest.mark.parametrize("vr", ["US", "SS"])
-def test_a_table_of_65536_entries_says_that_it_has_none(write_dicom, vr):
+def test_table_of_65536_entries_says_that_it_has_none(write_dicom, vr):
     signed = (RAMP.astype(np.int32) * 16 - 32768).astype(np.int16)
     table = item(np.arange(65536), -32768 if vr == "SS" else 32768, 16, vr)
     image = read_dicom(written(write_dicom, signed, VOILUTSequence=table)).image

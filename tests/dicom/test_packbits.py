@@ -38,7 +38,7 @@ def test_runs_give_what_the_standard_says_however_they_are_cut_into_parts(runs, 
 
 
 @given(RUNS, st.integers(1, 200))
-def test_a_segment_that_is_cut_short_is_refused(runs, missing):
+def test_segment_that_is_cut_short_is_refused(runs, missing):
     expected, segment = plainly(runs), b"".join(runs)
     cut = segment[: max(0, len(segment) - missing)]
     if not expected or runs[-1] == b"\x80" or not cut:
@@ -48,7 +48,7 @@ def test_a_segment_that_is_cut_short_is_refused(runs, missing):
 
 
 @given(RUNS, RUNS)
-def test_a_segment_that_holds_more_is_refused(runs, more):
+def test_segment_that_holds_more_is_refused(runs, more):
     expected = plainly(runs)
     if not expected or not any(b"".join(more)) or len(b"".join(more)) < 2:
         return

@@ -111,19 +111,19 @@ def test_monochrome1_is_inverted(write_dicom):
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_an_inverse_presentation_lut_shape_inverts_once(write_dicom, photometric):
+def test_inverse_presentation_lut_shape_inverts_once(write_dicom, photometric):
     path = write_dicom(RAMP_8, PhotometricInterpretation=photometric, PresentationLUTShape="INVERSE")
     np.testing.assert_array_equal(np.rint(read_dicom(path).image * 255), 255 - RAMP_8)
 
 
-def test_an_identity_presentation_lut_shape_does_nothing(write_dicom):
+def test_identity_presentation_lut_shape_does_nothing(write_dicom):
     path = write_dicom(RAMP_8, PresentationLUTShape="IDENTITY")
     np.testing.assert_array_equal(np.rint(read_dicom(path).image * 255), RAMP_8)
 
 
 @pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 2, "RescaleIntercept": -1024}])
-def test_a_window_agrees_with_pydicom_on_the_range_it_fixes(write_dicom, function, rescale):
+def test_window_agrees_with_pydicom_on_the_range_it_fixes(write_dicom, function, rescale):
     attributes = {"WindowCenter": 2000, "WindowWidth": 1500, "VOILUTFunction": function, **rescale}
     path = write_dicom(RAMP_12, BitsStored=12, **attributes)
     dataset = pydicom.dcmread(path)
@@ -138,25 +138,25 @@ def test_outside_its_window_an_image_is_exactly_black_or_white(write_dicom):
     assert (image[RAMP_12 > 2200] == 1).all()
 
 
-def test_a_window_is_applied_before_monochrome1_is_inverted(write_dicom):
+def test_window_is_applied_before_monochrome1_is_inverted(write_dicom):
     window = {"WindowCenter": 1000, "WindowWidth": 800}
     upright = read_dicom(write_dicom(RAMP_12, **window)).image
     inverted = read_dicom(write_dicom(RAMP_12, PhotometricInterpretation="MONOCHROME1", **window)).image
     np.testing.assert_allclose(inverted, 1 - upright, atol=1e-6)
 
 
-def test_the_first_of_several_windows_is_taken(write_dicom):
+def test_first_of_several_windows_is_taken(write_dicom):
     several = read_dicom(write_dicom(RAMP_12, WindowCenter=[2000, 50], WindowWidth=[1500, 9])).image
     one = read_dicom(write_dicom(RAMP_12, WindowCenter=2000, WindowWidth=1500)).image
     np.testing.assert_array_equal(several, one)
 
 
-def test_a_window_one_value_wide_is_a_threshold(write_dicom):
+def test_window_one_value_wide_is_a_threshold(write_dicom):
     image = read_dicom(write_dicom(RAMP_12, WindowCenter=2000, WindowWidth=1)).image
     np.testing.assert_array_equal(image, RAMP_12 >= 2000)
 
 
-def test_a_negative_slope_turns_the_image_round(write_dicom):
+def test_negative_slope_turns_the_image_round(write_dicom):
     path = write_dicom(RAMP_12, RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=2048, WindowWidth=4096)
     np.testing.assert_allclose(read_dicom(path).image, (4095 - RAMP_12) / 4095, atol=1e-6)
 
@@ -167,7 +167,7 @@ def test_rescale_alone_does_not_change_eight_bits(write_dicom):
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS[:3], ids=name_of)
-def test_a_modality_lut_is_looked_up(write_dicom, syntax):
+def test_modality_lut_is_looked_up(write_dicom, syntax):
     entries = [4095 - value for value in range(4096)]
     item = lut(entries, 0, 12)
     if syntax == uid.ExplicitVRBigEndian:
@@ -176,24 +176,24 @@ def test_a_modality_lut_is_looked_up(write_dicom, syntax):
     np.testing.assert_allclose(image, 1 - spread(RAMP_12), atol=1e-6)
 
 
-def test_a_lut_that_starts_below_zero_serves_signed_values(write_dicom):
+def test_lut_that_starts_below_zero_serves_signed_values(write_dicom):
     path = write_dicom(NEGATIVE, ModalityLUTSequence=lut(list(range(4000)), -2000, 16))
     np.testing.assert_allclose(read_dicom(path).image, spread(NEGATIVE), atol=1e-6)
 
 
-def test_a_voi_lut_of_eight_bits_serves_an_image_of_twelve(write_dicom):
+def test_voi_lut_of_eight_bits_serves_an_image_of_twelve(write_dicom):
     path = write_dicom(RAMP_12, BitsStored=12, VOILUTSequence=lut([value // 16 for value in range(4096)], 0, 8))
     np.testing.assert_allclose(read_dicom(path).image, (RAMP_12 // 16) / 255, atol=1e-6)
 
 
-def test_a_voi_lut_packed_into_bytes_is_read(write_dicom):
+def test_voi_lut_packed_into_bytes_is_read(write_dicom):
     item = lut([0] * 4096, 0, 8)
     item[0].LUTData = bytes(value // 16 for value in range(4096))
     image = read_dicom(write_dicom(RAMP_12, BitsStored=12, VOILUTSequence=item)).image
     np.testing.assert_allclose(image, (RAMP_12 // 16) / 255, atol=1e-6)
 
 
-def test_a_voi_lut_is_preferred_to_a_window(write_dicom):
+def test_voi_lut_is_preferred_to_a_window(write_dicom):
     entries = lut([min(value, 2000) for value in range(4096)], 0, 12)
     path = write_dicom(RAMP_12, VOILUTSequence=entries, WindowCenter=9, WindowWidth=2)
     np.testing.assert_allclose(read_dicom(path).image, np.minimum(RAMP_12, 2000) / 4095, atol=1e-6)
@@ -259,13 +259,13 @@ def test_what_the_header_leaves_out_is_none(write_dicom, value):
         ("000Y", 0),
     ],
 )
-def test_an_age_is_in_years(write_dicom, age, years):
+def test_age_is_in_years(write_dicom, age, years):
     assert read_dicom(write_dicom(RAMP_8, PatientAge=age)).age_years == (
         None if years is None else pytest.approx(years)
     )
 
 
-def test_a_sex_that_is_not_defined_is_none(write_dicom):
+def test_sex_that_is_not_defined_is_none(write_dicom):
     assert read_dicom(write_dicom(RAMP_8, PatientSex="X")).sex is None
 
 
@@ -301,7 +301,7 @@ def test_pixel_spacing_is_calibrated_else_measured_at_the_detector_else_scanned(
 
 
 @pytest.mark.parametrize(("uid", "image_id"), [("1.2.3", "1.2.3"), ("../x", "a"), ("1." * 40 + "1", "a")])
-def test_an_image_id_is_the_sop_instance_uid_and_else_the_name(write_dicom, uid, image_id):
+def test_image_id_is_the_sop_instance_uid_and_else_the_name(write_dicom, uid, image_id):
     path = write_dicom(RAMP_8, SOPInstanceUID=uid)
     assert read_dicom(path.rename(path.with_name("a.dcm"))).image_id == image_id
 
@@ -309,18 +309,18 @@ def test_an_image_id_is_the_sop_instance_uid_and_else_the_name(write_dicom, uid,
 # Refusals
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_missing_file_is_refused(tmp_path):
     assert "no such file" in refusal(tmp_path / "absent.dcm")
 
 
-def test_a_folder_is_refused(tmp_path):
+def test_folder_is_refused(tmp_path):
     assert "is a directory" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"", "empty"), (b"not dicom " * 99, "not a DICOM"), (b"\x08\0" * 99, "")]
 )
-def test_a_file_that_is_not_dicom_is_refused(tmp_path, content, reason):
+def test_file_that_is_not_dicom_is_refused(tmp_path, content, reason):
     path = tmp_path / "case.dcm"
     path.write_bytes(content)
     assert reason in refusal(path)
@@ -328,7 +328,7 @@ def test_a_file_that_is_not_dicom_is_refused(tmp_path, content, reason):
 
 @pytest.mark.parametrize("syntax", [*LOSSLESS[:4], *COMPRESSED], ids=name_of)
 @pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.99])
-def test_a_truncated_file_is_refused(write_dicom, syntax, part):
+def test_truncated_file_is_refused(write_dicom, syntax, part):
     path = write_dicom(np.tile(RAMP_8, (9, 9)), syntax=syntax)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
@@ -337,7 +337,7 @@ def test_a_truncated_file_is_refused(write_dicom, syntax, part):
 
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=name_of)
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.97])
-def test_a_truncated_frame_in_a_whole_file_is_refused_in_silence(write_dicom, syntax, part, capfd):
+def test_truncated_frame_in_a_whole_file_is_refused_in_silence(write_dicom, syntax, part, capfd):
     path = write_dicom(np.tile(RAMP_8, (9, 9)), syntax=syntax)
     dataset = pydicom.dcmread(path)
     frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
@@ -348,7 +348,7 @@ def test_a_truncated_frame_in_a_whole_file_is_refused_in_silence(write_dicom, sy
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=name_of)
-def test_a_frame_of_noise_is_refused_in_silence(write_dicom, syntax, capfd):
+def test_frame_of_noise_is_refused_in_silence(write_dicom, syntax, capfd):
     path = write_dicom(RAMP_8, syntax=syntax)
     dataset = pydicom.dcmread(path)
     dataset.PixelData = encapsulate([bytes(range(10, 250)) * 4])
@@ -362,7 +362,7 @@ def test_a_frame_of_noise_is_refused_in_silence(write_dicom, syntax, capfd):
     ("offset", "value", "reason"),
     [(4, 0x72, "114 bits"), (6, 0x19, "25 x 16"), (9, 3, "frame header"), (14, 0x20, "between its headers")],
 )
-def test_a_jpeg_that_contradicts_the_header_is_refused_before_gdcm_aborts(write_dicom, syntax, offset, value, reason):
+def test_jpeg_that_contradicts_the_header_is_refused_before_gdcm_aborts(write_dicom, syntax, offset, value, reason):
     path = write_dicom(RAMP_8, syntax=syntax)
     content = bytearray(path.read_bytes())
     start = max(content.find(marker) for marker in (b"\xff\xc3\x00\x0b", b"\xff\xf7\x00\x0b"))
@@ -417,7 +417,7 @@ NAME = "DOE^JOHN 19431117 "
         ({"NumberOfFrames": "1e300"}, "NumberOfFrames is 1e+300"),
     ],
 )
-def test_a_refusal_quotes_at_most_64_printable_characters_of_a_header(write_dicom, attributes, reason):
+def test_refusal_quotes_at_most_64_printable_characters_of_a_header(write_dicom, attributes, reason):
     path = write_dicom(RAMP_12)
     dataset = pydicom.dcmread(path)
     for keyword, value in attributes.items():
@@ -430,19 +430,19 @@ def test_a_refusal_quotes_at_most_64_printable_characters_of_a_header(write_dico
     assert said.count("DOE^JOHN") <= 4
 
 
-def test_a_lut_shorter_than_it_says_is_refused(write_dicom):
+def test_lut_shorter_than_it_says_is_refused(write_dicom):
     item = lut([1, 2, 3], 0, 16)
     item[0].LUTDescriptor = [4096, 0, 16]
     assert "4096 are declared" in refusal(write_dicom(RAMP_12, VOILUTSequence=item))
 
 
 @pytest.mark.parametrize("padding", [None, 7])
-def test_a_constant_image_is_refused(write_dicom, padding):
+def test_constant_image_is_refused(write_dicom, padding):
     stored = np.full((24, 16), 7, dtype=np.uint16)
     assert "all pixels are equal" in refusal(write_dicom(stored, PixelPaddingValue=padding))
 
 
-def test_a_compression_that_no_decoder_knows_is_refused_by_name(write_dicom):
+def test_compression_that_no_decoder_knows_is_refused_by_name(write_dicom):
     path = write_dicom(RAMP_8, syntax=uid.JPEG2000Lossless)
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = uid.MPEG2MPML
@@ -468,14 +468,14 @@ def bare(path: Path, missing: str | None = None) -> Path:
     return path
 
 
-def test_a_bare_dataset_is_read_where_it_plainly_is_an_image(write_dicom):
+def test_bare_dataset_is_read_where_it_plainly_is_an_image(write_dicom):
     path = bare(write_dicom(RAMP_8))
     assert path.read_bytes()[128:132] != b"DICM"
     np.testing.assert_array_equal(np.rint(read_dicom(path).image * 255), RAMP_8)
 
 
 @pytest.mark.parametrize("missing", ["SOPClassUID", "PixelData"])
-def test_a_bare_dataset_without_class_or_pixels_is_refused(write_dicom, missing):
+def test_bare_dataset_without_class_or_pixels_is_refused(write_dicom, missing):
     assert "not a DICOM file" in refusal(bare(write_dicom(RAMP_8), missing))
 
 
@@ -485,7 +485,7 @@ def test_reading_dicom_does_not_import_torch():
 
 
 @pytest.mark.skipif(not (REAL / "labels.csv").exists(), reason=f"the real radiographs are not at {REAL}")
-def test_the_real_radiographs_are_read_as_their_pixels_and_labels_say():
+def test_real_radiographs_are_read_as_their_pixels_and_labels_say():
     labels = {row["ImageId"] for row in csv.DictReader((REAL / "labels.csv").read_text().splitlines())}
     paths = sorted(REAL.glob("*.dcm"))
     assert len(paths) == 29

@@ -36,7 +36,7 @@ def refused(path: Path, *segments: str) -> str:
 @pytest.mark.parametrize(
     "label", ["Pneumothorax", "PNEUMOTHORAX, left", "ptx", "Neumot\u00f3rax pneumot\u00f3rax", "lung_PTX"]
 )
-def test_the_one_segment_that_says_pneumothorax_is_read(tmp_path: Path, label: str) -> None:
+def test_one_segment_that_says_pneumothorax_is_read(tmp_path: Path, label: str) -> None:
     path = segments_of(tmp_path / "a.dcm", ("Lung", LUNG), (label, PTX), ("Heart", HEART))
     assert area(path) == PTX.sum()
 
@@ -46,7 +46,7 @@ def test_one_segment_is_read_whatever_its_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "value"), [("SCT", "36118008"), ("SRT", "D2-80300"), ("RADLEX", "RID5352")])
-def test_a_code_says_pneumothorax_too(tmp_path: Path, scheme: str, value: str) -> None:
+def test_code_says_pneumothorax_too(tmp_path: Path, scheme: str, value: str) -> None:
     path = segments_of(tmp_path / "a.dcm", ("1", LUNG), ("2", PTX))
     dataset = pydicom.dcmread(path)
     code = Dataset()
@@ -74,18 +74,18 @@ def test_several_segments_of_which_not_one_says_so_are_refused_by_their_names(
 
 
 @pytest.mark.parametrize(("segment", "mask"), [("1", LUNG), ("heart", HEART), (" Heart", HEART), ("3", HEART)])
-def test_a_segment_is_named_by_number_or_label(tmp_path: Path, segment: str, mask: np.ndarray) -> None:
+def test_segment_is_named_by_number_or_label(tmp_path: Path, segment: str, mask: np.ndarray) -> None:
     path = segments_of(tmp_path / "a.dcm", ("Lung", LUNG), ("Pneumothorax", PTX), ("Heart", HEART))
     assert area(path, segment) == mask.sum()
     assert area(path, "pneumothorax", "heart") == (PTX | HEART).sum()
     assert "has no segment Spleen; it has 1 'Lung', 2 'Pneumothorax', 3 'Heart'" in refused(path, "Spleen")
 
 
-def test_a_name_counts_only_where_there_is_a_choice(tmp_path: Path) -> None:
+def test_name_counts_only_where_there_is_a_choice(tmp_path: Path) -> None:
     assert area(segments_of(tmp_path / "a.dcm", ("truth", PTX)), "Pneumothorax") == PTX.sum()
 
 
-def test_a_segment_without_a_frame_is_empty_and_the_others_do_not_stand_for_it(tmp_path: Path) -> None:
+def test_segment_without_a_frame_is_empty_and_the_others_do_not_stand_for_it(tmp_path: Path) -> None:
     path = segments_of(tmp_path / "a.dcm", ("Lung", LUNG), ("Pneumothorax", PTX))
     dataset = pydicom.dcmread(path)
     dataset.NumberOfFrames = 1
@@ -120,7 +120,7 @@ def test_segments_that_overlap_are_not_united(tmp_path: Path) -> None:
     assert area(segments_of(tmp_path / "a.dcm", ("Lung", LUNG), ("Pneumothorax", PTX & LUNG))) == (PTX & LUNG).sum()
 
 
-def test_a_label_map_and_a_fractional_segmentation_are_refused_by_what_they_are(tmp_path: Path) -> None:
+def test_label_map_and_a_fractional_segmentation_are_refused_by_what_they_are(tmp_path: Path) -> None:
     path = segments_of(tmp_path / "a.dcm", ("Pneumothorax", PTX), storage=LABEL_MAP_STORAGE, kind="LABELMAP")
     assert "is a label map segmentation (SOP class 66.7" in refused(path)
     path = segments_of(tmp_path / "b.dcm", ("Pneumothorax", PTX), kind="FRACTIONAL")
@@ -141,7 +141,7 @@ def test_frames_that_do_not_say_their_segment_or_are_of_a_film_are_refused(tmp_p
     assert "frames of an image of several" in refused(tmp_path / "c.dcm")
 
 
-def test_a_segmentation_that_is_cut_short_or_none_is_refused(tmp_path: Path, phantoms: Path) -> None:
+def test_segmentation_that_is_cut_short_or_none_is_refused(tmp_path: Path, phantoms: Path) -> None:
     whole = segments_of(tmp_path / "w.dcm", ("Pneumothorax", PTX))
     whole.write_bytes(whole.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"w\.dcm"):

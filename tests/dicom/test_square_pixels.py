@@ -39,7 +39,7 @@ def box(image: np.ndarray) -> tuple[int, int]:
         ({}, 1),
     ],
 )
-def test_the_shape_of_a_pixel_is_in_the_spacing_or_else_in_the_ratio(write_dicom, attributes, aspect):
+def test_shape_of_a_pixel_is_in_the_spacing_or_else_in_the_ratio(write_dicom, attributes, aspect):
     radiograph = read_dicom(write_dicom(DISC, **attributes))
     assert radiograph.pixel_aspect == pytest.approx(aspect)
     assert radiograph.shape == DISC.shape
@@ -69,7 +69,7 @@ def test_pixels_of_an_impossible_shape_are_refused(write_dicom, attributes):
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("by", ["spacing", "ratio"])
-def test_a_disc_stays_a_disc(write_dicom, axis, by):
+def test_disc_stays_a_disc(write_dicom, axis, by):
     pairs = DISC.reshape((64, 2, 128) if axis == 0 else (128, 64, 2))
     stored = pairs.mean(axis=axis + 1).astype(np.uint8)
     shape = [2, 1] if axis == 0 else [1, 2]

@@ -1,4 +1,4 @@
-"""What exposure, blur, compression and noise do to images, float32 (N, C, H, W) in [0, 1].
+"""Exposure, blur, compression and noise, applied to images, float32 (N, C, H, W) in [0, 1].
 
 Each image is changed by its own numbers. No result is cut to [0, 1].
 """
@@ -51,7 +51,7 @@ def blur(images: Tensor, sigma_px: Tensor) -> Tensor:
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
-    """What 8-bit greyscale JPEG of a quality, (N,) in 1 to 100, leaves of each channel.
+    """Compress each channel as 8-bit greyscale JPEG of a quality, (N,) in 1 to 100.
 
     Source: ITU-T T.81, A.3; quality scaled as libjpeg does.
     """

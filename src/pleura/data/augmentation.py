@@ -1,4 +1,4 @@
-"""Augmentation of images and masks: parameters are sampled apart from being applied, and pixels are resampled once.
+"""Augmentation of images and masks: parameters are sampled first and applied later, and pixels are resampled once.
 
 Flip, affine, elastic, grid and optical distortion are composed into one sampling grid per image, so that a radiograph
 is interpolated once however many warps it gets, from its prepared size to that of the stage, on whichever device the
@@ -77,8 +77,8 @@ def augment(
     """A randomly changed copy of a batch: images float32 (N, C, H, W) and masks float32 (N, 1, H, W), both in [0, 1].
 
     The same `seed`, for example (seed, epoch, step), draws the same on every device; pixels agree to rounding.
-    of: (first, total), if these are the rows from `first` on of a batch of `total` that processes share: each case is
-    changed as it would be in the whole batch, however that is split. larger: see `apply`.
+    of: (first, total), if processes share a batch of `total` and these are its rows from `first` on: each case is
+    changed as in the whole batch, however that is split. larger: see `apply`.
 
     Raises: ValueError if a number of `seed` is negative, if the shapes do not belong together, or if `of` has no such
     rows.
@@ -222,7 +222,7 @@ def _resample(stacked: Tensor, parameters: AugmentParameters, shape: torch.Size,
     """Images with their mask as the last channel, warped onto a grid of `shape`, smaller or equal, in one step.
 
     Where the grid is coarser, each of its pixels is the mean of times x times points in it, as many as it has pixels of
-    the source on a side: one point would see a part of its area alone, and show what is finer than it as what is not.
+    the source on a side: one point alone would alias what is finer than the grid.
     """
     times = max(1, *(math.ceil(have / want) for have, want in zip(stacked.shape[2:], shape, strict=True)))
     grid = sampling_grid(parameters, times * shape[0], times * shape[1], stacked.device)

@@ -1,4 +1,4 @@
-"""What a row of cases.csv has to hold, field by field; a wrong one is named with its line."""
+"""The rows of cases.csv, checked field by field; each fault with its line."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pleura.errors import RLEError
 from pleura.files import read_csv
 
 ALWAYS_TRAIN = "always-train"
-"""The role of cases that are learned from and never scored by, such as those whose masks a teacher predicted."""
+"""The role of cases that are in training and never in validation, such as those whose masks a teacher predicted."""
 NO_FOLD = -1
-"""Stands as the fold of such cases, for who reads cases.csv by folds alone."""
+"""The fold of such cases, for readers of cases.csv that know folds alone."""
 LATER_COLUMNS = {"pixel_aspect": "1", "role": ""}
-"""What datasets of earlier versions do not have, and what stands for it."""
+"""Columns that datasets of earlier versions lack, and their values there."""
 _WHOLE, _NUMBER = re.compile(r"[0-9]{1,9}"), re.compile(r"[0-9]{1,300}(\.[0-9]{0,300})?([eE][-+]?[0-9]{1,3})?")
 _SHOWN_CHARACTERS = 64
 
 
 def read_rows(path: Path, columns: Sequence[str], size_px: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of cases.csv as fields of `Case`, and what is wrong with it: `line 7: ...`, one text for each fault.
+    """Read the rows of cases.csv as fields of `Case`, and its faults: `line 7: ...`, one text for each.
 
     columns: the names of the fields; further columns of the csv are left alone. size_px: side of the masks' grid.
     Raises: InputError if it is no csv.

@@ -19,7 +19,7 @@ _USUAL = {ID: "ImageId", RUNS: "EncodedPixels", PATIENT: "patient", FOLD: "fold 
 
 
 def find_column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    """The position of the first of `names` that a header has, in any case, with blanks and underscores; or None."""
+    """Return the position of the first of `names` in a header, in any case, with blanks and underscores; or None."""
     plain = [_plain(name) for name in header]
     return next((plain.index(name) for name in map(_plain, names) if name in plain), None)
 
@@ -29,7 +29,7 @@ def _plain(name: str) -> str:
 
 
 def column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
-    """The position of the column that is named by one of `names`. Raises: InputError if there is none."""
+    """Return the position of the column that has one of `names`. Raises: InputError if there is none."""
     at = find_column(header, names)
     if at is None:
         found = excerpt(", ".join(name.strip() for name in header)) or "nothing"

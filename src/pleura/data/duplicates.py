@@ -1,7 +1,7 @@
 """Images that are nearly the same: a copy that was saved again, scaled, or made brighter is a copy all the same.
 
 A 64-bit perceptual hash finds candidates among all pairs, the correlation of thumbnails decides: chest radiographs
-are so alike that hashes alone take strangers for copies.
+are so alike that hashes alone take different patients for copies.
 """
 
 from __future__ import annotations

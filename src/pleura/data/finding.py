@@ -1,4 +1,4 @@
-"""Which files are radiographs: what files, folders and patterns name, and in one line what was passed over."""
+"""Finds radiographs among files, folders and patterns, and counts the files that are none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pleura.errors import InputError
 from pleura.files import RADIOGRAPH_SUFFIXES
 
 OWN_SOFTWARE = "pleura"
-"""What the PNG files that pleura writes say in their chunk `Software`: no radiograph that it finds does."""
+"""The chunk `Software` of the PNG files that pleura writes: a PNG with it is no radiograph."""
 _OWN_CHUNK = b"tEXtSoftware\0" + OWN_SOFTWARE.encode()
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 _HEAD_BYTES = 512
@@ -39,7 +39,7 @@ class Located:
 
 @dataclass
 class Found:
-    """What inputs name."""
+    """The radiographs that inputs name."""
 
     radiographs: list[Located] = field(default_factory=list)
     """By path, each real file once."""
@@ -168,14 +168,14 @@ def _between(file: Path, base: Path) -> Iterator[Path]:
 
 
 def _is_radiograph(path: Path, passed_over: Counter[str]) -> bool:
-    """Tell whether a file that was not named outright is a radiograph; counts it where it is none and not hidden."""
+    """Return whether a file from a folder or pattern is a radiograph; count it where it is none and not hidden."""
     if path.name.startswith("."):
         return False
     suffix = path.suffix.lower()
     kind = suffix if suffix and not suffix[1:].isdigit() else "without suffix"
     head = _head(path)
     if head is None:
-        wanted = suffix in RADIOGRAPH_SUFFIXES  # reading it will say what is wrong
+        wanted = suffix in RADIOGRAPH_SUFFIXES  # reading it refuses it with the reason
     elif _DIRECTORY_CLASS in head or path.name.upper() == "DICOMDIR":
         wanted, kind = False, "DICOMDIR"
     elif head[128:132] == b"DICM":

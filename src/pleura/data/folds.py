@@ -1,4 +1,4 @@
-"""Folds that keep every patient on one side, and a report of how far other people's folds do not.
+"""Folds grouped by patient, and a report of the patients that folds of others split.
 
 The 12,047 radiographs of SIIM-ACR show 6,171 patients: a split by image lets a net recognise the patient.
 """
@@ -22,7 +22,7 @@ SIZE_QUARTILES = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class Leak:
-    """How much of one fold's validation images a net has met before, as the same patient, in training."""
+    """How many of a fold's validation images show a patient who is in training too."""
 
     fold: int
     images: int
@@ -80,7 +80,7 @@ def _merge_small_strata(strata: NDArray[np.int64], n_folds: int) -> NDArray[np.i
 
 
 def leak_report(folds: Sequence[int], patients: Sequence[str], positive: Sequence[bool]) -> list[Leak]:
-    """For each fold as validation: how many images, and positive ones, have a patient who is also in training."""
+    """Count for each fold the validation images, and the positive ones, whose patient is also in training."""
     fold_of, who, positives = np.asarray(folds), np.asarray(patients), np.asarray(positive, dtype=bool)
     report = []
     for fold in np.unique(fold_of):

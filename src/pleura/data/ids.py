@@ -1,4 +1,4 @@
-"""Who is who: one rule for the ids of radiographs, and for what rows of a table and names of masks refer to.
+"""Ids of radiographs, and which image a row of a table or the name of a mask means: one rule for every command.
 
 A DICOM file's id is its SOP Instance UID. A picture's, and that of a DICOM file without a UID, is its path below the
 input that it was found under, with slashes, without a radiograph's suffix, in Unicode form NFC.
@@ -52,12 +52,12 @@ class Identities:
 
 
 def identify(radiographs: Sequence[Located], earlier: Mapping[str, Path] | None = None) -> Identities:
-    """Give every radiograph an id of its own.
+    """Return every radiograph with an id of its own.
 
     Of DICOM files of one SOP Instance UID and equal pixels the first bears it, and its copies go by their paths; with
-    different pixels the UID says nothing, and each goes by its path. Paths that would give one id to several files get
-    the names of the folders above in front, as many as tell their inputs apart (`a/x` and `b/x`); below one input they
-    keep their suffixes (`x.png` and `x.jpg`); what still is the same gets a number (`x~2`).
+    different pixels the UID identifies none, and each goes by its path. Paths that would give one id to several files
+    get the names of the folders above in front, as many as distinguish their inputs (`a/x` and `b/x`); below one input
+    they keep their suffixes (`x.png` and `x.jpg`); what still is the same gets a number (`x~2`).
 
     earlier: ids, and their files, that an earlier run into the same folder gave. A picture keeps its own, and no other
     file gets it.
@@ -124,7 +124,7 @@ def _bearer(
 
 
 def _pixels(path: Path) -> str | None:
-    """What tells one image from another; None for a file that cannot be read."""
+    """A hash of the pixels; None for a file that cannot be read."""
     try:
         image = read_radiograph(path).image
     except InputError:
@@ -155,7 +155,7 @@ def _by_path(radiographs: Iterable[Located], uids: Collection[str], taken: Colle
 
 
 def _tails(folders: Collection[tuple[str, ...]]) -> int:
-    """How many last parts tell different folders apart: 0 for one folder."""
+    """How many last parts distinguish the folders: 0 for one folder."""
     return next(
         count for count in range(99) if len({parts[-count:] * (count > 0) for parts in folders}) == len(folders)
     )
@@ -178,7 +178,7 @@ class Names:
     """Finds the case that a row of a table, or the name of a mask, refers to.
 
     By its id; else by its path, from the end, as far as both go: `x`, `x.png`, `b/x` and `images/b/x.png` all fit the
-    file `b/x.png`, and `a/x` does not. A suffix counts only where it is needed to tell two files apart.
+    file `b/x.png`, and `a/x` does not. A suffix counts only where two files differ in nothing else.
     """
 
     def __init__(self, cases: Iterable[tuple[str, str]]) -> None:
@@ -206,7 +206,7 @@ class Names:
         if len(found) > 1:
             at = f"{where}: " if where else ""
             files = " and ".join(sorted(found.values())[:2])
-            raise InputError(f"{at}{excerpt(name)} can be {files}; write the path, as far as it tells them apart")
+            raise InputError(f"{at}{excerpt(name)} can be {files}; write as much of the path as distinguishes them")
         return next(iter(found), None)
 
     def resolve(self, table: Mapping[str, T], where: Path | str) -> dict[str, T]:
@@ -231,12 +231,12 @@ def _same_end(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
 
 
 def without_aliases(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Names without any alias, as `pair` takes them."""
+    """Return names without any alias, as `pair` takes them."""
     return dict.fromkeys(names, ())
 
 
 def pair(names: Mapping[str, Sequence[str]], images: Mapping[str, Sequence[str]], where: Path | str) -> dict[str, str]:
-    """Name -> the image that it means; a name that fits none is left out.
+    """Return name -> the image that it means; a name that fits none is left out.
 
     names, images: each with other names that it goes by, as paths; of its name and these the first that fits.
     where: for the refusal, what the names are of.

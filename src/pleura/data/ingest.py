@@ -89,8 +89,8 @@ def _read_journal(path: Path, count: int) -> dict[int, dict[str, Any]]:
         others = aspect in (int, float) and age in (int, float, type(None))
         notes = entry.get("notes", [])
         others = others and isinstance(notes, list) and all(type(note) is str for note in notes)
-        told = pair and others and all(text is None or type(text) is str for text in texts)
-        fits = type(entry.get("problem")) is str or (read and told)
+        known = pair and others and all(text is None or type(text) is str for text in texts)
+        fits = type(entry.get("problem")) is str or (read and known)
         if type(row) is not int or not 0 <= row < count or not fits:
             raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
         done[row] = entry

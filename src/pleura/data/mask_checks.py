@@ -19,7 +19,7 @@ EXCHANGED = (
 
 
 def exchanged(shares: Mapping[str, float], side: str = "") -> Finding | None:
-    """Whether masks cover more of their image than any pneumothorax does; shares in [0, 1] by name."""
+    """Return a finding if masks cover more of their image than any pneumothorax does; shares in [0, 1] by name."""
     large = {name: share for name, share in shares.items() if share > EXCHANGED_SHARE}
     if not large:
         return None
@@ -35,7 +35,7 @@ def exchanged(shares: Mapping[str, float], side: str = "") -> Finding | None:
 def about_source(
     blank: Sequence[str], cut: Sequence[str], without_segment: Sequence[str], side: str = ""
 ) -> Iterator[Finding]:
-    """What is to be known of a source of masks as a whole: names of images with blank and with cut cells, and so on."""
+    """Yield findings about a source of masks, from the images with blank or cut cells, or without a segment."""
     if cut:
         yield Finding(
             "warning",
@@ -86,7 +86,7 @@ def masks_by_id(
 
 
 def doubtful(cases: Sequence[Case], entries: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Radiographs and masks that were read, and may not be what they are taken for.
+    """Return the problems of radiographs and masks that could be read and are doubtful.
 
     entries: of the journal, one for each case.
     """

@@ -1,4 +1,4 @@
-"""csv files of run-length masks, as any tool or spreadsheet leaves them: row by row, with what is wrong with each."""
+"""csv files of run-length masks, as any tool or spreadsheet writes them: row by row, each with its fault."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def read_table(path: Path) -> RunsTable:
 
 
 def damage(runs: str) -> str:
-    """What a spreadsheet did to a cell of runs, with the way out; empty if it shows nothing of the kind."""
+    """Return how a spreadsheet damaged a cell of runs, with the way out; empty if it did not."""
     whole, words = runs.strip(), runs.split()
     if len(whole) in CUT_CHARACTERS:
         return "the cell was cut at 32,767 characters, the most that a spreadsheet keeps; take the csv from its source"

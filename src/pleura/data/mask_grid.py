@@ -1,4 +1,4 @@
-"""Masks onto one grid: a pair that is to be compared, and one mask on the square of a dataset."""
+"""Masks brought onto one grid: a pair to compare, and one mask on the square of a dataset."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pleura.errors import InputError
 def read_pair(
     first: AnyMask | None, second: AnyMask | None, grid: Shape | None = None, what: str = ""
 ) -> tuple[FoundMask | None, FoundMask | None, bool]:
-    """The true and the predicted mask of one image on the true one's grid; None for one that is known to be empty.
+    """Return the true and the predicted mask of one image on the true one's grid; None for one known to be empty.
 
     Runs count 1024 x 1024 px, or for an image that the other side shows not to be square, the image's own; `grid`
-    overrules both. Two squares of other sizes are compared on the true one's, and what lies on the image's own grid on
-    a dataset's square. The last of the three: whether the prediction was resized for that. what: for the refusal.
+    overrules both. Two squares of other sizes are compared on the true one's, and a mask on the image's own grid on a
+    dataset's square. The last of the three: whether the prediction was resized. what: its name for the refusal.
     Raises: InputError if a mask is damaged, or the shapes cannot be brought together.
     """
     sides = [None if side is None or side.is_empty else side for side in (first, second)]
     found: list[FoundMask | None] = [None, None]
     shape = grid
-    for at, side in enumerate(sides):  # what has a grid of its own tells the other one's
+    for at, side in enumerate(sides):  # a mask with a grid of its own determines the other's
         if side is not None and (not isinstance(side, Runs) or side.own):
             found[at] = side.read()
             rows, columns = getattr(side, "original", None) or _shape(found[at])
@@ -54,12 +54,12 @@ def _on_grid(found: FoundMask, shape: tuple[int, ...], what: str) -> FoundMask:
     rows, columns = found.mask.shape
     if rows != columns or shape[0] != shape[1]:
         sizes = f"{rows} x {columns} px, the true mask {shape[0]} x {shape[1]}"
-        raise InputError(f"{what} has {sizes}; save it on the image's own grid, or say --grid for runs of a csv")
+        raise InputError(f"{what} has {sizes}; save it on the image's own grid, or use --grid for runs of a csv")
     return _on_square(found, shape[0])
 
 
 def on_dataset(mask: AnyMask, geometry: SquareGeometry, rle_grid: str) -> FoundMask:
-    """The mask of an image on the square grid of a dataset, (size_px, size_px).
+    """Return the mask of an image on the square grid of a dataset, (size_px, size_px).
 
     geometry: how the image sits on that grid. rle_grid: `siim`, runs count pixels of a 1024 x 1024 copy of a square
     image; `image`, pixels of the image itself.
@@ -75,7 +75,7 @@ def on_dataset(mask: AnyMask, geometry: SquareGeometry, rle_grid: str) -> FoundM
             return FoundMask(np.zeros((size_px, size_px), dtype=np.uint8), np.array([0]))
         raise InputError(
             f"the image has {shape[0]} x {shape[1]} px, SIIM's runs are on 1024 x 1024; if the runs count the image's "
-            "own pixels, say --rle-grid image"
+            "own pixels, use --rle-grid image"
         )
     found = mask.read()
     if isinstance(mask, Runs) and mask.original == shape:

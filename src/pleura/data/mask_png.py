@@ -1,4 +1,4 @@
-"""PNG files of masks: what in them is mask, or why nobody can tell.
+"""PNG files of masks: which pixels are mask, or why that is ambiguous.
 
 The background is black, transparent, or the index 0 of a palette; mask is everything else. A file in which two of
 these contradict each other, or which holds more than one thing, is refused: the other reading is as likely.
@@ -23,11 +23,11 @@ Values = NDArray[np.integer]
 
 
 def read_mask_png(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The mask in a PNG, (rows, columns) uint8 in {0, 1}, and the distinct values that say so, (n,).
+    """Read the mask in a PNG, (rows, columns) uint8 in {0, 1}, and the distinct values in the file, (n,).
 
     Mask is what is not black, not transparent or not index 0, of whatever two values; or in greys with soft edges,
     what reaches half of full scale.
-    Raises: InputError if the file cannot be read, or what is mask in it cannot be known.
+    Raises: InputError if the file cannot be read, or which of its pixels are mask is ambiguous.
     """
     try:
         png = read_png(path)
@@ -145,7 +145,7 @@ def _of_palette(png: Png) -> tuple[Values, int]:
         if (np.diff(grey) <= 0).any() or (grey[0] == 0) != (used[0] == 0):
             raise InputError("the greys of its palette are not in the order of its indices; save it as 8-bit grey")
         return np.asarray(palette[indices, 0]), 255
-    if len(used) == 2 and (entries[0] == entries[1]).all():  # the colours say nothing
+    if len(used) == 2 and (entries[0] == entries[1]).all():  # one colour: the index decides
         seen = used > 0
     else:
         colours, alpha = entries[None, :, :3], entries[None, :, 3]

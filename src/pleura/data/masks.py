@@ -1,6 +1,6 @@
-"""Masks of any origin, read one image at a time: csv files of runs, folders of PNG, DICOM-SEG, a dataset.
+"""Masks of any origin, read one image at a time: csv files of runs, folders of PNG, DICOM-SEG, datasets.
 
-The one reader of every command: what is a mask, an empty cell or the name of an image is decided here and below.
+Every command reads masks by `open_masks`; the forms are read by `mask_csv`, `mask_png` and `dicom.seg`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ OTHER_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pgm", ".pbm", ".ppm"),
     *(".npy", ".npz", ".nii", ".gz", ".nrrd", ".mha", ".mat"),
 )
-"""What people save masks as and nothing here reads: to leave such files out would make negatives of them."""
+"""Formats of masks that are not read. They are refused: left out, they would become negatives."""
 _PNG, _DICOM = b"\x89PNG\r\n\x1a\n", b"DICM"
 Shape: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class FoundMask:
-    """One mask as it was found."""
+    """One mask, as read."""
 
     mask: NDArray[np.uint8]
     """(H, W) in {0, 1}."""
@@ -51,7 +51,7 @@ class Runs:
     name: str
     texts: tuple[str, ...]
     own: Shape | None = None
-    """(rows, columns) that the runs count, where the source says so."""
+    """(rows, columns) of the grid that the runs count, where the source defines it."""
     original: Shape | None = None
     """(rows, columns) of the radiograph that a dataset's square was made from."""
     aspect: float = 1.0
@@ -91,7 +91,7 @@ class PngFile:
         return (self.path,)
 
     def read(self, _: Shape | None = None) -> FoundMask:
-        """The mask. Raises: InputError if it is damaged, or cannot be known."""
+        """The mask. Raises: InputError if it is damaged or ambiguous."""
         return FoundMask(*read_mask_png(self.path))
 
 
@@ -137,7 +137,7 @@ AnyMask: TypeAlias = Runs | PngFile | Frames
 
 @dataclass
 class MaskSource:
-    """Masks by the name of their image, not read before they are asked for; only the texts of a csv are held."""
+    """Masks by the name of their image, each read when it is used; only the texts of a csv are in memory."""
 
     path: Path
     kind: str
@@ -146,13 +146,13 @@ class MaskSource:
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names that a mask goes by: of DICOM-SEG the file's, where it outlines one image."""
     patients: dict[str, str] = field(default_factory=dict)
-    """Name -> patient, where the source says so."""
+    """Name -> patient, where the source has patients."""
     blank: list[str] = field(default_factory=list)
     """Images whose cell of a csv is without text: each counts as the empty mask."""
     cut: list[str] = field(default_factory=list)
     """Images whose cell of a csv is as long as a spreadsheet allows: its end may be missing."""
     without_segment: list[str] = field(default_factory=list)
-    """Of DICOM-SEG: images that the segment asked for is not in: each counts as the empty mask."""
+    """Of DICOM-SEG: images without the chosen segment: each counts as the empty mask."""
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
@@ -167,10 +167,10 @@ class MaskSource:
 def open_masks(path: Path, grid: Shape | None = None, segments: Sequence[str] = ()) -> MaskSource:
     """Open a csv of runs, mask PNGs or DICOM-SEG (a file or a folder), or a dataset of `pleura prepare`.
 
-    grid: (rows, columns) that the runs of a csv count; if not given, 1024 x 1024, or as the image that they are of.
+    grid: (rows, columns) of the grid that the runs of a csv count; None: 1024 x 1024, or the grid of their image.
     segments: of DICOM-SEG, number or label of those that outline a pneumothorax; see `choose`.
     Raises: InputError for a missing path, a folder without masks or of several kinds, a csv that is none, a damaged
-    header, or segments among which nobody can choose.
+    header, or segments among which the choice is open.
     """
     if (path / CARD).is_file():
         return _of_dataset(path)
@@ -196,9 +196,9 @@ def open_masks(path: Path, grid: Shape | None = None, segments: Sequence[str] = 
 
 
 def refuse_unused_options(paths: Iterable[Path], of_runs: str | None = None, of_segments: str | None = None) -> None:
-    """Refuse an option of csv runs, or of DICOM-SEG, where no path holds such masks: it would do nothing.
+    """Refuse an option of csv runs, or of DICOM-SEG, where no path holds such masks.
 
-    of_runs, of_segments: the options that were given, by name. Raises: InputError.
+    of_runs, of_segments: names of the options in use. Raises: InputError.
     """
     forms = {_form(path) for path in paths}
     for option, form, what in ((of_runs, "csv", "the runs of a csv"), (of_segments, "DICOM", "DICOM-SEG")):
@@ -222,7 +222,7 @@ def mask_files(path: Path) -> dict[str, list[Path]]:
 
 
 def _kind(file: Path) -> str | None:
-    """PNG, DICOM or other, by suffix, or by content where the suffix says nothing; None for what is no mask."""
+    """PNG, DICOM or other, by suffix, or by content where the suffix is of neither; None for what is no mask."""
     suffix = file.suffix.lower()
     if suffix == ".png":
         return "PNG"

@@ -45,7 +45,7 @@ def least_depth_bits(highest: int) -> int:
 
 
 def is_picture(path: Path) -> bool:
-    """Tell whether a file is a PNG or JPEG by its content; DICOM allows any bytes before its own magic."""
+    """Return whether a file is a PNG or JPEG by its content; DICOM allows any bytes before its own magic."""
     try:
         with path.open("rb") as file:
             head = file.read(132)
@@ -211,8 +211,8 @@ def _one_of(colours: Sequence[NDArray[Any]], highest: int) -> NDArray[Any]:
 def _with_depth(values: NDArray[Any], highest: int, significant: int | None) -> tuple[NDArray[Any], int]:
     """Return the values as the detector stored them, as far as that is known, and their depth in bits.
 
-    Where sBIT names the detector's depth, its values are either scaled up to all bits, as the specification asks:
-    then what it calls significant is taken. Or they lie in the lower bits, as many tools write them.
+    Where sBIT names the detector's depth, its values are either scaled up to all bits, as the specification prescribes:
+    then its significant bits are taken. Or they lie in the lower bits, as many tools write them.
     """
     full = 8 if values.dtype == np.uint8 else 16
     if significant == full:

@@ -1,4 +1,4 @@
-"""radiographs + masks -> dataset folder: in parallel, resumable, atomic, and nothing bad stops the batch.
+"""Radiographs and masks become a dataset folder: in parallel, resumable, atomic; a bad file is left out.
 
 Work goes on in OUT/.partial; the finished files move to OUT at the end, card.json last, so that a folder with a
 card is whole. A run that was killed is taken up again by the same command.
@@ -34,7 +34,7 @@ PARTIAL, PROBLEMS = ".partial", "problems.csv"
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What `prepare` was asked for."""
+    """The settings of `prepare`."""
 
     images: Path
     masks: tuple[Path, ...]
@@ -50,12 +50,12 @@ class PrepareSettings:
     workers: int = 0
     """0: one for each processor."""
     always_train: tuple[str, ...] = ()
-    """Label sources whose cases are learned from in every fold and scored by in none."""
+    """Label sources whose cases are in training in every fold and in validation in none."""
 
 
 @dataclass
 class Prepared:
-    """What `prepare` did."""
+    """The result of `prepare`."""
 
     dataset: Dataset
     problems: list[Problem]
@@ -168,7 +168,7 @@ def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
 
 
 def _fingerprints(settings: PrepareSettings, plan: _Plan) -> tuple[str, str]:
-    """Tell one set of inputs from another by names, sizes and times: of what is read into pixels, and of everything.
+    """Hash the names, sizes and times of the inputs: of those that are read into pixels, and of all.
 
     An unfinished run can be taken up with other folds: they are made at the end.
     """
@@ -191,7 +191,7 @@ def _stamp(path: Path) -> bytes:
     try:
         status = path.stat()
     except OSError:
-        return repr((path.name, "cannot be reached")).encode()  # reading it will say why
+        return repr((path.name, "cannot be reached")).encode()  # reading it refuses it with the reason
     # A folder's time changes with what is beside the masks; they have stamps of their own.
     return repr((path.name, None if path.is_dir() else (status.st_size, status.st_mtime_ns))).encode()
 
@@ -309,8 +309,8 @@ def _equal_pixels(cases: Sequence[Case], hashes: Sequence[str]) -> list[Problem]
 def _card(
     settings: PrepareSettings, cases: Sequence[Case], problems: Sequence[Problem], fingerprint: str
 ) -> dict[str, Any]:
-    asked = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    asked["masks"] = [str(path) for path in settings.masks]
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
+    plain["masks"] = [str(path) for path in settings.masks]
     return {
         "format": FORMAT,
         "cases": len(cases),
@@ -321,7 +321,7 @@ def _card(
         "folds": dict(sorted(Counter(case.fold for case in cases if case.role is None).items())),
         "always_train": sum(case.role is not None for case in cases),
         "problems": dict(sorted(Counter(problem.kind for problem in problems).items())),
-        "settings": asked,
+        "settings": plain,
         "pleura": __version__,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "fingerprint": fingerprint,

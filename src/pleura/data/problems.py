@@ -1,4 +1,4 @@
-"""What is wrong, or worth knowing: findings about a whole, problems of single files and the table of them."""
+"""Findings about a dataset, csv or model as a whole; problems of single files, and their table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Problem:
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     """Write problems.csv; of masks without an image the first MOST_ABSENT, and how many more. Raises: OutputError."""
-    # Whoever prepares a part of a dataset knows that the rest is not there.
+    # A part of a dataset is often prepared on purpose, with the csv of all of it.
     absent = [problem for problem in problems if problem.kind == "no image"]
     written = [problem for problem in problems if problem.kind != "no image"] + absent[:MOST_ABSENT]
     if len(absent) > MOST_ABSENT:

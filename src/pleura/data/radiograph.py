@@ -13,7 +13,7 @@ from pleura.files import name_of
 
 
 def read_radiograph(path: Path | str) -> Radiograph:
-    """Read a radiograph from DICOM, PNG or JPEG, told apart by content.
+    """Read a radiograph from DICOM, PNG or JPEG, by its content whatever its name.
 
     Of a PNG or JPEG only the pixels and their shape are known: see `pleura.data.picture.read_picture`.
 
@@ -36,7 +36,7 @@ def read_radiograph(path: Path | str) -> Radiograph:
 def pixels_of(path: Path | str) -> int:
     """Return how many pixels a radiograph has, rows x columns, by its header and without decoding anything.
 
-    0 where the file does not say: why it cannot be read is said when it is read.
+    0 where the header cannot be read: `read_radiograph` refuses the file with the reason.
     """
     path = Path(path)
     return picture_pixels(path) if is_picture(path) else header_pixels(path)

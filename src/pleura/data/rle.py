@@ -2,6 +2,15 @@
 
 `-1` is the empty mask, and an image with several rows in a csv has the union of them. Note that the gap counts from
 the *end* of the last run: this is not Kaggle's other format, whose starts are absolute.
+
+>>> import numpy as np
+>>> from pleura import rle
+>>> mask = np.zeros((4, 4), dtype=np.uint8)
+>>> mask[1:3, 1] = 1
+>>> rle.encode(mask)
+'5 2'
+>>> bool((rle.decode("5 2", (4, 4)) == mask).all())
+True
 """
 
 from __future__ import annotations
@@ -21,7 +30,7 @@ SIIM_SIDE_PX = 1024
 
 
 def encode(mask: NDArray[np.generic]) -> str:
-    """Write a mask as a SIIM run-length string; `-1` where it is empty.
+    """Return a mask as a SIIM run-length string; `-1` where it is empty.
 
     mask: (H, W), any dtype; everything that is not 0 counts as mask.
     Raises: RLEError if it is not two-dimensional.
@@ -64,7 +73,7 @@ def _numbers(text: str) -> NDArray[np.int64]:
 
 
 def check(text: object, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> int:
-    """Read a run-length string without making its mask; the number of its pixels.
+    """Check a run-length string without making its mask; return the number of its pixels.
 
     Raises: RLEError as `decode` does.
     """
@@ -104,7 +113,7 @@ def _runs(text: object, shape: tuple[int, int]) -> NDArray[np.int64]:
 
 
 def decode(text: object, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> NDArray[np.uint8]:
-    """Read one SIIM run-length string as a mask.
+    """Return the mask of one SIIM run-length string.
 
     text: `-1` is the empty mask, and so is a blank cell: "", None, or the NaN that pandas has for one.
     shape: (H, W) of the mask in px. Returns (H, W) uint8 in {0, 1}.
@@ -133,7 +142,7 @@ def decode(text: object, shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) 
 
 
 def decode_union(texts: Iterable[object], shape: tuple[int, int] = (SIIM_SIDE_PX, SIIM_SIDE_PX)) -> NDArray[np.uint8]:
-    """Read all rows of one image as the union of their masks; (H, W) uint8 in {0, 1}.
+    """Return the union of the masks of all rows of one image, (H, W) uint8 in {0, 1}.
 
     Raises: RLEError as `decode` does.
     """

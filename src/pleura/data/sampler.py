@@ -1,4 +1,4 @@
-"""Which cases an epoch shows: all positives, and a seeded rotation of negatives without replacement."""
+"""The cases of an epoch: all positives, and a seeded rotation of negatives without replacement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def rate_of_epoch(rate: float | tuple[float, float] | None, epoch: int, epochs: int) -> float | None:
-    """The share of positives of epoch 0, 1, ... of a stage: a pair slides in equal steps from first to last.
+    """Return the share of positives of epoch 0, 1, ... of a stage: a pair slides in equal steps from first to last.
 
     Source: the 1st place of SIIM-ACR 2019 went from 0.8 to 0.4 by parts, the 4th from 0.8 to 0.22 by epochs.
     """
@@ -22,7 +22,7 @@ def rate_of_epoch(rate: float | tuple[float, float] | None, epoch: int, epochs: 
 
 @dataclass(frozen=True)
 class Shown:
-    """How much the epochs before have shown: where the rotations go on."""
+    """How many cases the earlier epochs have shown: where the rotations continue."""
 
     cases: int = 0
     positives: float = 0.0
@@ -51,11 +51,11 @@ def epoch_order(
     shown: Shown | None = None,
     most: int | None = None,
 ) -> NDArray[np.int64]:
-    """The cases of one epoch, shuffled; a pure function of its arguments, so that a killed run repeats it.
+    """Return the cases of one epoch, shuffled; a pure function of its arguments, so that a killed run repeats it.
 
     positive: (N,) bool. positive_rate: share r of positives in the epoch: all P of them and P (1 - r) / r negatives,
     which go round through all negatives before one comes again. None: every case once.
-    shown: what the epochs before have shown, after which the rotations go on. None: each was like this one.
+    shown: what the earlier epochs have shown, after which the rotations continue. None: each was like this one.
     most: at most so many cases, in the same shares; positives then go round as well, so that no case of either kind
     comes again before all others of it came.
     Returns: (n,) int64 positions.

@@ -1,4 +1,4 @@
-"""What a codestream says of itself, whatever the header around it claims."""
+"""A codestream's own size, depth and coding, whatever the DICOM header around it states."""
 
 from __future__ import annotations
 

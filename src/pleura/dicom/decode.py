@@ -1,4 +1,4 @@
-"""Stored values: the pixels of a dataset, decoded only where the codestream says the same as the header."""
+"""Stored values: the pixels of a dataset, decoded only where codestream and header agree."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def as_stored(pixels: NDArray[np.integer], dataset: Dataset) -> NDArray[np.int32
 
 
 def _unsupported(syntax: uid.UID) -> str:
-    """Say of a transfer syntax that pleura does not read it, by its name where it has one."""
+    """Return the refusal of a transfer syntax, by its name where it has one."""
     if syntax.is_private or syntax.name == syntax:
         return f"its {'private ' if syntax.is_private else ''}transfer syntax {excerpt(syntax)} is not supported"
     return f"its compression, {syntax.name}, is not supported"
@@ -118,7 +118,7 @@ def _native(dataset: Dataset, syntax: uid.UID) -> NDArray[np.integer]:
     if not is_padding:
         raise InputError(
             f"{len(data)} bytes of pixels, where {rows} x {columns} pixels of {dataset.BitsAllocated} bits are "
-            f"{expected}; its size is not the one it says: export it again"
+            f"{expected}: the size in its header is wrong; export it again"
         )
     return _by_pydicom(dataset, "")
 
@@ -185,7 +185,7 @@ def _compressed(frame: bytes, dataset: Dataset, syntax: uid.UID) -> NDArray[np.i
     if codestream.is_signed and not is_signed(dataset) and values.min() < 0:
         half = 1 << (dataset.BitsStored - 1)
         dataset.PixelRepresentation = int(values.min() >= -half and values.max() < half)
-    # Reversible JPEG 2000 is lossy as well where its last bits were left out, and then the header says so.
+    # Reversible JPEG 2000 is lossy as well where its last bits were left out, and then the header states it.
     was_cut = codestream.coding == jpeg2000.JPEG_2000 and text(dataset, "LossyImageCompression") == "01"
     return _near(values, codestream, dataset) if codestream.is_lossy or was_cut else as_stored(values, dataset)
 
@@ -194,7 +194,7 @@ def _near(values: NDArray[np.integer], codestream: Codestream, dataset: Dataset)
     """Return lossy values as the header defines them, cut off at the ends of its range: int32 of the same shape.
 
     Lossy compression overshoots a little. Many values beyond Bits Stored, or one far beyond it, mean that the depth is
-    not the one that the header says, or that an overlay was compressed with the image.
+    not the one in the header, or that an overlay was compressed with the image.
 
     Raises: InputError for that.
     """
@@ -211,7 +211,7 @@ def _near(values: NDArray[np.integer], codestream: Codestream, dataset: Dataset)
 
 
 def _codestream(frame: bytes) -> Codestream:
-    """Return what a frame says of itself, whatever its transfer syntax. Raises: CodestreamError."""
+    """Return a frame's own size, depth and coding, whatever its transfer syntax. Raises: CodestreamError."""
     if not frame.startswith(_STARTS):
         raise CodestreamError("it does not begin as JPEG or JPEG 2000 does")
     return jpeg_codestream(frame) if frame.startswith(jpeg.START) else jpeg2000_codestream(frame)
@@ -222,7 +222,7 @@ def _other_coding(coding: str, syntax: uid.UID) -> InputError:
 
 
 def _refuse_unless_it_agrees(codestream: Codestream, dataset: Dataset, syntax: uid.UID) -> None:
-    """Check that a codestream is what header and transfer syntax say. Raises: InputError. Source: PS3.5 8.2."""
+    """Check that a codestream agrees with header and transfer syntax. Raises: InputError. Source: PS3.5 8.2."""
     coding, bits = codestream.coding, codestream.bits
     allocated, stored = dataset.BitsAllocated, dataset.BitsStored
     if coding not in _CODINGS[syntax]:
@@ -277,7 +277,7 @@ def _by_gdcm(codestream: Codestream, dataset: Dataset) -> NDArray[np.integer]:
 
 def _by_pydicom(dataset: Dataset, plugin: str) -> NDArray[np.integer]:
     """Return the frame as pydicom decodes it. Raises: InputError; any of `DAMAGE`."""
-    dataset.NumberOfFrames = 1  # whatever the header says: its frames are counted
+    dataset.NumberOfFrames = 1  # whatever the header states: its frames are counted
     dataset.pixel_array_options(decoding_plugin=plugin)
     stored = dataset.pixel_array
     if stored.shape != (dataset.Rows, dataset.Columns):

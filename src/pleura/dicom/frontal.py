@@ -1,4 +1,4 @@
-"""Whether a header speaks against a frontal chest radiograph, for which alone the models are made."""
+"""Notes on headers that contradict a frontal chest radiograph; the models are made for no other image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CLASSES = {
     uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 }
-_SAYS_NOTHING = {"", "UNKNOWN", "UNSPECIFIED", "NONE", "NA", "NULL", "OTHER"}
+_UNSPECIFIED = {"", "UNKNOWN", "UNSPECIFIED", "NONE", "NA", "NULL", "OTHER"}
 _CHEST = re.compile(r"CHEST|THORAX|TORAX|TORACE|LUNG")
 _MORE_OR_OTHER_THAN_CHEST = re.compile(r"ABD|PELV|NECK|HEAD|SPINE|\bLAT")
 _FRONTAL_WORDS = {"AP", "PA", "FRONTAL", "FRONT", "ANTEROPOSTERIOR", "POSTEROANTERIOR"}
-# What stands beside the projection, and says nothing of it.
+# Words beside the projection that do not name it.
 _POSTURES = {"ERECT", "UPRIGHT", "SUPINE", "SITTING", "STANDING", "SEMI", "PORTABLE", "MOBILE", "BED", "CHEST"}
 _OTHER_WORDS = re.compile(r"LAT.*|OBL.*|DECUB.*|LORD.*|AXIAL|APICAL|LL|RL|LL[DO]|RL[DO]|[LR]AO|[LR]PO")
 # Antero-posterior, postero-anterior and frontal, by SNOMED CT and by the codes of SNOMED RT that it replaced.
@@ -34,9 +34,9 @@ _CHEST_CODES = {"816094009", "51185008", "43799004", "39607008", "T-D3000", "T-D
 
 
 def not_frontal_chest(dataset: Dataset) -> tuple[str, ...]:
-    """Return a sentence for each attribute that says this is no frontal chest radiograph, processed to be shown.
+    """Return a note for each attribute that contradicts a frontal chest radiograph, processed for presentation.
 
-    An attribute that is missing, empty or says nothing gives none.
+    An attribute that is missing, empty or unspecified gives none.
     Source: DICOM PS3.3 C.7.3.1.1.1 (Modality), C.8.7.1.1.2 and C.8.11.5.1.2 (View Position), C.8.11.7
     (Presentation Intent Type), PS3.16 CID 4009, CID 4010.
     """
@@ -50,7 +50,7 @@ def not_frontal_chest(dataset: Dataset) -> tuple[str, ...]:
 
 def _other_device(dataset: Dataset) -> list[str]:
     modality, sop_class = text(dataset, "Modality"), text(dataset, "SOPClassUID")
-    if modality and _plain(modality) not in _MODALITIES | _SAYS_NOTHING:
+    if modality and _plain(modality) not in _MODALITIES | _UNSPECIFIED:
         return [f"Modality is {excerpt(modality)}"]
     name = uid.UID(sop_class or "").name  # of a private class, the UID itself
     if sop_class not in _CLASSES and name != (sop_class or ""):
@@ -60,7 +60,7 @@ def _other_device(dataset: Dataset) -> list[str]:
 
 def _other_region(dataset: Dataset) -> list[str]:
     part = text(dataset, "BodyPartExamined")
-    if part and _plain(part) not in _SAYS_NOTHING and not _is_chest(part):
+    if part and _plain(part) not in _UNSPECIFIED and not _is_chest(part):
         return [f"Body Part Examined is {excerpt(part)}"]
     regions = [_code(region) for region in items(dataset, "AnatomicRegionSequence")]
     if any(code in _CHEST_CODES or _is_chest(meaning) for code, meaning in regions):
@@ -87,12 +87,12 @@ def _other_view(dataset: Dataset) -> list[str]:
 
 
 def _may_be_frontal(view: str) -> bool:
-    """Tell whether a view is frontal, or says nothing of the projection."""
+    """Return whether a view is frontal, or does not name the projection."""
     plain = re.sub(r"(ANTERO|POSTERO)[ -]", r"\1", _plain(view))
     words = set(re.split(r"[^A-Z0-9]+", plain)) - {""}
     if any(_OTHER_WORDS.fullmatch(word) for word in words):
         return False
-    return plain in _SAYS_NOTHING or bool(words & _FRONTAL_WORDS) or words <= _POSTURES
+    return plain in _UNSPECIFIED or bool(words & _FRONTAL_WORDS) or words <= _POSTURES
 
 
 def _code(item: Dataset) -> tuple[str, str]:

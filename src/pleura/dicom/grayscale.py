@@ -1,4 +1,4 @@
-"""Grey values: from what a DICOM file stores to what it asks to be shown."""
+"""Grey values: the stored values of a DICOM file, rendered as its header prescribes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def render(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.floa
         shown, notes = _shown(levels, visible, dataset)
     _refuse_unless_it_shows_something(shown[visible])
     # Either of the two attributes asks for one inversion; a DX image carries both (PS3.3 C.8.11.3.1.2).
-    asked = (text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape"))
-    if "MONOCHROME1" in asked or "INVERSE" in asked:
+    inversions = (text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape"))
+    if "MONOCHROME1" in inversions or "INVERSE" in inversions:
         shown = 1.0 - shown
     shown[padding] = 0.0
     image: NDArray[np.float32] = shown.astype(np.float32)[offsets]
@@ -43,7 +43,7 @@ def render(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.floa
 
 
 def _refuse_unless_it_shows_something(shown: NDArray[np.float64]) -> None:
-    """Refuse grey values that are not numbers, or that no one could tell apart. Raises: InputError."""
+    """Refuse grey values that are not finite, or all alike to the eye. Raises: InputError."""
     if not np.isfinite(shown).all():
         raise InputError("its grey values are no finite numbers as its header asks to show them; export it again")
     if not shown.size or np.ptp(shown) == 0:
@@ -60,7 +60,7 @@ def stored_range(dataset: Dataset) -> tuple[int, int]:
 
 
 def is_signed(dataset: Dataset) -> bool:
-    """Tell whether stored values have a sign."""
+    """Return whether stored values have a sign."""
     return integer(dataset, "PixelRepresentation", 0) == 1
 
 

@@ -1,4 +1,4 @@
-"""What a DICOM header says, as plain Python values; None where it says nothing or nothing possible."""
+"""Attributes of a DICOM header as plain Python values; None where one is missing or impossible."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_ONES_AGE_YEARS = 150
 # The elements of detectors are 0.05 to 0.4 mm apart, and a chest is less than 100 of the largest of these distances.
 _LEAST_SPACING_MM, _LARGEST_SPACING_MM = 0.01, 10.0
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-# A chest is magnified by some 10 %: what says far more is in other units.
+# A chest is magnified by some 10 %: a factor far above that is in other units.
 _LARGEST_MAGNIFICATION = 10.0
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
 
@@ -67,15 +67,15 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
 
 
 def is_little_endian(dataset: Dataset) -> bool:
-    """Tell the byte order of the words in a dataset that has file meta information."""
+    """Return whether the words of a dataset with file meta information are little-endian."""
     return bool(uid.UID(dataset.file_meta.TransferSyntaxUID).is_little_endian)
 
 
 def words(dataset: Dataset, keyword: str, little: bool) -> list[int]:
     """Return the 16-bit words of an attribute as numbers in 0..65535; none where it is missing or empty.
 
-    Files write words as US or SS, whatever the standard asks for, and pydicom adopts what they say. So only the bits
-    are taken, and the sign is left to the one who knows what they stand for.
+    Files write words as US or SS, whatever the standard prescribes, and pydicom follows the file. So only the bits are
+    taken; the caller knows their sign.
 
     Raises: InputError where the attribute is no list of words. Source: DICOM PS3.5 6.2 (US, SS, OW).
     """
@@ -169,7 +169,7 @@ def pixel_aspect(dataset: Dataset) -> tuple[float, tuple[str, ...]]:
     """Return how many times as high as wide a pixel is, and a note where the header gives two answers.
 
     The first of Pixel Spacing, Imager Pixel Spacing, Nominal Scanned Pixel Spacing and Pixel Aspect Ratio that is
-    there wins. What differs from a square by up to 1 % is 1, and so is what the header does not say.
+    there wins. A ratio within 1 % of a square is 1, and so is a missing one.
 
     Raises: InputError where it is more than ten times as high as wide, or as wide as high.
     Source: DICOM PS3.3 C.7.6.3.1.7 (the ratio stands where no spacing does), 10.7.1.3.

@@ -31,7 +31,7 @@ _MAX_SCANS = 32
 
 
 def jpeg_codestream(data: bytes) -> Codestream:
-    """Return what the first JPEG or JPEG-LS image in `data` says, its bytes to its end; what follows is not looked at.
+    """Return the header and the bytes of the first JPEG or JPEG-LS image in `data`; what follows it is not read.
 
     Raises: CodestreamError where a header makes no sense, or the end or a part of the scans is missing; InputError for
     kinds of JPEG that no decoder here reads.

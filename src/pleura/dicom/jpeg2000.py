@@ -22,7 +22,7 @@ _HT_BIT, _HT_STYLE = 1 << 17, 0x40
 
 
 def jpeg2000_codestream(data: bytes) -> Codestream:
-    """Return what a JPEG 2000 codestream, bare or in the boxes of a JP2 file, says; a length left open is filled in.
+    """Return the header and the bytes of a JPEG 2000 codestream, bare or in a JP2 file; an open length is filled in.
 
     Raises: CodestreamError where a header makes no sense, or the end, a tile or a part of one is missing.
     """
@@ -54,7 +54,7 @@ def decode_jpeg2000(codestream: Codestream) -> NDArray[np.int32]:
 
 
 def _parsed(data: bytes) -> Codestream:
-    """Return what a bare codestream says. Raises: CodestreamError; struct.error or IndexError where it is cut."""
+    """Read a bare codestream. Raises: CodestreamError; struct.error or IndexError where it is cut short."""
     headers: dict[int, bytes] = {}
     position = 2
     while (marker := struct.unpack_from(">H", data, position)[0]) != _TILE_PART:

@@ -1,4 +1,4 @@
-"""How large a radiograph may be: what a file claims is held against this before anything of it is decoded."""
+"""How large a radiograph may be: the size in a file's header is checked before any of it is decoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from pleura.errors import InputError
 
-# The largest detectors have under 30 million pixels: what claims more is damaged, or a decompression bomb.
+# The largest detectors have under 30 million pixels: a header that states more is damaged, or a decompression bomb's.
 MEGAPIXELS = 30
 SETTING = "PLEURA_MAX_MEGAPIXELS"
 MAX_SIDE_PX = 20_000
@@ -15,7 +15,7 @@ _OTHER_BYTES = 64 * 2**20
 
 
 def max_pixels() -> int:
-    """Return the most pixels that a radiograph may have: 30 million, or as the environment variable says.
+    """Return the most pixels that a radiograph may have: 30 million, or as set in the environment.
 
     PLEURA_MAX_MEGAPIXELS is a number of millions; memory and time of a read grow with it.
 

@@ -1,4 +1,4 @@
-"""Look-up tables of a DICOM header, read as their entries are and not only as their descriptor says."""
+"""Look-up tables of a DICOM header, by their entries as well as by their descriptor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DICOM file opened: its dataset, once it is plain that it may be read without harm."""
+"""DICOM files opened as datasets, once they are known to be safe to read."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def open_dataset(path: Path, caught: list[warnings.WarningMessage]) -> Dataset:
 
 
 def is_dataset(value: object) -> bool:
-    """Whether it is a Dataset of pydicom."""
+    """Return whether a value is a pydicom Dataset."""
     return isinstance(value, Dataset)
 
 
 def bytes_of_dataset(dataset: object) -> bytes:
-    """A Dataset as the bytes of its file, so that it is read by the same rules as one; it stays as it is.
+    """Return the bytes of the file that a Dataset is, so that it is read by the rules of files; it is not changed.
 
     Raises: InputError if it cannot be written, such as one without a transfer syntax.
     """
@@ -98,9 +98,9 @@ def bytes_of_dataset(dataset: object) -> bytes:
 
 
 def header_pixels(path: Path) -> int:
-    """Return Rows x Columns of a DICOM file by its header alone, or 0 where it says nothing that could be read.
+    """Return Rows x Columns in the header of a DICOM file, or 0 where they cannot be read.
 
-    Raises: nothing: what is wrong with the file is said when it is read.
+    Raises: nothing; reading the file refuses it with the reason.
     """
     try:
         with collect_warnings():
@@ -115,7 +115,7 @@ def header_pixels(path: Path) -> int:
 def header_uid(path: Path) -> str | None:
     """Return the SOP Instance UID of a DICOM file by its first elements, or None where it has none that is a UID.
 
-    Raises: nothing: what is wrong with the file is said when it is read. Source: DICOM PS3.5 9.1 (UIDs).
+    Raises: nothing; reading the file refuses it with the reason. Source: DICOM PS3.5 9.1 (UIDs).
     """
     try:
         with collect_warnings():
@@ -134,7 +134,7 @@ def valid_uid(value: str | None) -> str | None:
 
 
 def refuse_unless_one_grey_image(dataset: Dataset) -> None:
-    """Check the attributes that say how to read the pixels.
+    """Check the attributes that determine how the pixels are read.
 
     Raises: InputError. Source: DICOM PS3.3 C.7.6.3.
     """
@@ -160,7 +160,7 @@ def _past_the_uid(tag: BaseTag, vr: str | None, length: int) -> bool:
 
 
 def _has_preamble(path: Path) -> bool:
-    """Tell whether a file has DICOM's preamble. Raises: InputError where it cannot be a DICOM file."""
+    """Return whether a file has DICOM's preamble. Raises: InputError where it cannot be a DICOM file."""
     try:
         with path.open("rb") as file:
             head = file.read(132)
@@ -182,7 +182,7 @@ def _header(path: Path, keywords: list[str] | None = None) -> Dataset:
 
 
 def _refuse_too_many_bytes(path: Path) -> None:
-    """Refuse a file that is far larger than a radiograph, by what its header says. Raises: InputError."""
+    """Refuse a file that is far larger than a radiograph, by its header. Raises: InputError."""
     refuse_unless_one_grey_image(_header(path))
     megabytes, most = path.stat().st_size // 10**6, max_bytes() // 10**6
     raise InputError(f"its {megabytes} MB are more than the {most} MB that a radiograph may have; export it again")

@@ -1,7 +1,7 @@
-"""DICOM in: one radiograph as the grey values a radiologist would see, with what the header says about it.
+"""One radiograph of a DICOM file: grey values as a radiologist sees them, and attributes of its header.
 
-Only what the file states is passed on: an empty, missing or impossible attribute becomes None, and a file that
-does not hold exactly one greyscale radiograph is refused.
+An empty, missing or impossible attribute becomes None. A file that does not hold exactly one greyscale radiograph is
+refused.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pleura.files import name_of
 
 @dataclass(frozen=True, eq=False)
 class Radiograph:
-    """One radiograph and what its file says about it; None where the file says nothing.
+    """One radiograph and the attributes of its file; None for those that the file lacks.
 
     `image` is float32 (rows, columns) in [0, 1], bright = dense (MONOCHROME2), with square pixels. Where those of the
     file are not square, `stored_shape` is its own grid, and `pixel_aspect` how many times as high as wide they are
     there. `image_id` is the SOP Instance UID, else the file's name without a radiograph's suffix; for the files of a
     command see `pleura.data.ids`. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O".
-    `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient as far as the file
-    tells, else at the detector. `notes` are sentences, each without a full stop: what speaks against the result though
-    the file could be read.
+    `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient where the
+    file is calibrated, else at the detector. `notes` are sentences without a full stop: reasons to doubt the result,
+    although the file could be read.
     Source: DICOM PS3.3 C.7.1.1, C.7.2.2, C.12.1, 10.7.
     """
 
@@ -62,7 +62,7 @@ class Radiograph:
 
 
 def read_dicom(path: Path | str) -> Radiograph:
-    """Read the one greyscale radiograph of a DICOM file, shown as its header asks.
+    """Read the one greyscale radiograph of a DICOM file, shown as its header prescribes.
 
     Stored values pass the modality LUT, the first VOI LUT or else the first window, and the inversion of MONOCHROME1;
     padding is shown black. After a window or VOI LUT, 0 and 1 are the ends of its output range. Without one, they are

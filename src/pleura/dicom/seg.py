@@ -1,4 +1,4 @@
-"""DICOM segmentations that other tools wrote: which images they outline, what each segment is, and the masks.
+"""DICOM segmentations of other tools: which images they outline, what each segment is, and the masks.
 
 Source: DICOM PS3.3 A.51 (Segmentation IOD), C.8.20.2 (Segmentation Image), C.8.20.4 (Segment Description),
 C.7.6.16.2.6 (Derivation Image), C.8.20.3.1 (Segment Identification).
@@ -27,12 +27,12 @@ PNEUMOTHORAX_CODES = {("SCT", "36118008"), ("SRT", "D2-80300"), ("RADLEX", "RID5
 _SAYS = re.compile(r"pneumothora|pneumotora|\bptx\b")
 _DENIES = re.compile(r"\b(no|non|not|without|negative)\b")
 _MAX_PIXELS = 2**31
-"""Of all frames of a file: what claims more is damaged."""
+"""Of all frames of a file: a header that states more is damaged."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What one segment of a segmentation is said to be."""
+    """One segment of a segmentation, as its header describes it."""
 
     number: int
     label: str
@@ -45,7 +45,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What the header of one segmentation says."""
+    """The header of one segmentation."""
 
     path: Path
     rows: int
@@ -82,17 +82,17 @@ def read_segmentation(path: Path) -> Segmentation:
 def choose(files: Sequence[Segmentation], wanted: Sequence[str] = ()) -> dict[Path, set[int]]:
     """Which segments of each file outline a pneumothorax: path -> segment numbers.
 
-    wanted: segments by number or label, in any case; those of one file are united because that is asked for, and a file
-    without any of them has none. It counts only where files have several segments, or other ones than each other.
-    Without: the only one that there is, or the only one of each file that is said to be pneumothorax.
-    Raises: InputError, with the segments that there are, if none is as wanted, or it cannot be known.
+    wanted: segments by number or label, in any case; several in one file are united, and a file
+    with none of them has no mask. It counts only where files have several segments, or differ in theirs.
+    Without: the only segment, or the only one of each file that is labelled pneumothorax.
+    Raises: InputError, with the segments that there are, if none is as wanted, or the choice is open.
     """
     there = [segment for each in files for segment in each.segments]
     if all(len(each.segments) <= 1 for each in files) and len({_plain(segment.label) for segment in there}) <= 1:
         return {each.path: {segment.number for segment in each.segments} for each in files}
     if wanted:
-        asked = {_plain(word) for word in wanted}
-        chosen = {each.path: {s.number for s in each.segments if asked & {str(s.number), _plain(s.label)}}
+        names = {_plain(word) for word in wanted}
+        chosen = {each.path: {s.number for s in each.segments if names & {str(s.number), _plain(s.label)}}
                   for each in files}  # fmt: skip
         if not any(chosen.values()):
             raise InputError(f"{files[0].path}: has no segment {' or '.join(wanted)}; it has {_named(files[0])}")

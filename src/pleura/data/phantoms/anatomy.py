@@ -1,4 +1,4 @@
-"""The anatomy of a phantom: who the patient is, how they stand, and what of them stops X-rays.
+"""The anatomy of a phantom: the patient, the pose, and the tissue that stops X-rays.
 
 Everything is drawn in body coordinates: x to the image right (the patient's left), y down, the unit half a picture.
 A function that takes `x` and `y` (float32, (size_px, size_px)) returns densities of that shape; the unit of density is

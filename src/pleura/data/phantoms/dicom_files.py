@@ -1,4 +1,4 @@
-"""A folder of phantom radiographs as a hospital would hand them over: DICOM files, SIIM masks, and whose they are."""
+"""A folder of phantom radiographs as a hospital stores them: DICOM files, SIIM masks, and a table of patients."""
 
 from __future__ import annotations
 
