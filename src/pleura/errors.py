@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class PleuraError(Exception):
-    """Something outside pleura's control is not as it should be; the message says what and the way out."""
+    """Something outside pleura's control is not as it should be; the message names it and the way out."""
 
 
 class InputError(PleuraError):

@@ -53,13 +53,13 @@ FIRST_LINE_S, RARELY_S = 30.0, 600.0
 
 def _in_lines(items: Iterable[Item], description: str, total: int | None, done: int) -> Iterator[Item]:
     pause_s = FIRST_LINE_S
-    began = said = time.monotonic()
+    began = written = time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - said < pause_s:
+        if now - written < pause_s:
             continue
-        said, pause_s = now, min(2 * pause_s, RARELY_S)
+        written, pause_s = now, min(2 * pause_s, RARELY_S)
         left = ""
         if total is not None:
             left = f" of {total}, about {(now - began) / number * (total - done - number) / 60:.1f} min left"

@@ -173,7 +173,7 @@ def test_the_winners_files_become_the_recipe_that_comes_with_pleura(name: str, t
     assert made.model.model_copy(update={"pretrained": True}) == ours.model
 
 
-def test_an_imported_recipe_says_where_it_comes_from_and_holds_what_differs(tmp_path: Path) -> None:
+def test_an_imported_recipe_has_its_source_and_what_differs(tmp_path: Path) -> None:
     lines = import_recipe(write_parts(tmp_path, "seunet"), tmp_path / "recipe.yaml")
     made = load_recipe(tmp_path / "recipe.yaml")
     assert made.name == "seunet"
@@ -436,7 +436,7 @@ def test_the_slip_in_a_published_file_is_understood_and_listed(tmp_path: Path) -
     assert load_recipe(tmp_path / "recipe.yaml").stages[0].positive_rate == 0.4
 
 
-def test_older_files_that_say_evaluation_are_understood(tmp_path: Path) -> None:
+def test_older_files_with_evaluation_are_understood(tmp_path: Path) -> None:
     document = training_file("seunet", 1)
     del document["MASK_BINARIZER"], document["EVALUATION_METRIC"]
     document["EVALUATION"] = {"SEARCH_PAIRS": [[0.75, 1000], [0.75, 2000]], "BOT_THRESHOLDS": [0.3, 0.4]}
@@ -510,7 +510,7 @@ def test_transforms_beside_the_repositorys_folders_are_read(tmp_path: Path) -> N
     assert "not found" not in told(lines, "TRAIN_TRANSFORMS")
 
 
-def test_published_transforms_replace_missing_ones_and_the_list_says_so(tmp_path: Path) -> None:
+def test_published_transforms_replace_missing_ones_and_are_listed(tmp_path: Path) -> None:
     document = training_file("albunet_valid", 0)
     document["TRAIN_TRANSFORMS"] = "transforms/train_transforms_complex_512_old.json"
     lines = import_recipe([written(tmp_path, document)], tmp_path / "recipe.yaml")

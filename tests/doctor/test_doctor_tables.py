@@ -168,7 +168,7 @@ def test_files_that_are_missing_or_strange_are_refused_in_a_line(tmp_path: Path,
     with pytest.raises(InputError, match="cannot be read as a csv"):
         examine(tmp_path / "bytes.csv")
     (tmp_path / "empty").touch()
-    with pytest.raises(InputError, match="nothing that the doctor knows"):
+    with pytest.raises(InputError, match="nothing that pleura doctor examines"):
         examine(tmp_path / "empty")
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="neither a dataset"):

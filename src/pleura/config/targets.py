@@ -36,9 +36,9 @@ class LabelsConfig(Strict):
     step; both empty agree in full."""
 
     @model_validator(mode="after")
-    def _a_teacher_has_something_to_say(self) -> LabelsConfig:
+    def _a_teacher_has_an_effect(self) -> LabelsConfig:
         if self.teacher is None and (self.teacher_sources or self.least_agreement):
             raise ValueError("teacher_sources and least_agreement need a teacher; set labels.teacher")
         if self.teacher is not None and not (self.teacher_share or self.least_agreement):
-            raise ValueError("the teacher has no say; give teacher_share or least_agreement a value above 0")
+            raise ValueError("the teacher has no effect; give teacher_share or least_agreement a value above 0")
         return self

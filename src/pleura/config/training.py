@@ -89,7 +89,7 @@ class AveragingConfig(Strict):
     score higher at the stage's size than the ones named here, the stage ends with those."""
 
     @model_validator(mode="after")
-    def _what_is_handed_on_exists(self) -> AveragingConfig:
+    def _final_weights_exist(self) -> AveragingConfig:
         if self.refresh_cases == 1:
             raise ValueError("refresh_cases is 1, and BatchNorm takes no variance from one; give 0, or 2 and more")
         if self.soup and self.top_k < 2:

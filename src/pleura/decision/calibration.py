@@ -284,7 +284,7 @@ def conformal(
     distribution Beta(k, n - k + 1), whatever the distribution of the scores; with ties it is less.
     Source: Wilks 1941; the same number as the bound of Clopper & Pearson 1934 on k - 1 misses.
     """
-    from scipy.special import betainc  # the distribution of Beta; imported late, as said in `expit`
+    from scipy.special import betainc  # the distribution of Beta; imported late, for the reason in `expit`
 
     lowest: dict[int, float] = {}
     for patient, score in zip(np.asarray(patients)[positive].tolist(), scores[positive].tolist(), strict=True):

@@ -47,7 +47,8 @@ def examine(path: Path, against: Against | None = None) -> Examination:
     for name, kinds in OF.items():
         if getattr(against, name) is not None and not any(word in found.kind for word in kinds):
             found.warn(
-                f"--{name} does nothing: this is {found.kind}", "leave it out; pleura doctor --help says what it is of"
+                f"--{name} does nothing: this is {found.kind}",
+                "leave it out; pleura doctor --help has what it applies to",
             )
     return found
 
@@ -107,4 +108,4 @@ def _table(path: Path, against: Against) -> Examination:
     if has_folds:
         return folds_csv(path, against)
     found = excerpt(", ".join(header)) or "nothing"
-    raise InputError(f"{path}: is nothing that the doctor knows (first line: {found}); name {KINDS}")
+    raise InputError(f"{path}: is nothing that pleura doctor examines (first line: {found}); name {KINDS}")

@@ -131,7 +131,8 @@ def _ours(path: Path, against: Against) -> Examination:
         )
     if doubt := seen.doubt():
         found.note(
-            f"which cases it has learned from is not known: {doubt}", "no evaluation can say whether it is honest"
+            f"which cases it has learned from is not known: {doubt}",
+            "no evaluation can show whether its scores are honest",
         )
     gain = checkpoint.scores.get("gain_over_empty")
     if isinstance(gain, int | float) and gain <= 0:

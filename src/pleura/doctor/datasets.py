@@ -187,7 +187,7 @@ def _lungs(dataset: Dataset, small: NDArray[np.float32]) -> Finding | None:
         "error",
         f"masks lie outside the lungs: {ORIENTATIONS[PLAIN.get(best, best)]}, or so and mirrored, they would cover "
         f"darker ground (by {gain.mean():.2f} standard deviations of grey, over {len(gain)} positives)",
-        "SIIM runs go down the columns, numpy's rows come first: turn the masks as said, and prepare again",
+        "SIIM runs go down the columns, numpy's rows come first: turn the masks so, and prepare again",
     )
 
 

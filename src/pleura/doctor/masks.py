@@ -41,7 +41,10 @@ def mask_files(path: Path, against: Against) -> Examination:
             ones.add(int(one.levels[-1]))
     if refused:
         first = next(iter(refused.values()))
-        found.error(f"{len(refused)} files cannot be read: {some(refused)} ({first})", "save each of them as said")
+        found.error(
+            f"{len(refused)} files cannot be read: {some(refused)} ({first})",
+            "follow the reason of each, and save it again",
+        )
     if soft:
         found.error(
             f"{len(soft)} of {len(source.masks)} masks are grey at their edges: {some(soft)}; they were resized with "

@@ -124,7 +124,7 @@ def siim_csv(path: Path, against: Against) -> Examination:
     if not scan.ids:
         found.error("it has no rows", "was it written before the predictions were done?")
     for kind, ids in scan.faults.items():
-        found.error(f"{len(ids)} rows have {kind}: {some(ids)}", FAULTS.get(kind, "write the csv again as said"))
+        found.error(f"{len(ids)} rows have {kind}: {some(ids)}", FAULTS.get(kind, "correct these rows"))
     found.add(*about_source(scan.blank, scan.cut, ()), exchanged(scan.shares))
     if scan.absolute:
         found.error(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pleura.config.imported.keys import Keys
 
-Say = Callable[[str, str], None]
+Note = Callable[[str, str], None]
 
 # Classes and their encoder unless ARGS names one; None: ARGS has to.
 SELIM_ZOO: dict[str, str | None] = {
@@ -27,7 +27,7 @@ ENCODERS: dict[str, tuple[str, list[int], int]] = {
 }
 
 
-def net_of(keys: Keys, stage: dict[str, Any], say: Say) -> dict[str, Any]:
+def net_of(keys: Keys, stage: dict[str, Any], note: Note) -> dict[str, Any]:
     """Settings of `model` for the section MODEL of a training file; a frozen encoder goes into `stage`.
 
     Raises: ConfigError for a net that is not built, or a part of the section that cannot be taken over.
@@ -39,7 +39,7 @@ def net_of(keys: Keys, stage: dict[str, Any], say: Say) -> dict[str, Any]:
         earlier = keys.section("PRETRAINED")
         for key in ("PIPELINE_PATH", "CHECKPOINTS_FOLDER", "PIPELINE_NAME"):
             earlier.take(key, None)
-        say(
+        note(
             "MODEL.PRETRAINED",
             "a stage starts from the best weights of the one before, the first from model.pretrained or "
             "pleura train --weights (see pleura import-weights); theirs takes "
@@ -48,14 +48,14 @@ def net_of(keys: Keys, stage: dict[str, Any], say: Say) -> dict[str, Any]:
     module, name = keys.text("PY"), keys.text("CLASS")
     given = keys.section("ARGS", {})
     if (module, name) == ("models.ternausnets", "AlbuNet"):
-        return _albunet(given, stage, say)
+        return _albunet(given, stage, note)
     if module == "models.selim_zoo.unet" and name in SELIM_ZOO:
-        return _unet(given, name, say)
+        return _unet(given, name, note)
     known = ", ".join(("models.ternausnets.AlbuNet", *(f"models.selim_zoo.unet.{known}" for known in SELIM_ZOO)))
     raise keys.refuse("CLASS", f"{module}.{name} is not built; known are {known}")
 
 
-def _albunet(given: Keys, stage: dict[str, Any], say: Say) -> dict[str, Any]:
+def _albunet(given: Keys, stage: dict[str, Any], note: Note) -> dict[str, Any]:
     for key, value in (("num_classes", 1), ("num_filters", 32)):
         if given.whole(key, value) != value:
             raise given.refuse(key, f"only {value} can be taken over, the published net's")
@@ -63,17 +63,17 @@ def _albunet(given: Keys, stage: dict[str, Any], say: Say) -> dict[str, Any]:
         raise given.refuse("is_deconv", "only false can be taken over, the published net's")
     if given.flag("freeze_encoder", False):
         stage["freeze_encoder_epochs"] = 0  # all epochs, as soon as they are known
-        say("MODEL.ARGS.freeze_encoder", "statistics of BatchNorm stand still too, theirs go on")
+        note("MODEL.ARGS.freeze_encoder", "statistics of BatchNorm stand still too, theirs go on")
     pretrained = given.flag("pretrained", False)
     if not pretrained:
-        say(
+        note(
             "MODEL.ARGS.pretrained",
             "false: without the file of PRETRAINED the encoder starts at random; model.pretrained=true: ImageNet's",
         )
     return {"architecture": "albunet", "encoder": "resnet34", "pretrained": pretrained, "input_scaling": "none"}
 
 
-def _unet(given: Keys, name: str, say: Say) -> dict[str, Any]:
+def _unet(given: Keys, name: str, note: Note) -> dict[str, Any]:
     default = SELIM_ZOO[name]
     backbone = given.text("backbone_arch") if default is None else given.text("backbone_arch", default)
     if backbone not in ENCODERS:
@@ -85,7 +85,7 @@ def _unet(given: Keys, name: str, say: Say) -> dict[str, Any]:
         raise given.refuse("seg_classes", "only 1 can be taken over: a dataset has one mask for each image")
     encoder, widths, last = ENCODERS[backbone]
     if encoder != backbone:
-        say("MODEL.ARGS.backbone_arch", f"{backbone} is timm's {encoder}")
+        note("MODEL.ARGS.backbone_arch", f"{backbone} is timm's {encoder}")
     return {
         "architecture": "unet",
         "encoder": encoder,

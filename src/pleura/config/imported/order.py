@@ -13,7 +13,7 @@ SECOND_STAGE = r"(2nd|second)[_-]?stage"
 
 
 def ordered(files: Sequence[Path], documents: Sequence[Any]) -> tuple[list[int], str]:
-    """Positions of the files in the order of training, and what says so.
+    """Return the positions of the files in the order of training, and the reason for it.
 
     A file that starts from a checkpoint of another (MODEL.PRETRAINED names the folder or the pipeline of one alone)
     comes after it. Of the rest, part 2 comes before part 10, and a second stage last; names without numbers keep the

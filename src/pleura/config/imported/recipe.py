@@ -25,7 +25,7 @@ REPOSITORY = "https://github.com/sneddy/pneumothorax-segmentation"
 def import_recipe(files: Sequence[Path], out: Path) -> list[str]:
     """Write the recipe of several training files, a stage each, in the order of training, its differences in comments.
 
-    Returns: of several files the order, and what says so (see `order`); then a line for each key that is not taken
+    Returns: of several files the order, and its reason (see `order`); then a line for each key that is not taken
     over as it is, `KEY: what differs and why`.
     Raises: ConfigError if a file cannot be read, lacks a key, or holds one without a counterpart; OutputError.
     """
@@ -79,15 +79,15 @@ def _same_net(first: Part, other: Part) -> None:
                 f"not {first.model.get(key)}); a recipe has one net, import them apart"
             )
     if first.model["input_scaling"] != other.model["input_scaling"]:
-        other.say(
+        other.note(
             "TRAIN_TRANSFORMS",
             f"scales its input as {other.model['input_scaling']!r}, unlike {first.file.name}; "
             f"a net has one scaling, {first.model['input_scaling']!r} throughout",
         )
     if first.seed != other.seed:
-        other.say("SEED", f"{other.seed} is left out; the recipe has the one of {first.file.name}")
+        other.note("SEED", f"{other.seed} is left out; the recipe has the one of {first.file.name}")
     if first.pipeline != other.pipeline:
-        other.say("PIPELINE_NAME", f"{other.pipeline} is left out; the recipe is named {first.pipeline}")
+        other.note("PIPELINE_NAME", f"{other.pipeline} is left out; the recipe is named {first.pipeline}")
 
 
 def _recipe(parts: list[Part]) -> dict[str, Any]:
@@ -114,12 +114,12 @@ def _recipe(parts: list[Part]) -> dict[str, Any]:
 
 def _differences(parts: list[Part]) -> list[str]:
     """`KEY: what`, once where it holds for all files, else with the stages that it holds for."""
-    said: dict[tuple[str, str], list[str]] = {}
+    stages_of: dict[tuple[str, str], list[str]] = {}
     for part in parts:
         for difference in part.differs:
-            said.setdefault(difference, []).append(part.name)
+            stages_of.setdefault(difference, []).append(part.name)
     lines = []
-    for (key, what), names in said.items():
+    for (key, what), names in stages_of.items():
         where = "" if len(set(names)) == len(parts) else f" ({', '.join(dict.fromkeys(names))})"
         lines.append(f"{key}{where}: {what}")
     return lines

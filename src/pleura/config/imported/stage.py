@@ -37,7 +37,7 @@ class Part:
     seed: int = 42
     differs: list[tuple[str, str]] = field(default_factory=list)
 
-    def say(self, key: str, what: str) -> None:
+    def note(self, key: str, what: str) -> None:
         """Note what differs at a key."""
         self.differs.append((key, what))
 
@@ -49,7 +49,7 @@ def read_part(keys: Keys, file: Path, name: str) -> Part:
     """
     part = Part(file, name, {})
     _accounts(keys, part)
-    part.model = net_of(keys.section("MODEL"), part.stage, part.say)
+    part.model = net_of(keys.section("MODEL"), part.stage, part.note)
     size = _transforms(keys, part)
     part.stage = {"size_px": size, **part.stage}
     _course(keys, part)
@@ -68,19 +68,19 @@ def _accounts(keys: Keys, part: Part) -> None:
     """What a recipe does not hold: names, places, folds."""
     part.pipeline = keys.text("PIPELINE_NAME")
     part.seed = keys.whole("SEED")
-    part.say("SEED", "the same number, but other draws")
+    part.note("SEED", "the same number, but other draws")
     for key, why in _SILENT.items():
         keys.take(key, None)
-        part.say(key, why)
+        part.note(key, why)
     devices = keys.take("DEVICE_LIST", None)
-    part.say("DEVICE_LIST", f"not in a recipe (given: {devices!r:.40}); accelerate launch runs one process a device")
+    part.note("DEVICE_LIST", f"not in a recipe (given: {devices!r:.40}); accelerate launch runs one process a device")
     fold = keys.section("FOLD")
     fold.take("NUMBER")
     fold.take("USEFOLDS", None)
     fold.take("FILE")
-    part.say("FOLD.NUMBER", "not in a recipe; pleura prepare --folds")
-    part.say("FOLD.USEFOLDS", "not in a recipe; pleura train --fold")
-    part.say(
+    part.note("FOLD.NUMBER", "not in a recipe; pleura prepare --folds")
+    part.note("FOLD.USEFOLDS", "not in a recipe; pleura train --fold")
+    part.note(
         "FOLD.FILE",
         "folds are the dataset's and keep patients together; the widely copied files do not "
         "(see pleura doctor; pleura prepare --folds takes them all the same), so that scores come out lower",
@@ -95,7 +95,7 @@ def _transforms(keys: Keys, part: Part) -> int:
         # Their files are named after the size.
         sizes = [int(digits) for digits in re.findall(r"\d+", Path(named).stem) if 32 <= int(digits) <= 4096]
         found = Transforms(size_px=sizes[-1] if sizes else None, input_scaling=part.model["input_scaling"])
-        part.say(
+        part.note(
             "TRAIN_TRANSFORMS",
             f"{named} was not found beside the YAML or above it: the published augmentation stands here, "
             f"{'the size of its name' if sizes else f'{PUBLISHED_SIZE_PX} px'}, and the published net's input_scaling",
@@ -103,21 +103,21 @@ def _transforms(keys: Keys, part: Part) -> int:
     else:
         found = read_transforms(path)
         for difference in found.differs:
-            part.say("TRAIN_TRANSFORMS", difference)
-        part.say("TRAIN_TRANSFORMS", "all warps are one resampling, and elastic is measured at a side of 1024")
+            part.note("TRAIN_TRANSFORMS", difference)
+        part.note("TRAIN_TRANSFORMS", "all warps are one resampling, and elastic is measured at a side of 1024")
     size = found.size_px or PUBLISHED_SIZE_PX
     if path is not None and found.size_px is None:
-        part.say("TRAIN_TRANSFORMS", f"it resizes nothing, so that {PUBLISHED_SIZE_PX} px are taken")
+        part.note("TRAIN_TRANSFORMS", f"it resizes nothing, so that {PUBLISHED_SIZE_PX} px are taken")
     if found.augment:
         part.stage["augment"] = found.augment
     part.model["input_scaling"] = found.input_scaling
     named = keys.text("VALID_TRANSFORMS")
     path = _beside(part.file, named)
-    part.say("VALID_TRANSFORMS", "left out; validation has the size and the input scaling of training")
+    part.note("VALID_TRANSFORMS", "left out; validation has the size and the input scaling of training")
     if path is not None:
         valid = read_transforms(path)
         if (valid.size_px or size) != size or valid.input_scaling != found.input_scaling:
-            part.say("VALID_TRANSFORMS", f"theirs differ from training's: {valid.size_px} px, {valid.input_scaling}")
+            part.note("VALID_TRANSFORMS", f"theirs differ from training's: {valid.size_px} px, {valid.input_scaling}")
     return size
 
 
@@ -138,32 +138,32 @@ def _course(keys: Keys, part: Part) -> None:
     stage["batch_size"] = keys.whole("BATCH_SIZE")
     stage["accumulate_steps"] = keys.whole("GRADIENT_ACCUMULATION_STEPS", 1)
     if stage["accumulate_steps"] > 1:
-        part.say("GRADIENT_ACCUMULATION_STEPS", "theirs adds gradients up, ours is their mean")
+        part.note("GRADIENT_ACCUMULATION_STEPS", "theirs adds gradients up, ours is their mean")
     stage["gradient_clip"] = keys.number("GRADIENT_CLIPPING")
     stage["early_stopping"] = keys.whole("EARLY_STOPPING")
-    part.say("EARLY_STOPPING", "ends after so many epochs without a better score, theirs after one more")
+    part.note("EARLY_STOPPING", "ends after so many epochs without a better score, theirs after one more")
     share = keys.number("NON_EMPTY_MASK_PROBA", 0)
     sampled = "USE_SAMPLER"
     if sampled not in keys.values and f"s{sampled}" in keys.values:
         sampled = f"s{sampled}"
-        part.say(sampled, "published with this slip of the pen, at which their script stops: taken for USE_SAMPLER")
+        part.note(sampled, "published with this slip of the pen, at which their script stops: taken for USE_SAMPLER")
     if keys.flag(sampled):
         stage["positive_rate"] = share
-        part.say(
+        part.note(
             "NON_EMPTY_MASK_PROBA", "negatives are drawn in turn, none twice before all were seen; theirs at random"
         )
     else:
         stage["positive_rate"] = None
-        part.say("NON_EMPTY_MASK_PROBA", "has no effect without USE_SAMPLER: each case once an epoch")
+        part.note("NON_EMPTY_MASK_PROBA", "has no effect without USE_SAMPLER: each case once an epoch")
     checkpoints = keys.section("CHECKPOINTS")
     for key in ("FULL_FOLDER", "BEST_FOLDER"):
         checkpoints.take(key, None)
-        part.say(f"CHECKPOINTS.{key}", "not in a recipe; all files of a run lie in pleura train --out")
+        part.note(f"CHECKPOINTS.{key}", "not in a recipe; all files of a run lie in pleura train --out")
     top = checkpoints.whole("TOPK")
     stage["averaging"] = {"top_k": top if top > 1 else 0}
-    part.say(
+    part.note(
         "CHECKPOINTS.TOPK",
-        "the weights of the best epochs are averaged and measured beside the best one, which is handed on; "
+        "the weights of the best epochs are averaged and measured beside the best one, with which the stage ends; "
         "theirs keeps them, and averages probabilities when it predicts",
     )
 
@@ -182,12 +182,12 @@ def _optimisation(keys: Keys, part: Part) -> None:
         part.stage["momentum"] = given.number("momentum", 0)
     for key in list(given.left()):
         short = key.rsplit(".", 1)[-1]
-        part.say(key, f"left out (given: {given.take(short)!r:.40}); torch's default stands here")
+        part.note(key, f"left out (given: {given.take(short)!r:.40}); torch's default stands here")
     schedule = keys.section("SCHEDULER")
     name, given = schedule.text("CLASS"), schedule.section("ARGS", {})
     every = keys.whole("VALIDATION_FREQUENCY", 1)
     if every > 1:
-        part.say("VALIDATION_FREQUENCY", f"every epoch is validated; patience and T_max are multiplied by {every}")
+        part.note("VALIDATION_FREQUENCY", f"every epoch is validated; patience and T_max are multiplied by {every}")
     if name == "ReduceLROnPlateau":
         part.stage["schedule"] = _plateau(given, part, every)
     elif name == "CosineAnnealingLR":
@@ -196,7 +196,7 @@ def _optimisation(keys: Keys, part: Part) -> None:
             "min_lr": given.number("eta_min", 0),
             "period_epochs": given.number("T_max") * every,
         }
-        part.say("SCHEDULER", "the cosine falls from step to step, theirs from epoch to epoch")
+        part.note("SCHEDULER", "the cosine falls from step to step, theirs from epoch to epoch")
     else:
         raise schedule.refuse("CLASS", f"{name} is not built; use ReduceLROnPlateau or CosineAnnealingLR")
     for key in given.left():
@@ -208,7 +208,7 @@ def _plateau(given: Keys, part: Part, every: int) -> dict[str, Any]:
         raise given.refuse("mode", "must be max: the score that it watches is better when higher")
     given.take("verbose", None)
     if threshold := given.number("threshold", 1e-4):
-        part.say("SCHEDULER.ARGS.threshold", f"any gain counts here, there a relative one of {threshold:g}")
+        part.note("SCHEDULER.ARGS.threshold", f"any gain counts here, there a relative one of {threshold:g}")
     patience = given.whole("patience", 10)
     return {
         "name": "plateau",
@@ -227,14 +227,14 @@ def _loss(keys: Keys, part: Part) -> None:
     if weights.number("lovasz_sigmoid", 0):
         raise weights.refuse("lovasz_sigmoid", "is not built; lovasz, the symmetric hinge, is")
     terms = {key: weights.number(key, 0) for key in ("bce", "dice", "focal", "jaccard", "lovasz")}
-    # Ours weighs some terms by default, so that an absent one has to be said.
+    # Ours weighs some terms by default, so that an absent one needs its 0.
     part.stage["loss"] = {key: weight for key, weight in terms.items() if weight or key in ("bce", "dice", "focal")}
     part.stage["loss"]["smooth"] = 1e-6
-    part.say("CRITERION", "the sum is the same, with 1e-6 in Dice (by version theirs has 1e-5), not cut off at 1e-5")
+    part.note("CRITERION", "the sum is the same, with 1e-6 in Dice (by version theirs has 1e-5), not cut off at 1e-5")
     if terms["jaccard"]:
-        part.say("CRITERION.ARGS.weights.jaccard", "one `smooth` holds for Dice and Jaccard, theirs are 1e-6 and 1e-3")
+        part.note("CRITERION.ARGS.weights.jaccard", "one `smooth` holds for Dice and Jaccard, theirs are 1e-6 and 1e-3")
     if given.take("per_image", None) is not None:
-        part.say("CRITERION.ARGS.per_image", "has no effect there: Dice is pooled over the batch all the same")
+        part.note("CRITERION.ARGS.per_image", "has no effect there: Dice is pooled over the batch all the same")
 
 
 def _validation(keys: Keys, part: Part) -> None:
@@ -243,7 +243,7 @@ def _validation(keys: Keys, part: Part) -> None:
     if "EVALUATION" in keys.values:
         old = keys.section("EVALUATION")
         pairs, bottoms = old.take("SEARCH_PAIRS"), old.take("BOT_THRESHOLDS")
-        part.say("EVALUATION", f"{exact} {pairs!r:.80} with {bottoms!r:.40}")
+        part.note("EVALUATION", f"{exact} {pairs!r:.80} with {bottoms!r:.40}")
         return
     binarizer = keys.section("MASK_BINARIZER")
     binarizer.take("PY")
@@ -252,7 +252,7 @@ def _validation(keys: Keys, part: Part) -> None:
         raise binarizer.refuse("CLASS", f"{name} is not built; use TripletMaskBinarization")
     triplets = binarizer.section("ARGS").take("triplets")
     count = len(triplets) if isinstance(triplets, list) else 1
-    part.say("MASK_BINARIZER", f"{exact} {count}; min_pixels counts pixels of 1024 x 1024 at every size")
+    part.note("MASK_BINARIZER", f"{exact} {count}; min_pixels counts pixels of 1024 x 1024 at every size")
     metric = keys.section("EVALUATION_METRIC")
     metric.take("PY")
     if metric.text("CLASS") != "dice_metric" or not metric.section("ARGS", {}).flag("per_image", True):

@@ -24,7 +24,7 @@ _NO_BORDER, _REFLECT_101 = 0, 4  # OpenCV's numbers
 
 @dataclass
 class Transforms:
-    """What a file of transforms says, in our settings."""
+    """A file of transforms as our settings."""
 
     size_px: int | None = None
     """Side of the images, of the last Resize; None if there is none."""
