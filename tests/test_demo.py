@@ -53,8 +53,8 @@ def test_the_numbers_of_the_table_are_those_of_the_masks(made):
     wanted = []
     for folder in ("predictions", "predictions-default"):
         found = read_table(out / folder / "masks.csv").runs
-        called = {image_id for image_id, runs in found.items() if runs != ["-1"]}
-        wanted.append(f"{len(called & positive)} of {len(positive)} phantoms that have one")
+        predicted_positive = {image_id for image_id, runs in found.items() if runs != ["-1"]}
+        wanted.append(f"{len(predicted_positive & positive)} of {len(positive)} phantoms that have one")
     assert row[1].split("<td>")[1:] == wanted
 
 

@@ -24,8 +24,9 @@ from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.data.radiograph import read_radiograph
 from pleura.errors import OutputError, writing
-from pleura.evaluation.evaluate import Evaluation, evaluate
+from pleura.evaluation.evaluate import evaluate
 from pleura.evaluation.metrics.siim import siim_dice
+from pleura.evaluation.report.document import EvaluationReport
 from pleura.evaluation.report.page import Picture, gallery, page
 from pleura.files import write_atomically
 from pleura.inference.batch import BatchSettings, model_name, predict_batch
@@ -91,7 +92,7 @@ def demo(out: Path, settings: DemoSettings | None = None) -> Path:
     logger.info("3/6 train")
     run = train(load_recipe(find_recipe(settings.recipe), settings.overrides), data, out / "run")
     logger.info("4/6 evaluate on unseen patients")
-    scores = evaluate(out / "run", unseen.folder)
+    scores = evaluate(out / "run", unseen.folder).report
     logger.info("5/6 predict from DICOM with the net that was just trained")
     trained = Entrant.of("net trained by this demo", run, "predictions", "phantoms like these, in this demo")
     _predict(out, trained)
@@ -102,11 +103,11 @@ def demo(out: Path, settings: DemoSettings | None = None) -> Path:
     _predict(out, default)
     seconds = time.monotonic() - began
     write_atomically(out / "index.html", _page(out, trained, default, scores, seconds).encode())
-    dice, floor = scores.estimates["dice_on_positives"], scores.floor
+    dice, floor = scores.metrics["dice_on_positives"], scores.floor
     logger.info(
         "the net trained here, on unseen patients: Dice on positives %s; SIIM Dice %s, floor %.4f",
         dice,
-        scores.estimates["siim_dice"],
+        scores.metrics["siim_dice"],
         floor,
     )
     numbers = ", ".join(f"{name} {value}" for name, value in list(_numbers(out, default).items())[2:])
@@ -143,8 +144,8 @@ def _prepare(out: Path, name: str, size_px: int) -> Dataset:
     return prepare(settings).dataset
 
 
-def _page(out: Path, trained: Entrant, default: Entrant, scores: Evaluation, seconds: float) -> str:
-    dice = scores.estimates["dice_on_positives"]
+def _page(out: Path, trained: Entrant, default: Entrant, scores: EvaluationReport, seconds: float) -> str:
+    dice = scores.metrics["dice_on_positives"]
     total = scores.positives + scores.negatives
     body = [
         "<h1>pleura finds pneumothorax on phantoms</h1>",
@@ -154,7 +155,7 @@ def _page(out: Path, trained: Entrant, default: Entrant, scores: Evaluation, sec
         f"<p class='verdict good'>The net that this demo trained: Dice on positives {dice:.3f} "
         f"on {total} radiographs of patients it never saw, {scores.positives} of "
         "them positive.</p>",
-        f"<p>{escape(scores.verdict)} <a href='run/report.html'>The report</a> · "
+        f"<p>{escape(scores.summary)} <a href='run/report.html'>The report</a> · "
         "<a href='predictions/predictions.csv'>predictions.csv</a> · <a href='predictions/masks.csv'>masks.csv</a> · "
         f"<a href='run/{trained.folder.name}/metrics.csv'>metrics.csv of the training</a></p>",
         _beside(out, trained, default),
@@ -183,13 +184,13 @@ def _numbers(out: Path, entrant: Entrant) -> dict[str, str]:
         read_table(path).runs for path in (out / "unseen" / "masks.csv", out / entrant.results / "masks.csv")
     )
     positives = [image_id for image_id, runs in truth.items() if rle.decode_union(runs).any()]
-    called = {image_id for image_id, runs in found.items() if runs != ["-1"]}
-    alarms = len(called - set(positives))
+    predicted_positive = {image_id for image_id, runs in found.items() if runs != ["-1"]}
+    alarms = len(predicted_positive - set(positives))
     dice = [siim_dice(*(rle.decode_union(runs[image_id]) for runs in (truth, found)))[0] for image_id in positives]
     return {
         "learned from": escape(entrant.learned_from),
         "net": escape(entrant.net),
-        "finds a pneumothorax on": f"{len(called & set(positives))} of {len(positives)} phantoms that have one",
+        "finds a pneumothorax on": f"{len(predicted_positive) - alarms} of {len(positives)} phantoms that have one",
         "false alarms": f"{alarms} of {len(truth) - len(positives)} phantoms without",
         "Dice on positives, by masks.csv": f"{np.mean(dice):.3f}" if dice else "no such phantoms",
     }

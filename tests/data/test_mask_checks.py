@@ -7,7 +7,7 @@ import pytest
 
 from pleura.data.mask_checks import about_source, exchanged
 from pleura.evaluation.checks import pooled_dice, reported_dice
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.siim import CaseResults
 
 
 def test_masks_that_cover_most_of_the_image_are_named_with_their_number_and_share() -> None:
@@ -33,7 +33,7 @@ def test_pooled_dice_is_that_of_all_pixels_together() -> None:
     assert np.isnan(pooled_dice(np.ones(3), np.zeros(3)))
 
 
-OUTCOMES = Outcomes(
+OUTCOMES = CaseResults(
     np.array([True, True, False, False, False]),
     np.array([True, True, True, False, False]),
     np.array([0.9, 0.5, 0.0, 1.0, 1.0]),

@@ -149,7 +149,7 @@ def test_all_folds_together_score_what_is_truth_and_nothing_else(mixed: Dataset,
     assert set(seen.train) == learned
     assert len(always & learned) > len(always) / 2  # without those of patients that fold 0 validates
     assert not always & set(seen.val)
-    found = evaluate(best, mixed.folder, "all", resamples=2, out=tmp_path / "report")
+    found = evaluate(best, mixed.folder, "all", resamples=2, out=tmp_path / "report").report
     assert found.positives + found.negatives == len(truth)
     assert f"; {len(always)} that are always trained on are no truth, and left out" in found.split
 

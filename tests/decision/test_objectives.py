@@ -11,7 +11,7 @@ from pleura.decision.objectives import OBJECTIVES, Objective
 from pleura.decision.search import Histograms, search_gains
 from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Triplet
 from pleura.errors import InputError
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.siim import CaseResults
 
 SIDE_PX = 6
 
@@ -41,10 +41,12 @@ def every_rule(histograms: Histograms) -> list[Triplet]:
     return rules
 
 
-def by_definition(objective: Objective, positive, called, dice, repeats) -> float:
+def by_definition(objective: Objective, positive, predicted_positive, dice, repeats) -> float:
     """The score in the plainest words, each image written out as often as it counts."""
-    positive, called, dice = (np.repeat(values, repeats.astype(int)) for values in (positive, called, dice))
-    sensitivity, specificity = called[positive].mean(), (~called[~positive]).mean()
+    positive, predicted_positive, dice = (
+        np.repeat(values, repeats.astype(int)) for values in (positive, predicted_positive, dice)
+    )
+    sensitivity, specificity = predicted_positive[positive].mean(), (~predicted_positive[~positive]).mean()
     share = positive.mean() if objective.prevalence is None else objective.prevalence
     if objective.name == "siim_dice":
         return share * dice[positive].mean() + (1 - share) * dice[~positive].mean()
@@ -96,10 +98,12 @@ def test_the_score_of_decisions_is_the_sum_of_the_search(histograms: Histograms,
 def test_the_weighted_dice_is_the_metric_of_the_report():
     generator = np.random.default_rng(1)
     positive = generator.random(50) < 0.4
-    called, dice = generator.random(50) < 0.5, generator.random(50)
-    expected = Outcomes(positive, called, dice, dice).summary()
-    assert Objective().score(positive, called, dice) == pytest.approx(expected["siim_dice_at_siim_prevalence"])
-    assert Objective(prevalence=None).score(positive, called, dice) == pytest.approx(expected["siim_dice"])
+    predicted_positive, dice = generator.random(50) < 0.5, generator.random(50)
+    expected = CaseResults(positive, predicted_positive, dice, dice).summary()
+    assert Objective().score(positive, predicted_positive, dice) == pytest.approx(
+        expected["siim_dice_at_siim_prevalence"]
+    )
+    assert Objective(prevalence=None).score(positive, predicted_positive, dice) == pytest.approx(expected["siim_dice"])
 
 
 def test_a_dearer_miss_never_makes_the_rule_find_less():

@@ -1,4 +1,4 @@
-"""Each guard finds its fault, and is silent where there is none."""
+"""Each check finds its fault, and nothing where there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pleura.evaluation.checks import (
     saturated,
     shared_patients,
 )
-from pleura.evaluation.metrics.siim import Outcomes, siim_dice
+from pleura.evaluation.metrics.siim import CaseResults, siim_dice
 
 POSES = {
     "turned by 90 degrees to the left": lambda mask: np.rot90(mask),
@@ -31,9 +31,11 @@ POSES = {
 }
 
 
-def outcomes(masks: np.ndarray, predicted: np.ndarray) -> Outcomes:
+def results(masks: np.ndarray, predicted: np.ndarray) -> CaseResults:
     axes = (1, 2)
-    return Outcomes(masks.any(axis=axes), predicted.any(axis=axes), siim_dice(masks, predicted), np.zeros(len(masks)))
+    return CaseResults(
+        masks.any(axis=axes), predicted.any(axis=axes), siim_dice(masks, predicted), np.zeros(len(masks))
+    )
 
 
 def blobs(n: int, seed: int, side: int = 48) -> np.ndarray:
@@ -52,7 +54,7 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 def test_the_empty_predictor_is_called_by_its_name() -> None:
     masks = blobs(20, 0)
-    found = empty_predictor(outcomes(masks, np.zeros_like(masks)))
+    found = empty_predictor(results(masks, np.zeros_like(masks)))
     assert found
     assert (found.severity, "0.250000" in found.what) == ("error", True)
 
@@ -61,15 +63,15 @@ def test_one_pixel_on_a_positive_is_no_better_than_nothing() -> None:
     masks = blobs(20, 0)
     predicted = np.zeros_like(masks)
     predicted[-1, 0, 0] = 1
-    found = empty_predictor(outcomes(masks, predicted))
+    found = empty_predictor(results(masks, predicted))
     assert found
     assert (found.severity, "0 of 15 positives" in found.what) == ("warning", True)
 
 
 def test_a_good_predictor_and_a_set_without_positives_are_no_empty_predictor() -> None:
     masks = blobs(20, 0)
-    assert empty_predictor(outcomes(masks, masks)) is None
-    assert empty_predictor(outcomes(masks * 0, masks * 0)) is None
+    assert empty_predictor(results(masks, masks)) is None
+    assert empty_predictor(results(masks * 0, masks * 0)) is None
 
 
 def test_a_sigmoid_of_a_sigmoid_is_found() -> None:

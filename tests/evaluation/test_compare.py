@@ -29,15 +29,15 @@ def test_masks_that_are_better_are_told_from_empty_ones_and_by_what(folders: dic
     done = compare_masks(folders["near"], folders["no"], folders["truth"], resamples=200, out=tmp_path)
     better = {each.name: each.better for each in done.differences}
     assert (better["siim_dice"], better["dice_on_positives"], better["specificity"]) == ("first", "first", None)
-    assert done.verdict.startswith("The first is better by SIIM mean Dice")
-    assert "cannot tell them apart by Specificity" in done.verdict
+    assert done.summary.startswith("The first is better by SIIM mean Dice")
+    assert "cannot tell them apart by Specificity" in done.summary
     document = json.loads((tmp_path / "compare.json").read_text(), parse_constant=pytest.fail)
     assert document["metrics"][0]["better"] == "first"
 
 
 def test_the_same_masks_cannot_be_told_apart(folders: dict[str, Path]) -> None:
     done = compare_masks(folders["near"], folders["near"], folders["truth"], resamples=50)
-    assert "cannot tell them apart" in done.verdict
+    assert "cannot tell them apart" in done.summary
     assert all(each.p == 1 for each in done.differences)
 
 
@@ -45,7 +45,7 @@ def test_a_model_cannot_be_told_from_itself_and_its_training_cases_are_left_out(
     run: Path, dataset: Path, pleura: Callable[..., object]
 ) -> None:
     done = compare_models(run, run, dataset, resamples=20)
-    assert "same on every case" in done.verdict
+    assert "same on every case" in done.summary
     assert "auroc" in {each.name for each in done.differences}
     counted = int(done.cases.split()[0])
     assert f"chosen on {counted} of them" in done.cases

@@ -33,7 +33,7 @@ def scored(run, dataset, tmp_path_factory):
 
 def test_the_floor_is_the_share_of_negatives_and_every_metric_has_an_interval(scored):
     done, document = scored
-    assert done.floor == pytest.approx(done.negatives / (done.positives + done.negatives))
+    assert done.report.floor == pytest.approx(done.report.negatives / (done.report.positives + done.report.negatives))
     assert set(document["metrics"]) >= {"siim_dice", "dice_on_positives", "sensitivity", "specificity", "auroc"}
     assert all({"value", "low", "high"} <= metric.keys() for metric in document["metrics"].values())
 
@@ -41,7 +41,7 @@ def test_the_floor_is_the_share_of_negatives_and_every_metric_has_an_interval(sc
 def test_the_scores_of_the_report_are_those_of_its_cases(scored):
     done, document = scored
     mean = sum(case["siim_dice"] for case in document["cases"]) / len(document["cases"])
-    assert done.estimates["siim_dice"].value == pytest.approx(mean, abs=1e-6)
+    assert done.report.metrics["siim_dice"].value == pytest.approx(mean, abs=1e-6)
 
 
 def test_the_pooled_dice_of_all_pixels_is_named_beside_the_mean(scored, run, dataset):
@@ -55,23 +55,23 @@ def test_the_pooled_dice_of_all_pixels_is_named_beside_the_mean(scored, run, dat
         full = SquareGeometry(data.size_px, data.size_px, square.shape[0]).probabilities_to_original(square)
         found, mask = predictor.triplet.apply(full, data.size_px**2), data.masks([row])[0]
         inside, sizes = inside + int((found & mask).sum()), sizes + int(found.sum()) + int(mask.sum())
-    assert done.pooled_dice == pytest.approx(2 * inside / sizes)
-    assert document["pooled_dice"] == done.pooled_dice
-    assert f"{done.pooled_dice:.4f}" in next(line for line in messages(done) if "Pooled Dice" in line)
-    assert f"{done.pooled_dice:.4f}" in done.report.read_text().split("Pooled Dice")[1][:300]
+    assert done.report.pooled_dice == pytest.approx(2 * inside / sizes)
+    assert document["pooled_dice"] == done.report.pooled_dice
+    assert f"{done.report.pooled_dice:.4f}" in next(line for line in messages(done) if "Pooled Dice" in line)
+    assert f"{done.report.pooled_dice:.4f}" in done.page.read_text().split("Pooled Dice")[1][:300]
 
 
 def test_by_default_the_cases_are_those_the_model_was_chosen_on_and_the_report_says_so(scored, dataset):
     done, document = scored
     fold = {case.image_id for case in Dataset(dataset).cases if case.fold == 0}
     assert {case["image_id"] for case in document["cases"]} == fold
-    assert done.in_sample
-    assert "was chosen on" in done.split
+    assert done.report.triplet_tuned_on_these_cases
+    assert "was chosen on" in done.report.split
 
 
 def test_the_report_stands_alone(scored):
     done, _ = scored
-    page = done.report.read_text()
+    page = done.page.read_text()
     assert "src='data:image/jpeg" in page
     assert not re.search(r"<script[^>]+src|<link|@import|url\(", page)
     assert "http" not in page.replace("http-equiv", "")
@@ -79,7 +79,7 @@ def test_the_report_stands_alone(scored):
 
 def test_the_figures_of_the_report_are_files_too(scored):
     done, _ = scored
-    names = {path.name for path in (done.report.parent / "figures").iterdir()}
+    names = {path.name for path in (done.page.parent / "figures").iterdir()}
     assert names == {f"{name}.svg" for name in ("dice", "roc", "pr", "froc", "calibration", "prevalence")}
 
 
@@ -111,7 +111,7 @@ def test_patients_that_are_in_training_too_are_told(run, dataset, tmp_path):
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(row | {"patient": "the same"} for row in rows)
-    findings = evaluate(run, sealed(copy), resamples=10, out=tmp_path / "out").findings
+    findings = evaluate(run, sealed(copy), resamples=10, out=tmp_path / "out").report.findings
     assert any("show a patient who is in training too" in finding.what for finding in findings)
 
 
@@ -128,7 +128,9 @@ def test_a_calibration_of_the_checkpoint_is_shown_beside_what_it_calibrates(run,
 
 @pytest.mark.parametrize("split", ["train", "all"])
 def test_cases_that_the_model_learned_from_are_never_scored_without_saying_so(run, dataset, tmp_path, split):
-    assert "learned from: this estimates nothing" in evaluate(run, dataset, split, resamples=10, out=tmp_path).split
+    assert (
+        "learned from: this estimates nothing" in evaluate(run, dataset, split, resamples=10, out=tmp_path).report.split
+    )
 
 
 def test_the_training_data_is_known_again_when_it_was_prepared_anew(run, phantoms, tmp_path):
@@ -137,8 +139,8 @@ def test_the_training_data_is_known_again_when_it_was_prepared_anew(run, phantom
     )
     prepare(settings)
     done = evaluate(run, tmp_path / "d", "all", resamples=10, out=tmp_path)
-    assert "learned from" in done.split
-    assert "was chosen on" in evaluate(run, tmp_path / "d", resamples=10, out=tmp_path).split
+    assert "learned from" in done.report.split
+    assert "was chosen on" in evaluate(run, tmp_path / "d", resamples=10, out=tmp_path).report.split
 
 
 def test_a_dataset_of_another_prepared_size_is_refused_and_nothing_is_written(run, phantoms, tmp_path):
@@ -169,8 +171,8 @@ def test_cases_that_no_training_met_are_called_new(run, tmp_path):
         )
     )
     done = evaluate(run, tmp_path / "d", resamples=10, out=tmp_path)
-    assert "new to the model" in done.split
-    assert not done.in_sample
+    assert "new to the model" in done.report.split
+    assert not done.report.triplet_tuned_on_these_cases
     with pytest.raises(InputError, match="--split all"):
         evaluate(run, tmp_path / "d", "val", out=tmp_path)
 
@@ -200,5 +202,7 @@ def test_a_mistyped_model_leaves_no_folder(dataset, tmp_path):
 
 def test_tuning_is_reported_with_what_it_keeps(scored):
     done, _ = scored
-    assert done.tuned["cross_fitted"] is None or done.tuned["cross_fitted"] <= done.tuned["in_sample"] + 1e-9
-    assert not math.isnan(done.tuned["in_sample"])
+    assert (
+        done.report.tuned.cross_fitted is None or done.report.tuned.cross_fitted <= done.report.tuned.in_sample + 1e-9
+    )
+    assert not math.isnan(done.report.tuned.in_sample)

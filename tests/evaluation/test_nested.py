@@ -34,7 +34,9 @@ def test_the_nested_score_is_that_of_rules_tuned_without_the_fold():
         outside, inside = np.flatnonzero(five_folds(40) != fold), np.flatnonzero(five_folds(40) == fold)
         assert found.triplets[fold] == objective.search(histograms.take(outside)).triplet
         assert np.array_equal(found.dice[inside], histograms.take(inside).decided(found.triplets[fold])[1])
-    assert found.score.value == pytest.approx(objective.score(histograms.positive, found.called, found.dice))
+    assert found.score.value == pytest.approx(
+        objective.score(histograms.positive, found.predicted_positive, found.dice)
+    )
     assert found.score.low <= found.score.value <= found.score.high
 
 

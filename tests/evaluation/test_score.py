@@ -46,22 +46,22 @@ def test_the_scores_are_those_of_the_plain_definitions(truth: Path, tmp_path: Pa
     ids = sorted(MASKS)
     dice = siim_dice(np.stack([MASKS[key] for key in ids]), np.stack([WORSE[key] for key in ids]))
     positive = np.array([MASKS[key].any() for key in ids])
-    called = np.array([WORSE[key].any() for key in ids])
+    predicted_positive = np.array([WORSE[key].any() for key in ids])
     assert done.read.ids == ids
-    np.testing.assert_allclose(done.read.outcomes.dice, dice)
-    assert done.estimates["siim_dice"].value == pytest.approx(dice.mean())
-    assert done.estimates["dice_on_positives"].value == pytest.approx(dice[positive].mean())
-    assert done.estimates["sensitivity"].value == pytest.approx(called[positive].mean())
-    assert done.estimates["ppv"].value == pytest.approx(positive[called].mean())
-    assert done.floor == pytest.approx(1 - positive.mean())
+    np.testing.assert_allclose(done.read.results.dice, dice)
+    assert done.report.metrics["siim_dice"].value == pytest.approx(dice.mean())
+    assert done.report.metrics["dice_on_positives"].value == pytest.approx(dice[positive].mean())
+    assert done.report.metrics["sensitivity"].value == pytest.approx(predicted_positive[positive].mean())
+    assert done.report.metrics["ppv"].value == pytest.approx(positive[predicted_positive].mean())
+    assert done.report.floor == pytest.approx(1 - positive.mean())
     shifted = [numbers.hd95 * SIDE / 1024 for numbers in done.read.numbers if np.isfinite(numbers.hd95)]
     assert shifted == pytest.approx([2.0] * len(shifted))
-    assert done.document["surface"]["hd95_left_out"] == int((positive & ~called).sum())
+    assert done.report.surface.hd95_left_out == int((positive & ~predicted_positive).sum())
 
 
 @pytest.mark.parametrize("form", ["csv", "png", "png of 0 and 1", "seg", "segs"])
 def test_every_form_of_masks_gets_the_same_score(truth: Path, tmp_path: Path, form: str) -> None:
-    wanted = scored(truth, write_csv(tmp_path / "p.csv", WORSE)).document["metrics"]
+    wanted = scored(truth, write_csv(tmp_path / "p.csv", WORSE)).report.metrics
     folder = tmp_path / "pred"
     if form == "seg":
         write_seg(folder := tmp_path / "pred.dcm", WORSE)
@@ -73,20 +73,22 @@ def test_every_form_of_masks_gets_the_same_score(truth: Path, tmp_path: Path, fo
         write_pngs(folder, WORSE, 1 if "1" in form else 255)
     else:
         write_csv(folder, WORSE, "fname,rle")
-    assert scored(truth, folder).document["metrics"] == wanted
-    assert scored(folder, folder).estimates["siim_dice"].value == 1
+    assert scored(truth, folder).report.metrics == wanted
+    assert scored(folder, folder).report.metrics["siim_dice"].value == 1
 
 
 def test_the_empty_predictor_is_called_by_its_name(truth: Path, tmp_path: Path, pleura: Callable[..., object]) -> None:
     path = tmp_path / "p.csv"
     path.write_text("ImageId,EncodedPixels\n" + "".join(f"{key},-1\n" for key in MASKS))
     done = scored(truth, path)
-    assert done.estimates["siim_dice"].value == pytest.approx(done.floor)
-    assert "empty predictor" in done.verdict
+    assert done.report.metrics["siim_dice"].value == pytest.approx(done.report.floor)
+    assert "empty predictor" in done.report.summary
     printed = pleura("score", "--truth", truth, "--pred", path, "--grid", f"{SIDE}x{SIDE}", "--resamples", 10)
     assert printed.returncode == 0  # type: ignore[attr-defined]
     out = printed.stdout  # type: ignore[attr-defined]
-    assert all(word in out for word in (f"floor {done.floor:.6f}", "empty predictor", "prevalence 66.7 %", "95 %"))
+    assert all(
+        word in out for word in (f"floor {done.report.floor:.6f}", "empty predictor", "prevalence 66.7 %", "95 %")
+    )
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the public csv of SIIM is not on this machine")
@@ -96,7 +98,7 @@ def test_the_empty_submission_on_the_ids_of_siim_scores_the_floor(tmp_path: Path
     rle.write_csv(path, ((image_id, rle.EMPTY) for image_id in read_table(REAL).runs))
     done = score(ScoreSettings(REAL, path, resamples=10))
     assert len(done.read.ids) == 12_047
-    assert f"{done.estimates['siim_dice'].value:.6f}" == f"{done.floor:.6f}" == "0.778451"
+    assert f"{done.report.metrics['siim_dice'].value:.6f}" == f"{done.report.floor:.6f}" == "0.778451"
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -117,7 +119,7 @@ def test_values_that_are_not_binary_are_named_and_counted(truth: Path, tmp_path:
         Image.fromarray(values).save(folder / f"1.2.3.{number}.png")
     done = scored(truth, folder)
     assert "2 predicted masks hold values besides 0 and 1" in told(done)
-    assert done.estimates["siim_dice"].value == 1
+    assert done.report.metrics["siim_dice"].value == 1
 
 
 def test_ids_that_are_missing_on_either_side_are_named_counted_and_follow_the_rule(truth: Path, tmp_path: Path) -> None:
@@ -126,8 +128,8 @@ def test_ids_that_are_missing_on_either_side_are_named_counted_and_follow_the_ru
     done, both = scored(truth, path), scored(truth, path, cases="both")
     assert "3 of 30 images have no prediction (1.2.3.0, 1.2.3.1, 1.2.3.2): each counts as predicted empty" in told(done)
     assert "1 predictions are of images without a true mask (stranger)" in told(done)
-    assert done.read.outcomes.dice.sum() == pytest.approx(28)  # two of the three are positive
-    assert (len(both.read.ids), both.estimates["siim_dice"].value) == (27, 1.0)
+    assert done.read.results.dice.sum() == pytest.approx(28)  # two of the three are positive
+    assert (len(both.read.ids), both.report.metrics["siim_dice"].value) == (27, 1.0)
 
 
 def test_two_sets_without_a_common_image_are_refused_with_an_id_of_each(truth: Path, tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_patients_widen_the_intervals_and_are_counted(truth: Path, tmp_path: Pat
     patients, predicted = tmp_path / "who.csv", write_csv(tmp_path / "p.csv", WORSE)
     patients.write_text("ImageId,patient\n" + "".join(f"{key},{n % 3}\n" for n, key in enumerate(MASKS)))
     done = scored(truth, predicted, patients=patients)
-    assert (done.document["patients"], done.document["patients_known"]) == (3, 30)
+    assert (done.report.patients, done.report.patients_known) == (3, 30)
     patients.write_text("ImageId,patient\nnobody,1\n")
     with pytest.raises(InputError, match="none of the 30 images"):
         scored(truth, predicted, patients=patients)

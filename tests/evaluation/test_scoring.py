@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from pleura.decision.search import Histograms
 from pleura.decision.triplet import Triplet
 from pleura.evaluation.metrics.siim import siim_dice
-from pleura.evaluation.scoring import REFERENCE_SIDE_PX, TOLERANCE_MM, TOLERANCE_PX, Looks, candidates, case_numbers
+from pleura.evaluation.scoring import (
+    REFERENCE_SIDE_PX,
+    TOLERANCE_MM,
+    TOLERANCE_PX,
+    PixelMeasures,
+    candidates,
+    case_numbers,
+)
 
 SIDE = 64
 
@@ -98,9 +105,9 @@ def test_a_negative_has_neither():
 
 
 def shifted(spacings):
-    looks = Looks(Triplet(0.5, 0, 0.5), SIDE, spacings)
-    looks.add(drawn((slice(10, 20), slice(12, 22), 1.0))[None], MASK[None])
-    return looks
+    measures = PixelMeasures(Triplet(0.5, 0, 0.5), SIDE, spacings)
+    measures.add(drawn((slice(10, 20), slice(12, 22), 1.0))[None], MASK[None])
+    return measures
 
 
 def test_distances_are_in_mm_where_every_spacing_is_known_and_in_pixels_of_1024_elsewhere():
@@ -112,20 +119,20 @@ def test_distances_are_in_mm_where_every_spacing_is_known_and_in_pixels_of_1024_
 
 
 def test_the_pixels_of_every_batch_are_counted_and_forgotten():
-    looks = Looks(Triplet(), SIDE, [None] * 4)
+    measures = PixelMeasures(Triplet(), SIDE, [None] * 4)
     for _ in range(2):
-        looks.add(np.stack([drawn(LESION), drawn()]), np.stack([MASK, 0 * MASK]))
-    assert looks.pixel_counts.sum() == 4 * SIDE**2
-    assert looks.pixel_counts[:, 1].sum() == 2 * MASK.sum()
-    assert len(looks.cases) == 4
-    assert looks.turned() is None
+        measures.add(np.stack([drawn(LESION), drawn()]), np.stack([MASK, 0 * MASK]))
+    assert measures.pixel_counts.sum() == 4 * SIDE**2
+    assert measures.pixel_counts[:, 1].sum() == 2 * MASK.sum()
+    assert len(measures.cases) == 4
+    assert measures.turned() is None
 
 
 def test_predictions_that_are_mirrored_are_told():
-    looks = Looks(Triplet(), SIDE, [None] * 4)
+    measures = PixelMeasures(Triplet(), SIDE, [None] * 4)
     rows = np.stack([drawn((slice(8 + step, 20 + step), slice(4, 16), 1.0)) for step in (0, 9, 18, 27)])
-    looks.add(rows[:, :, ::-1].copy(), rows.astype(np.uint8))
-    assert "flipped left to right" in looks.turned().what
+    measures.add(rows[:, :, ::-1].copy(), rows.astype(np.uint8))
+    assert "flipped left to right" in measures.turned().what
 
 
 @settings(max_examples=60)
@@ -137,9 +144,9 @@ def test_one_report_has_one_decision(top: float, pixels: int, bottom: float, see
     probabilities = generator.choice(beside, (3, 16, 16)).astype(np.float32)
     masks = np.zeros((3, 16, 16), dtype=np.uint8)
     masks[:, 3:12, 4:9] = 1
-    looks = Looks(triplet, 16, [None] * 3)
-    looks.add(probabilities, masks)
+    measures = PixelMeasures(triplet, 16, [None] * 3)
+    measures.add(probabilities, masks)
     found, dice = Histograms.of(probabilities, masks).decided(triplet)
     written = np.stack([triplet.apply(each, 256) for each in probabilities])
-    assert [math.isfinite(case.hd95) for case in looks.cases] == found.tolist()
+    assert [math.isfinite(case.hd95) for case in measures.cases] == found.tolist()
     np.testing.assert_allclose(siim_dice(masks, written), dice)

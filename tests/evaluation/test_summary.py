@@ -3,15 +3,15 @@
 import numpy as np
 
 from pleura.evaluation.metrics.bootstrap import bootstrap
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.siim import CaseResults
 from pleura.evaluation.summary import against_empty
 
 
-def said(dice, positive, called, in_sample=False):
-    positive, called = np.array(positive), np.array(called)
-    outcomes = Outcomes(positive, called, np.array(dice, dtype=float), np.zeros(len(positive)))
-    estimates = bootstrap(outcomes.summary, np.arange(len(positive)), 200)
-    return against_empty(outcomes, estimates, float((~positive).mean()), in_sample)
+def said(dice, positive, predicted_positive, in_sample=False):
+    positive, predicted_positive = np.array(positive), np.array(predicted_positive)
+    results = CaseResults(positive, predicted_positive, np.array(dice, dtype=float), np.zeros(len(positive)))
+    estimates = bootstrap(results.summary, np.arange(len(positive)), 200)
+    return against_empty(results, estimates, float((~positive).mean()), in_sample)
 
 
 POSITIVE = [True] * 20 + [False] * 20

@@ -92,12 +92,12 @@ def test_the_score_in_sample_is_the_best_and_the_nested_one_below_it(own, site):
 
 
 def test_the_cases_of_a_tuning_are_known_again_by_evaluate(own, site):
-    assert "new to the model" in evaluate(own, site, resamples=10).split
+    assert "new to the model" in evaluate(own, site, resamples=10).report.split
     done = tune(own, site, NEW)
-    scored = evaluate(own, site, resamples=10)
+    scored = evaluate(own, site, resamples=10).report
     assert "was chosen on" in scored.split
-    assert scored.in_sample
-    assert scored.estimates["siim_dice_at_siim_prevalence"].value == pytest.approx(done.in_sample, abs=1e-6)
+    assert scored.triplet_tuned_on_these_cases
+    assert scored.metrics["siim_dice_at_siim_prevalence"].value == pytest.approx(done.in_sample, abs=1e-6)
 
 
 def test_cases_that_the_model_learned_from_are_refused(own, dataset, site):
@@ -166,9 +166,9 @@ def test_the_rule_of_an_ensemble_is_in_its_own_file(own, site, tmp_path):
     assert written["members"] == members
     assert done.written[0] == folder / "ensemble.json"
     assert (folder / "a" / "fold-0" / "best.safetensors").read_bytes() == before
-    scored = evaluate(folder, site, resamples=10)
+    scored = evaluate(folder, site, resamples=10).report
     assert "was chosen on" in scored.split
-    assert scored.in_sample
+    assert scored.triplet_tuned_on_these_cases
     assert Predictor.load(folder).calibration == Calibration.of(done.calibration)
 
 
@@ -241,11 +241,11 @@ def test_local_cases_weigh_by_the_number_of_the_rarer_class():
 
 
 def test_shrinking_goes_from_the_shipped_to_the_local_values():
-    local, shipped = Triplet(0.5, 99, 0.25), Triplet(0.75, 9999, 0.5)
-    assert shrink_triplet(local, shipped, 0) == shipped
-    assert shrink_triplet(local, shipped, 1) == local
-    assert shrink_triplet(local, shipped, 0.5) == Triplet(0.625, 999, 0.375)  # pixels by their logarithm
-    assert shrink_triplet(NOTHING, shipped, 0.5) == shipped
+    local, former = Triplet(0.5, 99, 0.25), Triplet(0.75, 9999, 0.5)
+    assert shrink_triplet(local, former, 0) == former
+    assert shrink_triplet(local, former, 1) == local
+    assert shrink_triplet(local, former, 0.5) == Triplet(0.625, 999, 0.375)  # pixels by their logarithm
+    assert shrink_triplet(NOTHING, former, 0.5) == former
     assert shrink_triplet(local, NOTHING, 0.5) == NOTHING
     half = shrink_calibration(Calibration(4.0, (2.0, 2.0, 1.0)), Calibration(1.0, (1.0, 1.0, 0.0)), 0.5)
     assert (half.temperature, half.image) == (pytest.approx(2.0), (1.5, 1.5, 0.5))
@@ -259,11 +259,11 @@ def test_the_site_kit_writes_a_copy_and_says_what_to_expect(own, site, tmp_path)
     assert tensors(out) == tensors(file)
     made = load_checkpoint(out)
     assert made.triplet == done.new
-    assert done.new in (done.shipped, shrink_triplet(done.local, done.shipped, done.weight))
+    assert done.new in (done.former, shrink_triplet(done.local, done.former, done.weight))
     assert made.scores["recalibrated"]["gain"] == [done.gain.value, done.gain.low, done.gain.high]
     assert done.gain.low <= done.gain.value <= done.gain.high
     assert Predictor.load(out).calibration == Calibration.of(done.calibration)
-    assert "was chosen on" in evaluate(out, site, resamples=10).split
+    assert "was chosen on" in evaluate(out, site, resamples=10).report.split
 
 
 def test_the_site_kit_refuses_what_it_cannot_do(own, site, dataset, tmp_path):

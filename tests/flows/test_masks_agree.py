@@ -46,7 +46,7 @@ def test_what_is_read_is_read_alike(folder: Path, name: str) -> None:
     (folder / "masks/a.png").write_bytes(READ[name])
     dataset = prepared(folder).dataset
     np.testing.assert_array_equal(dataset.masks([0, 1]), np.stack([MASK, MASK]))
-    assert scored(folder).read.outcomes.dice.tolist() == [1, 1]
+    assert scored(folder).read.results.dice.tolist() == [1, 1]
     assert scored(folder).read.pooled_dice == 1
     found = examine(folder / "masks", Against(images=folder / "images"))
     assert not any("cannot be read" in finding.what or "empty" in finding.what for finding in found.findings)

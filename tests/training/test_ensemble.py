@@ -96,9 +96,9 @@ def test_a_member_of_two_folds_has_its_weight_once(copy):
 
 
 def test_an_ensemble_is_evaluated_like_any_model(out, dataset, tmp_path):
-    done = evaluate(out, dataset, resamples=10, out=tmp_path)
+    done = evaluate(out, dataset, resamples=10, out=tmp_path).report
     assert "was chosen on" in done.split
-    assert not done.in_sample  # the rule was given
+    assert not done.triplet_tuned_on_these_cases  # the rule was given
     assert json.loads((tmp_path / "report.json").read_text())["tta"] == "mixed"
 
 

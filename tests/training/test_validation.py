@@ -21,7 +21,7 @@ from pleura.training.validation import Validator
 def test_a_stage_of_another_size_is_scored_as_evaluate_scores_its_checkpoint(dataset: Path, tmp_path: Path):
     fold = train(load_recipe(SMOKE, ("samples=0", "stages.high.size_px=40")), Dataset(dataset), tmp_path)
     best = fold / "best.safetensors"
-    scores, found = load_checkpoint(best).scores, evaluate(best, dataset, resamples=2).estimates
+    scores, found = load_checkpoint(best).scores, evaluate(best, dataset, resamples=2).report.metrics
     for name in ("siim_dice", "dice_on_positives", "auroc", "sensitivity", "specificity"):
         assert scores[name] == pytest.approx(found[name].value, abs=1e-6), name
 

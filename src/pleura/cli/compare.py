@@ -54,7 +54,7 @@ def _check_kinds(data: Path | None, truth: Path | None, patients: Path | None) -
 
 
 def messages(done: Comparison) -> Iterator[str]:
-    """Yield each metric of both, the difference, and the verdict."""
+    """Yield each metric of both, the difference, and the summary."""
     from pleura.evaluation.metrics.titles import METRICS
 
     yield done.cases
@@ -64,4 +64,4 @@ def messages(done: Comparison) -> Iterator[str]:
         better = f"  {each.better} is better" if each.better else ""
         values = f"{METRICS[each.name].title:<38}{each.first:>9.4f}{each.second:>9.4f}"
         yield f"  {values}   {each.difference.short('+.4f'):<32}  {ps}{better}"
-    yield done.verdict
+    yield done.summary

@@ -38,18 +38,19 @@ def evaluate(
 
 
 def messages(done: Evaluation) -> Iterator[str]:
-    """Yield the floor, each metric with its interval, the decision rule, findings, and the verdict."""
+    """Yield the floor, each metric with its interval, the decision rule, findings, and the summary."""
     from pleura.evaluation.metrics.titles import METRICS, SHOWN
 
-    yield f"{done.split}: {done.positives} positive, {done.negatives} negative; floor {done.floor:.6f}"
-    rows = [Row(METRICS[key].title, done.estimates[key]) for key in SHOWN]
-    rows.insert(3, pooled(done.pooled_dice))
-    yield from measured(rows, done.positives, done.negatives)
-    tuned = ", tuned on these very cases" if done.in_sample else ""
-    yield f"  triplet {done.triplet}{tuned}"
-    if done.tuned["cross_fitted"] is not None:
-        in_sample, honest = done.tuned["in_sample"], done.tuned["cross_fitted"]
+    report = done.report
+    yield f"{report.split}: {report.positives} positive, {report.negatives} negative; floor {report.floor:.6f}"
+    rows = [Row(METRICS[key].title, report.metrics[key]) for key in SHOWN]
+    rows.insert(3, pooled(report.pooled_dice))
+    yield from measured(rows, report.positives, report.negatives)
+    tuned = ", tuned on these very cases" if report.triplet_tuned_on_these_cases else ""
+    yield f"  triplet {report.triplet}{tuned}"
+    if report.tuned.cross_fitted is not None:
+        in_sample, honest = report.tuned.in_sample, report.tuned.cross_fitted
         yield f"  tuning it here, at 22.15 % positives: {in_sample:.4f} in sample, {honest:.4f} cross-fitted"
-    yield from map(str, done.findings)
-    yield done.verdict
-    yield str(done.report)
+    yield from map(str, report.findings)
+    yield report.summary
+    yield str(done.page)

@@ -45,7 +45,7 @@ def messages(done: Recalibrated) -> Iterator[str]:
     """Yield the triplet before and after, the gain to expect, the calibration, and the file."""
     share = f"{100 * done.weight:.0f} %"
     yield f"{done.cases} local cases, {done.positives} positive: they weigh {share}, the model's own values the rest"
-    yield f"  triplet before   {done.shipped}"
+    yield f"  triplet before   {done.former}"
     yield f"  best locally     {done.local}, for {done.objective}"
     yield f"  triplet now      {done.new}"
     doubt = "" if done.gain.low > 0 else "; its interval includes 0"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from pleura.cli.options import Resamples, Segments
 from pleura.cli.printing import Row, measured, pooled, show
 
 if TYPE_CHECKING:  # --help imports no verb
+    from pleura.evaluation.metrics.subgroups import Subgroup
+    from pleura.evaluation.report.document import AtPrevalence, Surface
     from pleura.evaluation.score import Score
 
 Scored = Literal["truth", "both"]
@@ -54,54 +56,50 @@ def _shape(grid: str | None) -> tuple[int, int] | None:
 
 
 def messages(done: Score, out: Path | None) -> Iterator[str]:
-    """Yield counts of images and patients, the floor, findings, each metric with its interval, and the verdict."""
+    """Yield counts of images and patients, the floor, findings, each metric with its interval, and the summary."""
     from pleura.evaluation.metrics.titles import METRICS, floors
 
-    facts, estimates = done.document, done.estimates
-    share = 100 * facts["positives"] / facts["images"]
-    yield f"{facts['images']} images, {facts['positives']} positive (prevalence {share:.1f} %); floor {done.floor:.6f}"
-    known = facts["patients_known"]
+    report, estimates = done.report, done.report.metrics
+    share = 100 * report.positives / report.images
+    yield f"{report.images} images, {report.positives} positive (prevalence {share:.1f} %); floor {report.floor:.6f}"
+    known = report.patients_known
     whose = f"the patient of {known} images is known" if known else "none is known: each image counts as one"
-    yield f"  intervals are 95 %, by {facts['patients']} patients ({whose})"
-    for finding in done.read.findings:
+    yield f"  intervals are 95 %, by {report.patients} patients ({whose})"
+    for finding in report.findings:
         yield f"  {finding}"
-    at_floor = floors(done.floor)
+    at_floor = floors(report.floor)
     rows = [
         Row(METRICS[key].title, estimates[key], f", floor {at_floor[key]:.4f}" if key in at_floor else "")
         for key in SCORED
     ]
-    rows.insert(3, pooled(done.read.pooled_dice))
-    rows += [*_outlines(facts["surface"]), *_lesions(facts["strata"]), *_other_shares(facts["prevalence"]["rows"])]
-    yield from measured(rows, facts["positives"], facts["negatives"])
-    yield done.verdict
+    rows.insert(3, pooled(report.pooled_dice))
+    rows += [*_outlines(report.surface), *_lesions(report.subgroups), *_other_shares(report.prevalence.rows)]
+    yield from measured(rows, report.positives, report.negatives)
+    yield report.summary
     if out:
         yield f"{out / 'score.json'}, {out / 'cases.csv'}"
 
 
-def _outlines(surface: dict[str, Any]) -> Iterator[Row]:
-    from pleura.evaluation.metrics.bootstrap import Estimate
+def _outlines(surface: Surface) -> Iterator[Row]:
     from pleura.evaluation.metrics.titles import outline_titles
 
-    hd95, surface_dice = outline_titles(surface["unit"], surface["tolerance"])
-    counted = f"{surface['hd95_cases']} positives, {surface['hd95_left_out']} without a prediction left out"
-    median = f", median {surface['hd95_median']:.1f}; {counted}"
-    yield Row(hd95, Estimate.of(surface["hd95"]), median, form=".1f")
-    yield Row(surface_dice, Estimate.of(surface["surface_dice"]))
+    hd95, surface_dice = outline_titles(surface.unit, surface.tolerance)
+    counted = f"{surface.hd95_cases} positives, {surface.hd95_left_out} without a prediction left out"
+    median = f", median {surface.hd95_median:.1f}; {counted}"
+    yield Row(hd95, surface.hd95, median, form=".1f")
+    yield Row(surface_dice, surface.surface_dice)
 
 
-def _lesions(strata: list[dict[str, Any]]) -> Iterator[Row]:
-    from pleura.evaluation.metrics.bootstrap import Estimate
-
-    for row in strata:
-        if row["by"] == "lesion size":
-            yield Row(f"Dice, lesion {row['group']}", Estimate.of(row["dice"]), f", {row['positives']} images")
+def _lesions(subgroups: Iterable[Subgroup]) -> Iterator[Row]:
+    for row in subgroups:
+        if row.by == "lesion size":
+            yield Row(f"Dice, lesion {row.group}", row.dice, f", {row.positives} images")
 
 
-def _other_shares(rows: list[dict[str, Any]]) -> Iterator[Row]:
-    from pleura.evaluation.metrics.bootstrap import Estimate
+def _other_shares(rows: Iterable[AtPrevalence]) -> Iterator[Row]:
     from pleura.evaluation.metrics.titles import METRICS
 
     for row in rows:
-        for key, note in (("ppv", ""), ("siim_dice", f", floor {row['floor']:.4f}")):
-            title = f"{METRICS[key].title} at {100 * row['prevalence']:g} % positives"
-            yield Row(title, Estimate.of(row[key]), note, family=f"{METRICS[key].title} at other shares")
+        for key, note in (("ppv", ""), ("siim_dice", f", floor {row.floor:.4f}")):
+            title = f"{METRICS[key].title} at {100 * row.prevalence:g} % positives"
+            yield Row(title, getattr(row, key), note, family=f"{METRICS[key].title} at other shares")

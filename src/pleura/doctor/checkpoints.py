@@ -14,14 +14,12 @@ from torch import Tensor
 
 from pleura.data.dataset import Dataset
 from pleura.data.duplicates import near_duplicates, thumbnails
-from pleura.data.geometry import SquareGeometry
-from pleura.decision.search import Histograms
 from pleura.decision.triplet import REFERENCE_AREA_PX
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
 from pleura.evaluation.checks import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
-from pleura.evaluation.metrics.siim import Outcomes
-from pleura.inference.predictor import Predictor, find_model, image_score
+from pleura.evaluation.scoring import CaseScores, score_batch
+from pleura.inference.predictor import Predictor, find_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.models.published import published_config
 from pleura.models.seen import SeenRows
@@ -241,25 +239,19 @@ def _try(path: Path, dataset: Dataset, positions: NDArray[np.int64], found: Exam
     halves = [positions[dataset.positive[positions] == wanted] for wanted in (True, False)]
     chosen = np.concatenate([half[np.unique(np.linspace(0, len(half) - 1, TRIED_CASES // 2).astype(int))]
                              for half in halves if len(half)])  # fmt: skip
-    parts: list[Histograms] = []
-    predicted_positive: list[bool] = []
-    scores: list[float] = []
+
+    def look(probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> None:
+        check.add(masks, np.stack([predictor.triplet.apply(each, dataset.size_px**2) for each in probabilities]))
+
+    parts = []
     for start in range(0, len(chosen), BATCH):
         group = chosen[start : start + BATCH]
         squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
-        geometry = SquareGeometry(dataset.size_px, dataset.size_px, squares.shape[-1])
-        full = np.stack([geometry.probabilities_to_original(square) for square in squares])
-        masks = dataset.masks(group)
-        predicted = np.stack([predictor.triplet.apply(one, dataset.size_px**2) for one in full])
-        check.add(masks, predicted)
-        predicted_positive += [bool(mask.any()) for mask in predicted]
-        parts.append(Histograms.of(full, masks))
-        scores += [image_score(square) for square in squares]
-    histograms = Histograms.join(parts)
-    dice = histograms.decided(predictor.triplet)[1]
-    outcomes = Outcomes(histograms.positive, np.array(predicted_positive, dtype=np.bool_), dice, np.array(scores))
-    positives = int(histograms.positive.sum())
+        parts.append(score_batch(squares, dataset.masks(group), look))
+    cases = CaseScores.join(parts)
+    results = cases.by(predictor.triplet)
+    positives = int(results.positive.sum())
     found.facts.append(
-        f"run on {len(chosen)} cases, {positives} of them positive: mean Dice {float(np.mean(dice)):.3f}"
+        f"run on {len(chosen)} cases, {positives} of them positive: mean Dice {float(np.mean(results.dice)):.3f}"
     )
-    found.add(saturated(histograms), empty_predictor(outcomes), check.finding())
+    found.add(saturated(cases.histograms), empty_predictor(results), check.finding())

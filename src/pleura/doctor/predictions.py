@@ -13,7 +13,7 @@ from pleura.data.masks import open_masks
 from pleura.doctor.examination import Against, Examination, some
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck, empty_predictor, pooled_dice, reported_dice
-from pleura.evaluation.metrics.siim import Outcomes, siim_dice
+from pleura.evaluation.metrics.siim import CaseResults, siim_dice
 
 
 def predictions(path: Path, truth: Path, against: Against) -> Examination:
@@ -43,12 +43,12 @@ def predictions(path: Path, truth: Path, against: Against) -> Examination:
         shares[image_id] = areas[1] / pixels
         rows.append((areas[0] > 0, areas[1] > 0, dice, sum(areas) / pixels))
     table = np.array(rows, dtype=np.float64)
-    outcomes = Outcomes(table[:, 0] > 0, table[:, 1] > 0, table[:, 2], table[:, 1])
+    results = CaseResults(table[:, 0] > 0, table[:, 1] > 0, table[:, 2], table[:, 1])
     pooled = pooled_dice(table[:, 2], table[:, 3])
     found.facts.append(f"SIIM mean Dice {table[:, 2].mean():.6f}; answering nothing has {1 - table[:, 0].mean():.6f}")
     found.facts.append(f"pooled Dice of all pixels {pooled:.6f}: another number, and not SIIM's")
     found.add(*about_source(guesses.blank, guesses.cut, guesses.without_segment), exchanged(shares))
-    found.add(empty_predictor(outcomes), check.finding())
+    found.add(empty_predictor(results), check.finding())
     if against.reported is not None:
-        found.add(reported_dice(against.reported, outcomes, pooled))
+        found.add(reported_dice(against.reported, results, pooled))
     return found

@@ -11,9 +11,9 @@ from typing import Any
 from pleura.config.bundled import load_experiment, recipe_names
 from pleura.config.parse import parse_recipe
 from pleura.config.recipe import Recipe
-from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.evaluation.report.card_scores import kept
+from pleura.evaluation.report.document import EvaluationReport
 from pleura.evaluation.report.markdown import plain
 from pleura.evaluation.report.model_card import CardFacts, render
 from pleura.files import hash_files
@@ -32,14 +32,14 @@ EVALUATION = "evaluation"
 
 
 def card(model: Path | str = DEFAULT) -> str:
-    """The card of a checkpoint as Markdown; what its header does not say, the card says in one line each.
+    """Return the card of a checkpoint as Markdown; what its header lacks is one line each.
 
     model: a checkpoint, a folder of one, or `default`. Raises: CheckpointError, also for several checkpoints.
     """
     path = find_checkpoint(model)
     checkpoint = load_checkpoint(path)
     texts = dict(checkpoint.card or {})
-    evaluation = texts.pop(EVALUATION, None)
+    document = texts.pop(EVALUATION, None)
     header = {each.name: getattr(checkpoint, each.name) for each in fields(Checkpoint) if each.name != "weights"}
     header |= {"preprocessing": asdict(checkpoint.preprocessing), "triplet": asdict(checkpoint.triplet)}
     net = checkpoint.model.model_dump(
@@ -57,10 +57,12 @@ def card(model: Path | str = DEFAULT) -> str:
         unlisted=checkpoint.seen.unknown,
         rebuild=_rebuild(path, checkpoint),
         prose=texts,
-        evaluation=evaluation,
     )
     try:
-        return render(replace(facts, doubts=_doubts(checkpoint, evaluation) if evaluation else ()))
+        if document is None:
+            return render(facts)
+        evaluation = EvaluationReport.from_json(document)
+        return render(replace(facts, evaluation=evaluation, doubts=_doubts(checkpoint, evaluation)))
     except (*OTHERS, InputError) as error:
         raise CheckpointError(
             f"{path}: its header holds a card or scores of another version ({type(error).__name__} {error}); "
@@ -69,7 +71,7 @@ def card(model: Path | str = DEFAULT) -> str:
 
 
 def attach(model: Path, evaluation: Path, out: Path | None = None) -> Path:
-    """Write what `pleura evaluate` measured into the header of a checkpoint, atomically; gives the file written.
+    """Write what `pleura evaluate` measured into the header of a checkpoint, atomically; return the file written.
 
     evaluation: report.json, or its folder. out: another file to write to, the checkpoint itself by default.
     Raises: CheckpointError, InputError if the numbers are not of these weights by this decision rule, OutputError if
@@ -82,17 +84,16 @@ def attach(model: Path, evaluation: Path, out: Path | None = None) -> Path:
         raise OutputError(f"{out}: is there already; choose another --out")
     checkpoint, report = load_checkpoint(path), evaluation / REPORT if evaluation.is_dir() else evaluation
     try:
-        found = kept(json.loads(report.read_text(encoding="utf-8")))
+        found = EvaluationReport.from_json(json.loads(report.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{report}: cannot be read ({error.strerror}); pleura evaluate writes it") from error
-    except OTHERS as error:
+    except (ValueError, RecursionError, InputError) as error:
         raise InputError(
-            f"{report}: is no report of this version of pleura evaluate ({type(error).__name__} {error}); "
-            "evaluate again"
+            f"{report}: is no report that this version of pleura can read ({error}); evaluate again"
         ) from error
     if doubts := _doubts(checkpoint, found):
         raise InputError(f"{report}: {doubts[0]}; run pleura evaluate on {path} and take that")
-    update_header(path, {"card": {**(checkpoint.card or {}), EVALUATION: found}}, out)
+    update_header(path, {"card": {**(checkpoint.card or {}), EVALUATION: kept(found)}}, out)
     return out or path
 
 
@@ -105,23 +106,15 @@ def _learned(checkpoint: Checkpoint) -> dict[str, Any]:
     return {key: tensor for key, tensor in checkpoint.weights.items() if not key.endswith(BUFFERS)}
 
 
-def _doubts(checkpoint: Checkpoint, evaluation: dict[str, Any]) -> list[str]:
+def _doubts(checkpoint: Checkpoint, evaluation: EvaluationReport) -> list[str]:
     found: list[str] = []
-    if evaluation.get("weights_sha256") != [weights_hash(checkpoint.weights)]:
+    if evaluation.weights_sha256 != (weights_hash(checkpoint.weights),):
         found.append("the evaluation is of other weights than this file's: its scores are not this model's")
-    if not _is_rule(evaluation.get("triplet"), checkpoint.triplet):
+    if evaluation.triplet != checkpoint.triplet:
         found.append("the evaluation is by another decision rule than this file's: scores that depend on it differ")
-    if evaluation.get("calibrations") != [checkpoint.calibration]:
+    if evaluation.calibrations != (checkpoint.calibration,):
         found.append("the evaluation is by another calibration than this file's: its calibrated numbers are not these")
     return found
-
-
-def _is_rule(document: object, triplet: Triplet) -> bool:
-    """Whether a report's triplet decides as this one: as rules, not as the numbers that were written."""
-    try:
-        return Triplet.of(document) == triplet
-    except InputError:
-        return False
 
 
 def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:

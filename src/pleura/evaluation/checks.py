@@ -1,6 +1,6 @@
-"""Faults that numbers hide, found in the numbers: each guard looks at one thing, and answers in words or not at all.
+"""Checks of scores, for faults that the numbers hide: each check finds one kind of fault, and returns it in words.
 
-A guard that cannot tell (too few cases, nothing known) is silent: it never blames on noise.
+A check returns None where there is no fault, and where it cannot decide: too few cases, or nothing known.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pleura.data.problems import Finding
 from pleura.decision.search import Histograms
 from pleura.decision.triplet import LEVELS
-from pleura.evaluation.metrics.siim import Outcomes, empty_floor
+from pleura.evaluation.metrics.siim import CaseResults, empty_floor
 
 Numbers = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ ORIENTATIONS = (
 )
 """What `turned` makes of an image, by number."""
 MIN_CASES, MIN_GAIN, MIN_ERRORS = 3, 0.1, 4.0
-"""Another orientation is blamed if on at least so many cases it is better by so much Dice, and by so many standard
+"""Another orientation is a fault if on at least so many cases it is better by so much Dice, and by so many standard
 errors of the mean: eight are compared, and neither a symmetric mask nor a weak model is a fault."""
 CHECKED_SIDE_PX = 128
 REPORTED_WITHIN = 6e-4
@@ -40,20 +40,20 @@ MOVING_RANGE, LEAST_MOVE = (0.1, 0.9), 0.002
 OTHER_SHARE, OTHER_ERRORS = 0.05, 3.0
 
 
-def empty_predictor(outcomes: Outcomes) -> Finding | None:
+def empty_predictor(results: CaseResults) -> Finding | None:
     """Whether a predictor is the empty one, or scores no more than it."""
-    cases, floor = len(outcomes.positive), empty_floor(outcomes.positive) if len(outcomes.positive) else 1.0
-    positives, found = int(outcomes.positive.sum()), int((outcomes.called & outcomes.positive).sum())
+    cases, floor = len(results.positive), empty_floor(results.positive) if len(results.positive) else 1.0
+    positives, found = int(results.positive.sum()), int((results.predicted_positive & results.positive).sum())
     if not positives:
         return None
-    if not outcomes.called.any():
+    if not results.predicted_positive.any():
         return Finding(
             "error",
             f"this equals the empty predictor: it finds nothing on any of {cases} images, and its SIIM Dice of "
             f"{floor:.6f} is the share of negatives",
             "look at Dice on positives, and at the thresholds: do the probabilities reach them?",
         )
-    if (score := float(np.mean(outcomes.dice))) <= floor:
+    if (score := float(np.mean(results.dice))) <= floor:
         return Finding(
             "warning",
             f"its SIIM Dice of {score:.6f} is not above the {floor:.6f} of answering nothing; it finds something on "
@@ -80,7 +80,7 @@ def saturated(histograms: Histograms) -> Finding | None:
         )
     first, last = (round(share * LEVELS) for share in MOVING_RANGE)
     if not histograms.positive.any() or there[-1] < first:
-        return None  # nothing to find, or an empty predictor, which has a guard of its own
+        return None  # nothing to find, or an empty predictor, which has a check of its own
     dice = histograms.dice()[:, first : last + 1].mean(axis=0)
     if np.ptp(dice) < LEAST_MOVE:
         return Finding(
@@ -122,7 +122,7 @@ class OrientationCheck:
         self._dice: list[NDArray[np.float64]] = []
 
     def add(self, masks: NDArray[np.generic], predicted_masks: NDArray[np.generic]) -> None:
-        """masks and predicted masks (N, H, W), not 0 is mask; images with one of both empty tell nothing.
+        """Add masks and predicted masks (N, H, W), not 0 is mask; images with one of both empty are left out.
 
         Only a square image is also turned by 90 degrees. Raises: ValueError if the shapes differ.
         """
@@ -225,20 +225,20 @@ def shared_patients(train: Iterable[str | None], val: Iterable[str | None]) -> F
 def pooled_dice(dice: Numbers, sizes: Numbers) -> float:
     """Dice of the pixels of all images together, in [0, 1]; NaN where there are none.
 
-    dice: (N,) of each image. sizes: (N,) the area of both its masks together, as a share of the image. Images that are
-    rightly called empty add nothing, and large masks count more than small ones: it compares with no mean over images.
+    dice: (N,) of each image. sizes: (N,) the area of both its masks together, as a share of the image. Images where
+    both are empty add nothing, and large masks count more than small ones: it compares with no mean over images.
     """
     total = float(sizes.sum())
     return float(dice @ sizes) / total if total else float("nan")
 
 
-def reported_dice(reported: float, outcomes: Outcomes, pooled: float) -> Finding | None:
+def reported_dice(reported: float, results: CaseResults, pooled: float) -> Finding | None:
     """Whether a Dice that was reported as the mean is another number of the same predictions.
 
     Such as the pooled Dice of pixels, which the .8241 of arXiv 2509.03950 is.
     """
-    positive, called, dice = outcomes.positive, outcomes.called, outcomes.dice
-    either = positive | called
+    positive, predicted_positive, dice = results.positive, results.predicted_positive, results.dice
+    either = positive | predicted_positive
     numbers = {
         "the pooled Dice of all pixels": pooled,
         "the mean Dice of the positives alone": float(dice[positive].mean()) if positive.any() else float("nan"),

@@ -1,4 +1,4 @@
-"""`pleura compare`: two models, or two sets of masks, on the same cases: can the data tell them apart?"""
+"""`pleura compare`: two models, or two sets of masks, on the same cases: which is better, by which metric."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pleura.data.masks import refuse_unused_options
 from pleura.errors import InputError
 from pleura.evaluation.metrics.paired import Difference, adjusted, compare_scores, mask_metrics
 from pleura.evaluation.metrics.paired import compare as compare_metrics
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.siim import CaseResults
 from pleura.evaluation.metrics.titles import METRICS
 from pleura.evaluation.score import ScoreSettings, read_masks
 from pleura.files import refuse_unwritable, write_json
@@ -28,18 +28,19 @@ class Comparison:
     """Two predictors on N cases."""
 
     cases: str
-    """In words: which, and what the models have met of them."""
+    """In words: which, and which of them the models have seen."""
     differences: list[Difference]
-    verdict: str
+    summary: str
+    """One sentence for a person."""
 
 
 def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000, out: Path | None = None) -> Comparison:
     """Compare two checkpoints or runs on the cases of a dataset that neither has learned from.
 
-    Cases that one was chosen on count; the words say how many. With `out`, write compare.json there.
+    Cases that one was chosen on count; `cases` has their number. With `out`, write compare.json there.
     Raises: CheckpointError, InputError if there is no such case, OutputError.
     """
-    from pleura.evaluation.scoring import measure_cases, outcomes_by, patient_numbers
+    from pleura.evaluation.scoring import measure_cases, patient_numbers
     from pleura.inference.predictor import Predictor
     from pleura.models.seen import SeenRows
 
@@ -58,10 +59,7 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
         )
     if out:
         refuse_unwritable(out)
-    outcomes = []
-    for model in models:
-        histograms, scores = measure_cases(model, dataset, positions)
-        outcomes.append(outcomes_by(histograms, scores, model.triplet))
+    results = [measure_cases(model, dataset, positions).by(model.triplet) for model in models]
     chosen = [int(each.val[positions].sum()) for each in seen]
     doubts = [f"the {which}: {each.doubt}" for which, each in zip(("first", "second"), seen, strict=True) if each.doubt]
     words = (
@@ -71,7 +69,7 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
         words += f"; the first was chosen on {chosen[0]} of them, the second on {chosen[1]}"
     if doubts:
         words += f"; whether they are new to both is not known ({'; '.join(doubts)})"
-    return _compared(outcomes, patient_numbers(dataset, positions), words, resamples, True, (first, second), out)
+    return _compared(results, patient_numbers(dataset, positions), words, resamples, True, (first, second), out)
 
 
 def compare_masks(
@@ -94,12 +92,12 @@ def compare_masks(
     words = f"{len(read[0].ids)} images"
     if any(missing):
         words += f"; {missing[0]} have no prediction in the first, {missing[1]} in the second: each counts as empty"
-    outcomes = [each.outcomes for each in read]
-    return _compared(outcomes, read[0].patients, words, resamples, False, (first, second), out)
+    results = [each.results for each in read]
+    return _compared(results, read[0].patients, words, resamples, False, (first, second), out)
 
 
 def in_words(differences: list[Difference]) -> str:
-    """Which of two predictors is better by which metric, or plainly that it cannot be told."""
+    """Return a sentence: which of two predictors is better by which metric, or that the data does not decide it."""
     if all(_same(each) for each in differences):
         return "The data cannot tell them apart: they score the same on every case."
     by = {side: _titles(differences, side) for side in ("first", "second")}
@@ -122,7 +120,7 @@ def _same(each: Difference) -> bool:
 
 
 def _compared(
-    outcomes: list[Outcomes],
+    results: list[CaseResults],
     patients: NDArray[np.int64],
     words: str,
     resamples: int,
@@ -130,12 +128,12 @@ def _compared(
     paths: tuple[Path, Path],
     out: Path | None,
 ) -> Comparison:
-    differences = compare_metrics(mask_metrics(outcomes[0]), mask_metrics(outcomes[1]), patients, resamples)
+    differences = compare_metrics(mask_metrics(results[0]), mask_metrics(results[1]), patients, resamples)
     if has_scores:
-        positive = outcomes[0].positive
-        scores = compare_scores(positive, outcomes[0].scores, outcomes[1].scores, patients, resamples)
+        positive = results[0].positive
+        scores = compare_scores(positive, results[0].scores, results[1].scores, patients, resamples)
         differences = adjusted([*differences, scores])
-    cases = f"{words}, of {len(np.unique(patients))} patients; {int(outcomes[0].positive.sum())} positive"
+    cases = f"{words}, of {len(np.unique(patients))} patients; {int(results[0].positive.sum())} positive"
     done = Comparison(cases, differences, in_words(differences))
     if out:
         document: dict[str, Any] = {
@@ -143,7 +141,7 @@ def _compared(
             "first": str(paths[0]),
             "second": str(paths[1]),
             "cases": done.cases,
-            "verdict": done.verdict,
+            "verdict": done.summary,
             "resamples": resamples,
             "metrics": [asdict(each) | {"better": each.better} for each in differences],
         }

@@ -26,7 +26,7 @@ from pleura.decision.calibration import (
 )
 from pleura.decision.search import Histograms
 from pleura.errors import InputError
-from pleura.evaluation.scoring import measure_cases, patient_numbers
+from pleura.evaluation.scoring import CaseScores, measure_cases, patient_numbers
 from pleura.inference.predictor import Predictor
 from pleura.models.seen import case_key
 
@@ -55,37 +55,34 @@ class Sample:
 
 def measure(
     predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64]
-) -> tuple[Histograms, NDArray[np.float64], NDArray[np.int64]]:
-    """Histograms, image scores and `pixel_counts` of some cases, in one pass.
+) -> tuple[CaseScores, NDArray[np.int64]]:
+    """Score some cases, and count their pixels (N, 128, 2) as `pixel_counts`, in one pass.
 
     Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask or another size.
     """
     counts: list[NDArray[np.int64]] = []
-    histograms, scores = measure_cases(
-        predictor, dataset, positions, look=lambda *batch: counts.append(pixel_counts(*batch))
-    )
-    return histograms, scores, np.concatenate(counts)
+    scores = measure_cases(predictor, dataset, positions, look=lambda *batch: counts.append(pixel_counts(*batch)))
+    return scores, np.concatenate(counts)
 
 
 def sample_of(
     dataset: Dataset,
     positions: NDArray[np.int64],
-    histograms: Histograms,
-    scores: NDArray[np.float64],
+    cases: CaseScores,
     pixels: NDArray[np.int64],
 ) -> Sample:
-    """Cases with the folds of the nested estimate. Raises: InputError if a class is missing or patients are too few."""
+    """Add the folds of the nested estimate. Raises: InputError if a class is missing or patients are too few."""
     patients = patient_numbers(dataset, positions)
-    positive, count = histograms.positive, len(np.unique(patients))
+    positive, count = cases.histograms.positive, len(np.unique(patients))
     if positive.all() or not positive.any():
         have = "positives" if positive.any() else "negatives"
         raise InputError(f"{dataset.folder}: these {len(positive)} cases are {have} alone; tuning needs both")
     if count < 2 * FOLDS:
         raise InputError(f"{dataset.folder}: {count} patients are too few to tune on; it takes {2 * FOLDS} at least")
-    areas = histograms.counts[:, :, 1].sum(axis=1).tolist()
+    areas = cases.histograms.counts[:, :, 1].sum(axis=1).tolist()
     folds = assign_folds([str(patient) for patient in patients], areas, FOLDS, seed=0)
     keys = [case_key(dataset.cases[position].image_id) for position in positions]
-    return Sample(histograms, scores, pixels, patients, folds, keys, dataset.data_hash)
+    return Sample(cases.histograms, cases.scores, pixels, patients, folds, keys, dataset.data_hash)
 
 
 def calibrate(sample: Sample, method: Method, alpha: float, confidence: float) -> dict[str, Any]:

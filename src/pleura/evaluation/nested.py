@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pleura.decision.objectives import Objective
 from pleura.decision.search import Histograms, search_gains
 from pleura.decision.triplet import LEVELS, REFERENCE_AREA_PX, Triplet
-from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
+from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap, patient_weights
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Nested:
 
     triplets: list[Triplet]
     """The choice without each fold."""
-    called: NDArray[np.bool_]
+    predicted_positive: NDArray[np.bool_]
     """(N,) whether something is found on each case, by the choice without its fold."""
     dice: NDArray[np.float64]
     """(N,) its SIIM Dice by the same."""
@@ -42,18 +42,18 @@ def nested(
     Source: Varma & Simon 2006.
     """
     best = choose or (lambda rows: objective.search(histograms.take(rows)).triplet)
-    called, dice = np.zeros(len(histograms), dtype=bool), np.zeros(len(histograms))
+    predicted_positive, dice = np.zeros(len(histograms), dtype=bool), np.zeros(len(histograms))
     triplets = []
     for fold in np.unique(folds):
         inside = np.flatnonzero(folds == fold)
         triplets.append(best(np.flatnonzero(folds != fold)))
-        called[inside], dice[inside] = histograms.take(inside).decided(triplets[-1])
+        predicted_positive[inside], dice[inside] = histograms.take(inside).decided(triplets[-1])
     positive = histograms.positive
 
     def statistics(rows: NDArray[np.int64]) -> dict[str, float]:
-        return {"score": objective.score(positive[rows], called[rows], dice[rows])}
+        return {"score": objective.score(positive[rows], predicted_positive[rows], dice[rows])}
 
-    return Nested(triplets, called, dice, bootstrap(statistics, patients, resamples)["score"])
+    return Nested(triplets, predicted_positive, dice, bootstrap(statistics, patients, resamples)["score"])
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,12 @@ def spread(
     resamples: Iterable[int] = range(50),
 ) -> Spread:
     """Search again on resampled patients; resamples: the seed of each."""
-    numbers = np.unique(patients, return_inverse=True)[1]
-    count = int(numbers.max()) + 1
     chosen = []
     for seed in resamples:
-        drawn = np.bincount(np.random.default_rng(seed).integers(count, size=count), minlength=count)[numbers]
-        rows = np.flatnonzero(drawn)
+        weights = next(patient_weights(patients, 1, seed))
+        rows = np.flatnonzero(weights)
         some = histograms.take(rows)
-        chosen.append(search_gains(some, objective.gains(some, drawn[rows].astype(np.float64))).triplet)
+        chosen.append(search_gains(some, objective.gains(some, weights[rows])).triplet)
     return Spread(chosen)
 
 

@@ -1,9 +1,9 @@
-"""`pleura recalibrate`, the site kit: a model's triplet and calibration moved towards what some local cases say.
+"""`pleura recalibrate`, the site kit: a model's triplet and calibration moved towards those of some local cases.
 
-Fifty cases know little: what they say has the weight n / (n + 50), n being the smaller of the numbers of positives and
-negatives, and the shipped values have the rest. Thresholds and the image score's numbers are averaged as they are,
-the area and the temperature by their logarithms. Where local patients whom a triplet was not fitted on lose by it for
-sure, the shipped triplet stays.
+Fifty cases are few: the values that are best for them have the weight n / (n + 50), n being the smaller of the numbers
+of positives and negatives, and the former values have the rest. Thresholds and the image score's numbers are averaged
+as they are, the area and the temperature by their logarithms. Where the moved triplet is significantly worse on local
+patients that it was not fitted on, the former triplet stays.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import model_path
 from pleura.models.seen import SeenRows
 
-SHIPPED_COUNTS_AS = 50
-"""How many local positives the shipped values weigh as much as."""
+FORMER_COUNTS_AS = 50
+"""As many local cases of the rarer class have the weight of the former values."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Recalibrated:
     """What a site's cases have changed, and what to expect of it."""
 
     objective: Objective
-    shipped: Triplet
+    former: Triplet
     local: Triplet
     """The best for the local cases alone."""
     new: Triplet
     weight: float
     """Of the local cases."""
     gain: Estimate
-    """Of the score by the moved triplet, on local patients that it was not fitted on, over the shipped one's."""
+    """Of the score by the moved triplet, on local patients that it was not fitted on, over the former one's."""
     brier_gain: Estimate
     """The same for the Brier score of images: how much lower it becomes."""
     calibration: dict[str, Any]
@@ -76,30 +76,30 @@ class Recalibrated:
 def local_weight(positive: NDArray[np.bool_]) -> float:
     """The weight of local cases, in [0, 1): n / (n + 50), n the number of the rarer class."""
     n = int(min(positive.sum(), (~positive).sum()))
-    return n / (n + SHIPPED_COUNTS_AS)
+    return n / (n + FORMER_COUNTS_AS)
 
 
-def shrink_triplet(local: Triplet, shipped: Triplet, weight: float) -> Triplet:
-    """Between the two, nearer to `local` the larger its weight; shipped, where either finds nothing on any image."""
-    if local.finds_nothing or shipped.finds_nothing:
-        return shipped
+def shrink_triplet(local: Triplet, former: Triplet, weight: float) -> Triplet:
+    """Between the two, nearer to `local` the larger its weight; former, where either finds nothing on any image."""
+    if local.finds_nothing or former.finds_nothing:
+        return former
 
     def mean(ours: float, theirs: float) -> float:
         return weight * ours + (1 - weight) * theirs
 
-    pixels = np.expm1(mean(np.log1p(local.min_pixels), np.log1p(shipped.min_pixels)))
+    pixels = np.expm1(mean(np.log1p(local.min_pixels), np.log1p(former.min_pixels)))
     return Triplet(
-        mean(local.top_threshold, shipped.top_threshold),
+        mean(local.top_threshold, former.top_threshold),
         round(float(pixels)),
-        mean(local.bottom_threshold, shipped.bottom_threshold),
+        mean(local.bottom_threshold, former.bottom_threshold),
     )
 
 
-def shrink_calibration(local: Calibration, shipped: Calibration, weight: float) -> Calibration:
+def shrink_calibration(local: Calibration, former: Calibration, weight: float) -> Calibration:
     """Between the two, without a threshold for ruling out, which is about the local scores alone."""
-    image = weight * np.array(local.image) + (1 - weight) * np.array(shipped.image)
+    image = weight * np.array(local.image) + (1 - weight) * np.array(former.image)
     a, b, c = map(float, image)
-    degree = local.temperature**weight * shipped.temperature ** (1 - weight)
+    degree = local.temperature**weight * former.temperature ** (1 - weight)
     return Calibration(degree, (a, b, c), local.method)
 
 
@@ -117,12 +117,10 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     model, dataset = load_checkpoint(checkpoint), Dataset(data)
     seen = SeenRows.of([model.seen], *dataset.names)
     if learned := seen.learned(dataset.names[0]):
-        raise InputError(
-            f"{data}: the model has learned from {learned}, which tell nothing of the site; leave them out"
-        )
+        raise InputError(f"{data}: the model has learned from {learned}, which say nothing of the site; leave them out")
     predictor, positions = Predictor([model]), np.flatnonzero(dataset.scored)
     sample = sample_of(dataset, positions, *measure(predictor, dataset, positions))
-    shipped, old = predictor.triplet, predictor.calibration or Calibration()
+    former, old = predictor.triplet, predictor.calibration or Calibration()
     method: Method = "beta" if old.method == "beta" else "platt"
     made = _calibrated(sample, np.arange(len(positions)), old, method)
     made = replace(
@@ -130,8 +128,8 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     )
     local = wanted.objective.search(sample.histograms).triplet
     weight = local_weight(sample.positive)
-    gain, brier_gain = _gains(sample, shipped, old, method, wanted)
-    new = shipped if gain.high < 0 else shrink_triplet(local, shipped, weight)
+    gain, brier_gain = _gains(sample, former, old, method, wanted)
+    new = former if gain.high < 0 else shrink_triplet(local, former, weight)
     header: dict[str, Any] = {
         **made.header(),
         "prevalence": float(sample.positive.mean()),
@@ -142,7 +140,7 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     }
     done = Recalibrated(
         wanted.objective,
-        shipped,
+        former,
         local,
         new,
         weight,
@@ -158,22 +156,22 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     return done
 
 
-def _calibrated(sample: Sample, rows: NDArray[np.int64], shipped: Calibration, method: Method) -> Calibration:
-    return shrink_calibration(fit_part(sample, rows, method), shipped, local_weight(sample.positive[rows]))
+def _calibrated(sample: Sample, rows: NDArray[np.int64], former: Calibration, method: Method) -> Calibration:
+    return shrink_calibration(fit_part(sample, rows, method), former, local_weight(sample.positive[rows]))
 
 
 def _gains(
-    sample: Sample, shipped: Triplet, old: Calibration, method: Method, settings: SiteSettings
+    sample: Sample, former: Triplet, old: Calibration, method: Method, settings: SiteSettings
 ) -> tuple[Estimate, Estimate]:
-    """What the new triplet and calibration gain on patients whom they were not fitted on."""
+    """What the new triplet and calibration gain on patients that they were not fitted on."""
     histograms, positive, objective = sample.histograms, sample.positive, settings.objective
 
     def choose(rows: NDArray[np.int64]) -> Triplet:
         found = objective.search(histograms.take(rows)).triplet
-        return shrink_triplet(found, shipped, local_weight(positive[rows]))
+        return shrink_triplet(found, former, local_weight(positive[rows]))
 
     honest = nested(histograms, sample.patients, sample.folds, objective, choose, resamples=1)
-    called, dice = histograms.decided(shipped)
+    predicted_positive, dice = histograms.decided(former)
     before, after = old.images(sample.scores), np.zeros(len(positive))
     for fold in np.unique(sample.folds):
         inside = sample.folds == fold
@@ -182,9 +180,9 @@ def _gains(
     squared = (before - positive) ** 2 - (after - positive) ** 2
 
     def statistics(rows: NDArray[np.int64]) -> dict[str, float]:
-        new = objective.score(positive[rows], honest.called[rows], honest.dice[rows])
+        new = objective.score(positive[rows], honest.predicted_positive[rows], honest.dice[rows])
         return {
-            "score": new - objective.score(positive[rows], called[rows], dice[rows]),
+            "score": new - objective.score(positive[rows], predicted_positive[rows], dice[rows]),
             "brier": float(squared[rows].mean()),
         }
 
@@ -198,7 +196,7 @@ def _write(done: Recalibrated, checkpoint: Path, sample: Sample) -> None:
         "from": hash_files(checkpoint),
         "objective": asdict(done.objective),
         "in_words": str(done.objective),
-        "triplet_before": asdict(done.shipped),
+        "triplet_before": asdict(done.former),
         "triplet_local": asdict(done.local),
         "weight": done.weight,
         "gain": [done.gain.value, done.gain.low, done.gain.high],

@@ -1,4 +1,4 @@
-"""`pleura score`: masks that any tool wrote -> scores with their floor, prevalence and intervals, and the guards.
+"""`pleura score`: masks that any tool wrote -> scores with their floor, prevalence and intervals, and the checks.
 
 One image is read at a time, and none that both sides know to be empty.
 """
@@ -6,7 +6,7 @@ One image is read at a time, and none that both sides know to be empty.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,13 +23,13 @@ from pleura.data.problems import Finding
 from pleura.decision.laterality import side_of
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck, empty_predictor, not_binary, pooled_dice
-from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.metrics.operating import Candidates
 from pleura.evaluation.metrics.paired import Ratio, intervals, mask_metrics
-from pleura.evaluation.metrics.siim import Outcomes, empty_floor, siim_dice
-from pleura.evaluation.metrics.subgroups import Facts
+from pleura.evaluation.metrics.siim import CaseResults, empty_floor, siim_dice
+from pleura.evaluation.metrics.subgroups import Facts, subgroups
 from pleura.evaluation.metrics.surface import SurfaceDistances
-from pleura.evaluation.report.document import Measured, account
+from pleura.evaluation.report.document import ScoreReport, plain
+from pleura.evaluation.report.parts import Measured, decisions_of, prevalence_of, surface_of
 from pleura.evaluation.scoring import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbers
 from pleura.evaluation.summary import against_empty
 from pleura.files import refuse_unwritable, write_csv, write_json
@@ -67,13 +67,13 @@ class Read:
     """N images after the one pass over their masks."""
 
     ids: list[str]
-    outcomes: Outcomes
+    results: CaseResults
     numbers: list[CaseNumbers]
     """HD95 and tolerance in pixels of an image scaled to 1024."""
     patients: NDArray[np.int64]
     """(N,) as numbers."""
     patients_known: int
-    """How many of the images have a patient that was told."""
+    """How many of the images have a patient that is known."""
     missing: list[str]
     """Ids with a true mask and no prediction."""
     findings: list[Finding]
@@ -83,13 +83,10 @@ class Read:
 
 @dataclass(frozen=True)
 class Score:
-    """How a set of masks scores, as score.json has it and in objects."""
+    """How a set of masks scores."""
 
     read: Read
-    estimates: dict[str, Estimate]
-    floor: float
-    verdict: str
-    document: dict[str, Any]
+    report: ScoreReport
 
 
 def score(settings: ScoreSettings) -> Score:
@@ -100,41 +97,43 @@ def score(settings: ScoreSettings) -> Score:
     paths, grid = (settings.truth, settings.predicted), "--grid" if settings.grid else None
     refuse_unused_options(paths, grid, "--segment" if settings.segments else None)
     read = read_masks(settings)
-    metrics = mask_metrics(read.outcomes)
-    metrics["gain_over_empty"] = Ratio.mean(read.outcomes.dice - ~read.outcomes.positive)
-    estimates = intervals(metrics, read.patients, settings.resamples)
-    accounted = account(_measured(read), settings.resamples)
-    for name in ("sensitivity", "specificity", "ppv", "npv"):  # shares of cases have Wilson's intervals
-        estimates[name] = Estimate(**{key: accounted["decisions"][name][key] for key in ("value", "low", "high")})
-    floor = empty_floor(read.outcomes.positive)
-    verdict = against_empty(read.outcomes, estimates, floor)
-    document = {
-        "pleura": __version__,
-        "truth": str(settings.truth),
-        "predicted": str(settings.predicted),
-        "images": len(read.ids),
-        "patients": len(np.unique(read.patients)),
-        "patients_known": read.patients_known,
-        "positives": int(read.outcomes.positive.sum()),
-        "negatives": int((~read.outcomes.positive).sum()),
-        "floor": floor,
-        "verdict": verdict,
-        "findings": [asdict(finding) for finding in read.findings],
-        "cases": settings.cases,
-        "missing": read.missing,
-        "resamples": settings.resamples,
-        "pooled_dice": read.pooled_dice,
-        "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
-        **accounted,
-    }
-    done = Score(read, estimates, floor, verdict, document)
+    results, patients, resamples = read.results, read.patients, settings.resamples
+    metrics = mask_metrics(results)
+    metrics["gain_over_empty"] = Ratio.mean(results.dice - ~results.positive)
+    decisions = decisions_of(results)
+    shares = ("sensitivity", "specificity", "ppv", "npv")  # of cases: they have Wilson's intervals
+    estimates = intervals(metrics, patients, resamples) | {name: getattr(decisions, name) for name in shares}
+    floor, measured = empty_floor(results.positive), _measured(read)
+    report = ScoreReport(
+        pleura=__version__,
+        truth=str(settings.truth),
+        predicted=str(settings.predicted),
+        images=len(read.ids),
+        patients=len(np.unique(patients)),
+        patients_known=read.patients_known,
+        positives=int(results.positive.sum()),
+        negatives=int((~results.positive).sum()),
+        floor=floor,
+        summary=against_empty(results, estimates, floor),
+        findings=tuple(read.findings),
+        cases=settings.cases,
+        missing=tuple(read.missing),
+        resamples=resamples,
+        pooled_dice=read.pooled_dice,
+        metrics=estimates,
+        decisions=decisions,
+        surface=surface_of(measured, resamples),
+        subgroups=subgroups(measured.facts, results, patients, resamples),
+        prevalence=prevalence_of(results, patients),
+    )
+    done = Score(read, report)
     if settings.out:
         _write(settings.out, done)
     return done
 
 
 def read_masks(settings: ScoreSettings) -> Read:
-    """Read every pair of masks once, and what the guards say of them.
+    """Read every pair of masks once, and check them.
 
     Raises: InputError for a missing or wrong file, or if no image is on both sides; OutputError if nothing can be
     written to `settings.out`.
@@ -147,28 +146,28 @@ def read_masks(settings: ScoreSettings) -> Read:
     pairs = pair(predicted.names, truth.names, settings.predicted)
     of_truth = {image_id: name for name, image_id in pairs.items()}
     ids, missing, extra = _common(truth, predicted, of_truth, settings.cases)
-    told = truth.patients
+    named = truth.patients
     if settings.patients:
-        told = Names((image_id, "") for image_id in ids).resolve(read_patients(settings.patients), settings.patients)
-    known = sum(image_id in told for image_id in ids)
+        named = Names((image_id, "") for image_id in ids).resolve(read_patients(settings.patients), settings.patients)
+    known = sum(image_id in named for image_id in ids)
     if settings.patients and not known:
-        raise InputError(f"{settings.patients}: knows the patient of none of the {len(ids)} images")
-    _, patients = np.unique(patients_or_own(ids, told), return_inverse=True)
+        raise InputError(f"{settings.patients}: has the patient of none of the {len(ids)} images")
+    _, patients = np.unique(patients_or_own(ids, named), return_inverse=True)
     watch = _Watch()
     rows = list(_measure(truth, predicted, of_truth, ids, settings.grid, watch))
-    positive, called, dice = (np.array([row[k] for row in rows]) for k in range(3))
-    outcomes = Outcomes(positive.astype(bool), called.astype(bool), dice.astype(np.float64), called.astype(np.float64))
+    positive, found, dice = (np.array([row[k] for row in rows]) for k in range(3))
+    results = CaseResults(positive.astype(bool), found.astype(bool), dice.astype(np.float64), found.astype(np.float64))
     findings = [
         *_about_ids(settings, len(ids), missing, extra),
         *watch.findings(),
         *about_source(truth.blank, truth.cut, truth.without_segment, "of the truth "),
         *about_source(predicted.blank, predicted.cut, predicted.without_segment, "of the prediction "),
-        empty_predictor(outcomes),
-        _the_same_twice(outcomes),
+        empty_predictor(results),
+        _the_same_twice(results),
     ]
-    numbers, told_of = [row[3] for row in rows], [each for each in findings if each]
-    pooled = pooled_dice(outcomes.dice, np.array([row[4] for row in rows], dtype=np.float64))
-    return Read(ids, outcomes, numbers, patients.astype(np.int64), known, missing, told_of, pooled)
+    numbers, faults = [row[3] for row in rows], [each for each in findings if each]
+    pooled = pooled_dice(results.dice, np.array([row[4] for row in rows], dtype=np.float64))
+    return Read(ids, results, numbers, patients.astype(np.int64), known, missing, faults, pooled)
 
 
 def _common(
@@ -193,20 +192,26 @@ def _measure(
     grid: Shape | None,
     watch: _Watch,
 ) -> Iterator[tuple[bool, bool, float, CaseNumbers, float]]:
-    """For each image: positive or not, called so or not, SIIM Dice, the numbers of outlines, and both masks' area."""
+    """For each image: positive, predicted positive, SIIM Dice, the numbers of outlines, and both masks' area."""
     none, nan = Candidates((), ()), float("nan")
     for image_id in track(ids, "score"):
         name = of_truth.get(image_id, "")
         what = f"{predicted.path}: {name}"
         mask, other, resized = read_pair(truth.masks[image_id], predicted.masks.get(name), grid, what)
         watch.add(image_id, mask, other, resized)
-        called = other is not None and _any(other.mask)
+        predicted_positive = other is not None and _any(other.mask)
         size = _share(mask) + _share(other)
         if mask is None or not _any(mask.mask):
-            yield False, called, float(not called), CaseNumbers(none, 0.0, side=None, hd95=nan, surface_dice=nan), size
+            yield (
+                False,
+                predicted_positive,
+                float(not predicted_positive),
+                CaseNumbers(none, 0.0, side=None, hd95=nan, surface_dice=nan),
+                size,
+            )
             continue
         share, side = _share(mask), side_of(mask.mask)
-        if other is None or not called:
+        if other is None or not predicted_positive:
             yield True, False, 0.0, CaseNumbers(none, share, side=side, hd95=nan, surface_dice=0.0), size
             continue
         found = other.mask
@@ -214,7 +219,7 @@ def _measure(
         outlines = SurfaceDistances.of(mask.mask[box], found[box], (pixel, pixel))
         distance, close = outlines.hd95(), outlines.dice(TOLERANCE_PX)
         numbers = CaseNumbers(none, share, side=side, hd95=distance, surface_dice=close)
-        yield True, called, float(siim_dice(mask.mask[box], found[box])[0]), numbers, size
+        yield True, predicted_positive, float(siim_dice(mask.mask[box], found[box])[0]), numbers, size
 
 
 def _any(mask: NDArray[np.uint8]) -> bool:
@@ -232,7 +237,7 @@ def _box(mask: NDArray[np.uint8]) -> tuple[slice, slice]:
 
 
 class _Watch:
-    """What the guards have to see of every mask, kept small."""
+    """What the checks need of every mask, kept small."""
 
     def __init__(self) -> None:
         self._turned, self._turned_left = OrientationCheck(), TURNED_CASES
@@ -254,7 +259,7 @@ class _Watch:
             self._turned.add(mask.mask[None], other.mask[None])
 
     def findings(self) -> Iterator[Finding | None]:
-        """What was seen, in words."""
+        """Yield the faults of all pairs that were added."""
         yield self._turned.finding()
         for side, shares in self._shares.items():
             yield exchanged(shares, f"{side} ")
@@ -300,8 +305,8 @@ def _about_ids(
         )
 
 
-def _the_same_twice(outcomes: Outcomes) -> Finding | None:
-    if not outcomes.positive.any() or not (outcomes.dice == 1).all():
+def _the_same_twice(results: CaseResults) -> Finding | None:
+    if not results.positive.any() or not (results.dice == 1).all():
         return None
     return Finding(
         "warning", "every mask equals the truth, pixel by pixel", "check that the two files are not the same"
@@ -317,18 +322,18 @@ def _measured(read: Read) -> Measured:
     shares, sides = [each.area_share for each in read.numbers], [each.side for each in read.numbers]
     facts = Facts(shares, sides, unknown, unknown, unknown)
     unit = f"px of {REFERENCE_SIDE_PX}"
-    return Measured(read.outcomes, read.numbers, facts, read.patients, unit, TOLERANCE_PX, has_scores=False)
+    return Measured(read.results, read.numbers, facts, read.patients, unit, TOLERANCE_PX)
 
 
 def _write(out: Path, done: Score) -> None:
-    read, outcomes = done.read, done.read.outcomes
+    read, results = done.read, done.read.results
     missing = set(read.missing)
     rows: list[tuple[Any, ...]] = [COLUMNS]
     for row, (image_id, numbers) in enumerate(zip(read.ids, read.numbers, strict=True)):
-        flags = (int(outcomes.positive[row]), int(outcomes.called[row]), round(float(outcomes.dice[row]), 6))
+        flags = (int(results.positive[row]), int(results.predicted_positive[row]), round(float(results.dice[row]), 6))
         shares = (_cell(numbers.hd95), _cell(numbers.surface_dice), _cell(numbers.area_share))
         rows.append((image_id, *flags, *shares, int(image_id not in missing)))
-    write_json(out / FILE, done.document)
+    write_json(out / FILE, plain(done.report))
     write_csv(out / TABLE, rows)
 
 

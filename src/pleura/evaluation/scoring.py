@@ -1,4 +1,4 @@
-"""What needs an image's pixels, case by case, in the one pass over them: lesions and outlines.
+"""The one pass over the pixels of cases: what any decision rule needs of them, lesions and outlines.
 
 A lesion is a connected component of the true mask (diagonal neighbours count), a candidate one of the pixels at or
 above a threshold. A lesion is found by candidates that cover a tenth of it; a candidate that touches none is a false
@@ -25,14 +25,14 @@ from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck
 from pleura.evaluation.metrics.operating import Candidates
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.siim import CaseResults
 from pleura.evaluation.metrics.surface import SurfaceDistances
 from pleura.inference.predictor import Predictor, image_score
 from pleura.progress import track
 
 COVERED_SHARE = 0.1
 LEAST_AREA_PX = 100
-"""Candidates below this many pixels of 1024 x 1024 are dropped: a dust of them tells nothing, and takes memory."""
+"""Candidates below this many pixels of 1024 x 1024 are dropped: a dust of them has no meaning, and takes memory."""
 REFERENCE_SIDE_PX = round(REFERENCE_AREA_PX**0.5)
 TOLERANCE_PX, TOLERANCE_MM = 8.0, 3.0
 """Of the surface Dice: 8 px of 1024 are 3 mm of a chest 38 cm wide."""
@@ -62,8 +62,9 @@ def case_numbers(
     spacing: tuple[float, float],
     tolerance: float,
 ) -> CaseNumbers:
-    """probabilities (H, W) in [0, 1], or None where only masks are known; masks (H, W) in {0, 1}.
+    """Measure lesions and outlines of one case.
 
+    probabilities: (H, W) in [0, 1], or None where only masks are known; masks: (H, W) in {0, 1}.
     threshold: of the candidates. spacing: size of a pixel along rows' and columns' axis; tolerance in its unit.
     """
     found = candidates(probabilities, mask, threshold) if probabilities is not None else Candidates((), ())
@@ -75,7 +76,7 @@ def case_numbers(
 
 
 def candidates(probabilities: NDArray[np.float32], mask: NDArray[np.uint8], threshold: float) -> Candidates:
-    """The connected components of (H, W) probabilities at or above `threshold`, against those of the mask (H, W).
+    """Find the connected components of (H, W) probabilities at or above `threshold`, against those of the mask (H, W).
 
     A component's confidence is its highest probability.
     """
@@ -100,8 +101,8 @@ def candidates(probabilities: NDArray[np.float32], mask: NDArray[np.uint8], thre
     return Candidates(tuple(found_at), tuple(highest[false].tolist()))
 
 
-class Looks:
-    """Gathers what needs pixels, batch by batch in the order of the cases, and forgets the pixels."""
+class PixelMeasures:
+    """Lesions, outlines and pixel counts, measured batch by batch in the order of the cases; no pixel is kept."""
 
     def __init__(self, triplet: Triplet, size_px: int, spacings_mm: Sequence[tuple[float, float] | None]) -> None:
         """size_px: of the square images. spacings_mm: of a pixel of each; unless all are known, distances are in px."""
@@ -118,7 +119,7 @@ class Looks:
         self.pixel_counts: NDArray[np.int64] = np.zeros((LOGIT_LEVELS, 2), dtype=np.int64)
 
     def add(self, probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> None:
-        """The next n cases: probabilities (n, size_px, size_px) in [0, 1] and masks in {0, 1}."""
+        """Measure the next n cases: probabilities (n, size_px, size_px) in [0, 1] and masks in {0, 1}."""
         predicted = np.stack([self.triplet.apply(each, self.size_px**2) for each in probabilities])
         self.pixel_counts += pixel_counts(probabilities, masks).sum(axis=0)
         self._orientation.add(masks, predicted)
@@ -127,12 +128,51 @@ class Looks:
             self.cases.append(case_numbers(*each, self._threshold, spacing, self.tolerance))
 
     def turned(self) -> Finding | None:
-        """Whether the predicted masks fit better when flipped or turned."""
+        """Return a finding if the predicted masks fit better when flipped or turned."""
         return self._orientation.finding()
 
 
+@dataclass(frozen=True)
+class CaseScores:
+    """What a pass over the pixels of N cases keeps for any decision rule: 4 KB a case, whatever its size."""
+
+    histograms: Histograms
+    scores: NDArray[np.float64]
+    """(N,) image scores in [0, 1]."""
+
+    @classmethod
+    def join(cls, parts: Sequence[CaseScores]) -> CaseScores:
+        """Return the cases of all parts, in their order."""
+        return cls(
+            Histograms.join([part.histograms for part in parts]), np.concatenate([part.scores for part in parts])
+        )
+
+    def by(self, triplet: Triplet) -> CaseResults:
+        """Return the results of each case by a decision rule."""
+        predicted_positive, dice = self.histograms.decided(triplet)
+        return CaseResults(self.histograms.positive, predicted_positive, dice, self.scores)
+
+
 Look: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.uint8]], None]
-"""Is shown each batch: probabilities and masks (n, H, W)."""
+"""A function of each batch on the grid of its masks: probabilities in [0, 1] and masks in {0, 1}, both (n, H, H)."""
+
+
+def score_batch(squares: NDArray[np.float32], masks: NDArray[np.uint8], look: Look | None = None) -> CaseScores:
+    """Score some cases: every score of a net comes from here.
+
+    squares: (n, h, h) probabilities of square images; they are enlarged to the size of the masks (n, H, H), so that
+    no small finding is lost and scores of nets of any size have the same ground truth.
+    """
+    full = on_grid(squares, masks.shape[-1])
+    if look is not None:
+        look(full, masks)
+    return CaseScores(Histograms.of(full, masks), np.array([image_score(square) for square in squares]))
+
+
+def on_grid(squares: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
+    """Return probabilities (n, h, h) of square images as (n, size_px, size_px)."""
+    geometry = SquareGeometry(size_px, size_px, squares.shape[-1])
+    return np.stack([geometry.probabilities_to_original(square) for square in squares])
 
 
 def measure_cases(
@@ -141,10 +181,9 @@ def measure_cases(
     positions: NDArray[np.int64],
     batch_size: int = 8,
     look: Look | None = None,
-) -> tuple[Histograms, NDArray[np.float64]]:
-    """Histograms on the dataset's grid, and image scores; one pass, 4 KB a case whatever its size.
+) -> CaseScores:
+    """Score a model on some cases of a dataset, in one pass.
 
-    look: is shown the pixels on the way.
     Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask, or a dataset that was
     prepared at another size than the model's.
     """
@@ -153,27 +192,15 @@ def measure_cases(
             f"{dataset.folder}: was prepared at {dataset.size_px} px, the model at {predictor.prepared_px} px; "
             f"on another grid its scores compare with no others: prepare it with --size {predictor.prepared_px}"
         )
-    parts, scores = [], []
     groups = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    parts = []
     for group in track(groups, "evaluate"):
         squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
-        geometry = SquareGeometry(dataset.size_px, dataset.size_px, squares.shape[-1])
-        full = np.stack([geometry.probabilities_to_original(square) for square in squares])
-        masks = dataset.masks(group)
-        parts.append(Histograms.of(full, masks))
-        if look is not None:
-            look(full, masks)
-        scores += [image_score(square) for square in squares]
-    return Histograms.join(parts), np.array(scores)
-
-
-def outcomes_by(histograms: Histograms, scores: NDArray[np.float64], triplet: Triplet) -> Outcomes:
-    """What a triplet makes of each case."""
-    called, dice = histograms.decided(triplet)
-    return Outcomes(histograms.positive, called, dice, scores)
+        parts.append(score_batch(squares, dataset.masks(group), look))
+    return CaseScores.join(parts)
 
 
 def patient_numbers(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A number for the patient of each case; one whose patient is not known counts as a patient."""
+    """Return a number for the patient of each case; one whose patient is not known counts as a patient."""
     names = [dataset.cases[position].patient or dataset.cases[position].image_id for position in positions]
     return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pleura.evaluation.metrics.bootstrap import Estimate
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.siim import CaseResults
 
 
-def against_empty(outcomes: Outcomes, estimates: dict[str, Estimate], floor: float, in_sample: bool = False) -> str:
+def against_empty(results: CaseResults, estimates: dict[str, Estimate], floor: float, in_sample: bool = False) -> str:
     """Judge by the interval of the difference from the empty predictor's SIIM mean Dice.
 
     estimates: `siim_dice` and `gain_over_empty`; floor: the empty predictor's score, the share of negatives.
-    in_sample: the decision rule was tuned on these very cases, which a good verdict then has to say.
+    in_sample: the decision rule was tuned on these very cases, which the sentence then names.
     """
-    if not outcomes.positive.any():
+    if not results.positive.any():
         return "No image here has a pneumothorax: how well one is found cannot be told, only the false alarms."
-    if not outcomes.called.any():
+    if not results.predicted_positive.any():
         return (
             f"This is the empty predictor: it finds nothing on any image, and its SIIM Dice of {floor:.6f} is the "
             "share of negatives."

@@ -18,13 +18,13 @@ from pleura import __version__
 from pleura.data.dataset import Dataset
 from pleura.decision.calibration import Method
 from pleura.decision.objectives import Objective
-from pleura.decision.search import Histograms
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError
 from pleura.evaluation.fitting import Sample, calibrate, measure, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.nested import Spread, landscape, nested, spread
 from pleura.evaluation.report.landscape import landscape_png
+from pleura.evaluation.scoring import CaseScores
 from pleura.files import write_atomically, write_json
 from pleura.inference.predictor import ModelFiles, Predictor, find_checkpoint, find_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
@@ -103,15 +103,15 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Pat
     histograms, objective = sample.histograms, wanted.objective
     found = objective.search(histograms)
     honest = nested(histograms, sample.patients, sample.folds, objective)
-    called, dice = histograms.decided(old)
+    predicted_positive, dice = histograms.decided(old)
     tuned = Tuned(
         objective=objective,
         old=old,
         new=found.triplet,
-        old_score=objective.score(sample.positive, called, dice),
+        old_score=objective.score(sample.positive, predicted_positive, dice),
         in_sample=found.score,
         nested=honest.score,
-        specificity=float(1 - honest.called[~sample.positive].mean()),
+        specificity=float(1 - honest.predicted_positive[~sample.positive].mean()),
         spread=spread(histograms, sample.patients, objective, track(range(wanted.resamples), "resample")),
         calibration=calibrate(sample, wanted.method, wanted.alpha, wanted.confidence),
         cases=len(histograms),
@@ -178,8 +178,8 @@ def _groups(
     if split == "all":
         if learned := SeenRows.of([checkpoint.seen for checkpoint in checkpoints], ids).learned(ids):
             raise InputError(
-                f"{dataset.folder}: the model has learned from {learned}; a rule tuned on them would be for cases it "
-                "knows by heart; leave them out, or use --split val"
+                f"{dataset.folder}: the model has learned from {learned}; a rule tuned on them would be for cases that "
+                "it was trained on; leave them out, or use --split val"
             )
         return [(list(range(len(checkpoints))), np.flatnonzero(dataset.scored))]
     together: dict[frozenset[str], list[int]] = {}
@@ -215,9 +215,8 @@ def _sample(
         predictor = Predictor([checkpoints[number] for number in members], weights=weights)
         parts.append((measure(predictor, dataset, positions), positions))
     positions = np.concatenate([part[1] for part in parts])
-    histograms = Histograms.join([part[0][0] for part in parts])
-    scores, pixels = (np.concatenate([part[0][at] for part in parts]) for at in (1, 2))
-    return sample_of(dataset, positions, histograms, scores, pixels)
+    scores = CaseScores.join([part[0][0] for part in parts])
+    return sample_of(dataset, positions, scores, np.concatenate([part[0][1] for part in parts]))
 
 
 def _write(

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
-from pleura.decision.search import Histograms, search
+from pleura.decision.search import search
 from pleura.decision.triplet import SIIM_PREVALENCE, prevalence_weights
 from pleura.errors import OutputError, PleuraError
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
-from pleura.evaluation.metrics.siim import Outcomes, empty_floor
-from pleura.evaluation.scoring import measure_cases, outcomes_by, patient_numbers
+from pleura.evaluation.metrics.siim import CaseResults, empty_floor
+from pleura.evaluation.scoring import CaseScores, measure_cases, patient_numbers
 from pleura.files import write_atomically, write_csv, write_json
 from pleura.inference.device import chosen_device
 from pleura.inference.predictor import Predictor
@@ -151,25 +151,23 @@ def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim
 
     Raises: CheckpointError if a fold has no best.safetensors, OutputError.
     """
-    positions, histograms, scores, own = [], [], [], []
+    positions, cases, own = [], [], []
     for fold in folds:
         predictor = Predictor.load(out / f"fold-{fold}" / BEST)
         positions.append(dataset.positions("val", fold))
-        counted, scored = measure_cases(predictor, dataset, positions[-1])
-        histograms.append(counted)
-        scores.append(scored)
-        own.append(outcomes_by(counted, scored, predictor.triplet))
+        cases.append(measure_cases(predictor, dataset, positions[-1]))
+        own.append(cases[-1].by(predictor.triplet))
     fitted = []
     for index in range(len(folds)):
-        others = Histograms.join([part for other, part in enumerate(histograms) if other != index])
+        others = CaseScores.join([part for other, part in enumerate(cases) if other != index]).histograms
         reweighted = select == "siim_dice_at_siim_prevalence"
         weights = prevalence_weights(others.positive, SIIM_PREVALENCE) if reweighted else None
-        fitted.append(outcomes_by(histograms[index], scores[index], search(others, weights).triplet))
+        fitted.append(cases[index].by(search(others, weights).triplet))
     everyone = np.concatenate(positions)
     pooled = [_pooled(own), _pooled(fitted)]
     patients = patient_numbers(dataset, everyone)
     summary = FoldsSummary(
-        {fold: outcomes.summary() for fold, outcomes in zip(folds, own, strict=True)},
+        {fold: results.summary() for fold, results in zip(folds, own, strict=True)},
         empty_floor(pooled[0].positive),
         bootstrap(pooled[0].summary, patients),
         bootstrap(pooled[1].summary, patients),
@@ -180,12 +178,12 @@ def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim
     return summary
 
 
-def _pooled(parts: list[Outcomes]) -> Outcomes:
-    fields = ("positive", "called", "dice", "scores")
-    return Outcomes(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+def _pooled(parts: list[CaseResults]) -> CaseResults:
+    fields = ("positive", "predicted_positive", "dice", "scores")
+    return CaseResults(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
-def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64], outcomes: Outcomes) -> None:
+def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64], results: CaseResults) -> None:
     def plain(value: float) -> float | None:
         return round(value, 6) if np.isfinite(value) else None
 
@@ -195,7 +193,7 @@ def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64]
     document: dict[str, Any] = {
         "note": "no case was trained on by the model that scores it; each model's epoch was chosen on these cases",
         "cases": len(positions),
-        "positives": int(outcomes.positive.sum()),
+        "positives": int(results.positive.sum()),
         "floor": plain(summary.floor),
         "folds": {
             fold: {name: plain(value) for name, value in metrics.items()} for fold, metrics in summary.folds.items()
@@ -211,6 +209,6 @@ def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64]
     rows: list[tuple[Any, ...]] = [("image_id", "fold", "positive", "called", "siim_dice", "score")]
     for row, position in enumerate(positions):
         case = dataset.cases[position]
-        flags = (int(outcomes.positive[row]), int(outcomes.called[row]))
-        rows.append((case.image_id, case.fold, *flags, f"{outcomes.dice[row]:.6f}", f"{outcomes.scores[row]:.6f}"))
+        flags = (int(results.positive[row]), int(results.predicted_positive[row]))
+        rows.append((case.image_id, case.fold, *flags, f"{results.dice[row]:.6f}", f"{results.scores[row]:.6f}"))
     write_csv(summary.file.with_name(CASES), rows)

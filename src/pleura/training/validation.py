@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
-from pleura.data.geometry import SquareGeometry
 from pleura.data.loader import batches
-from pleura.decision.search import Histograms, search
+from pleura.decision.search import search
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet, prevalence_weights
 from pleura.errors import ConfigError, InputError
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.scoring import CaseScores, on_grid, score_batch
 from pleura.inference.engines.torch import infer
-from pleura.inference.predictor import image_score
 from pleura.models.net import Net
 from pleura.models.preprocessing import Preprocessing
 
@@ -50,22 +48,17 @@ class Validator:
         accelerator = self.accelerator
         net.eval()
         mine = self.positions[accelerator.process_index :: accelerator.num_processes]
-        parts: list[tuple[Histograms, list[float]]] = []
+        parts: list[CaseScores] = []
         for batch in batches(self.dataset, mine, max(1, stage.batch_size // accelerator.num_processes)):
             with accelerator.autocast():
                 found = infer(net, batch.images.to(accelerator.device), preprocessing, self.flip).cpu().numpy()
-            histograms = Histograms.of(self._on_the_masks_grid(found), batch.masks[:, 0].numpy())
-            parts.append((histograms, [image_score(square) for square in found]))
-        if accelerator.num_processes > 1:
-            parts = gather_object(parts)
-        histograms = Histograms.join([part for part, _ in parts])
-        scores = np.array([score for _, part in parts for score in part])
+            parts.append(score_batch(found, batch.masks[:, 0].numpy()))
+        cases = CaseScores.join(gather_object(parts) if accelerator.num_processes > 1 else parts)
         weights = None
         if stage.select == "siim_dice_at_siim_prevalence":
-            weights = prevalence_weights(histograms.positive, SIIM_PREVALENCE)
-        triplet = search(histograms, weights).triplet
-        called, dice = histograms.decided(triplet)
-        metrics = Outcomes(histograms.positive, called, dice, scores).summary()
+            weights = prevalence_weights(cases.histograms.positive, SIIM_PREVALENCE)
+        triplet = search(cases.histograms, weights).triplet
+        metrics = cases.by(triplet).summary()
         return Validation(metrics, triplet, metrics[stage.select])
 
     def samples(
@@ -82,12 +75,7 @@ class Validator:
             ]
         ids = [self.dataset.cases[position].image_id for position in positions]
         shown = images[:, 0].numpy().astype(np.float32) / np.float32(255)
-        return ids, shown, self._on_the_masks_grid(torch.cat(parts).numpy()), self.dataset.masks(positions)
-
-    def _on_the_masks_grid(self, squares: NDArray[np.float32]) -> NDArray[np.float32]:
-        side = self.dataset.size_px
-        geometry = SquareGeometry(side, side, squares.shape[-1])
-        return np.stack([geometry.probabilities_to_original(square) for square in squares])
+        return ids, shown, on_grid(torch.cat(parts).numpy(), self.dataset.size_px), self.dataset.masks(positions)
 
 
 def refuse_what_cannot_be_learned_or_scored(recipe: Recipe, dataset: Dataset, fold: int) -> None:

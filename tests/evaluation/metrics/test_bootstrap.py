@@ -96,8 +96,8 @@ def test_an_estimate_shows_its_interval():
 
 
 def test_an_estimate_without_a_value_or_an_interval_says_so():
-    assert Estimate.of({"value": None, "low": None, "high": None}).short() == "no such cases"
-    assert Estimate.of({"value": 0.5, "low": math.nan, "high": 1.0}).short() == "0.500"
+    assert Estimate(math.nan, math.nan, math.nan).short() == "no such cases"
+    assert Estimate(0.5, math.nan, 1.0).short() == "0.500"
 
 
 def test_wilson_knows_doubt_where_all_succeeded():

@@ -124,8 +124,8 @@ def test_an_froc_never_falls_and_stays_within_its_lesions(cases):
 
 def test_the_four_shares_are_those_of_the_table():
     positive = np.array([True] * 10 + [False] * 20)
-    called = np.array([True] * 8 + [False] * 2 + [True] * 5 + [False] * 15)
-    found = proportions(positive, called)
+    predicted_positive = np.array([True] * 8 + [False] * 2 + [True] * 5 + [False] * 15)
+    found = proportions(positive, predicted_positive)
     values = {name: estimate.value for name, estimate in found.items()}
     assert values == pytest.approx({"sensitivity": 0.8, "specificity": 0.75, "ppv": 8 / 13, "npv": 15 / 17})
     assert found["sensitivity"].low == pytest.approx(0.4902, abs=1e-4)  # Wilson's interval of 8 of 10
@@ -147,9 +147,11 @@ def test_predictive_values_at_the_share_of_the_data_are_those_of_the_data():
 
 
 def test_a_ppv_falls_where_positives_are_rarer_and_its_interval_is_never_a_point():
-    positive, called = np.arange(100) < 40, np.arange(100) < 40
+    positive, predicted_positive = np.arange(100) < 40, np.arange(100) < 40
     dice = np.where(positive, 0.8, 1.0)
-    rare, common = (at_prevalence(positive, called, dice, np.arange(100), share) for share in (0.02, 0.2215))
+    rare, common = (
+        at_prevalence(positive, predicted_positive, dice, np.arange(100), share) for share in (0.02, 0.2215)
+    )
     assert rare["ppv"].value == common["ppv"].value == 1
     assert rare["ppv"].low < common["ppv"].low < 1
     assert rare["siim_dice"].value == pytest.approx(0.02 * 0.8 + 0.98)
@@ -169,8 +171,8 @@ def test_the_interval_of_a_ppv_elsewhere_covers_the_truth_as_often_as_it_says():
     truth = predictive_values(0.8, 0.9, 0.05)[0]
     positive = np.arange(200) < 80
     for run in range(runs):
-        called = generator.random(200) < np.where(positive, 0.8, 0.1)
-        found = at_prevalence(positive, called, np.ones(200), np.arange(200), 0.05, seed=run)["ppv"]
+        predicted_positive = generator.random(200) < np.where(positive, 0.8, 0.1)
+        found = at_prevalence(positive, predicted_positive, np.ones(200), np.arange(200), 0.05, seed=run)["ppv"]
         covered += found.low <= truth <= found.high
     assert covered / runs == pytest.approx(0.95, abs=0.04)
 
@@ -196,6 +198,6 @@ def test_the_interval_of_a_groups_mean_covers_the_truth_as_often_as_it_says():
 
 
 def test_several_mixtures_come_from_the_same_draws_as_one():
-    positive, called = np.arange(40) < 12, np.arange(40) % 3 > 0
-    cases = (positive, called, np.linspace(0, 1, 40), np.arange(40))
+    positive, predicted_positive = np.arange(40) < 12, np.arange(40) % 3 > 0
+    cases = (positive, predicted_positive, np.linspace(0, 1, 40), np.arange(40))
     assert at_prevalences(*cases, [0.02, 0.3]) == [at_prevalence(*cases, share) for share in (0.02, 0.3)]

@@ -8,37 +8,37 @@ import numpy as np
 import pytest
 
 from pleura.evaluation.metrics.paired import Ratio, adjusted, compare, compare_scores, intervals, mask_metrics
-from pleura.evaluation.metrics.siim import Outcomes, auroc
+from pleura.evaluation.metrics.siim import CaseResults, auroc
 
 
-def outcomes(seed: int, n: int = 80, skill: float = 0.8) -> Outcomes:
+def results(seed: int, n: int = 80, skill: float = 0.8) -> CaseResults:
     """Cases whose truth is the same for every seed: what differs is the predictor."""
     generator = np.random.default_rng(seed)
     positive = np.arange(n) % 3 == 0
-    called = np.where(generator.random(n) < skill, positive, ~positive)
-    dice = np.where(positive & called, generator.random(n), (positive == called).astype(float))
-    return Outcomes(positive, called, dice, generator.random(n) + skill * positive)
+    predicted_positive = np.where(generator.random(n) < skill, positive, ~positive)
+    dice = np.where(positive & predicted_positive, generator.random(n), (positive == predicted_positive).astype(float))
+    return CaseResults(positive, predicted_positive, dice, generator.random(n) + skill * positive)
 
 
 def test_the_metrics_are_those_of_the_summary() -> None:
-    found = outcomes(1)
+    found = results(1)
     values = {name: estimate.value for name, estimate in intervals(mask_metrics(found), np.arange(80), 10).items()}
     summary = found.summary()
     for name in ("siim_dice", "siim_dice_at_siim_prevalence", "dice_on_positives", "sensitivity", "specificity"):
         assert values[name] == pytest.approx(summary[name])
-    assert values["ppv"] == pytest.approx(found.positive[found.called].mean())
-    assert values["npv"] == pytest.approx((~found.positive)[~found.called].mean())
+    assert values["ppv"] == pytest.approx(found.positive[found.predicted_positive].mean())
+    assert values["npv"] == pytest.approx((~found.positive)[~found.predicted_positive].mean())
 
 
 def test_identical_predictors_differ_by_nothing_and_neither_is_better() -> None:
-    metrics = mask_metrics(outcomes(2))
+    metrics = mask_metrics(results(2))
     for each in compare(metrics, metrics, np.arange(80), 100):
         assert (each.difference.value, each.difference.low, each.difference.high) == (0, 0, 0)
         assert (each.p, each.better) == (1.0, None)
 
 
 def test_exchanging_the_two_turns_the_sign_and_nothing_else() -> None:
-    one, other, patients = outcomes(3), outcomes(4), np.arange(80) // 2
+    one, other, patients = results(3), results(4), np.arange(80) // 2
     there = compare(mask_metrics(one), mask_metrics(other), patients, 200)
     back = compare(mask_metrics(other), mask_metrics(one), patients, 200)
     there.append(compare_scores(one.positive, one.scores, other.scores, patients, 200))
@@ -51,7 +51,7 @@ def test_exchanging_the_two_turns_the_sign_and_nothing_else() -> None:
 
 
 def test_a_large_difference_is_told_and_says_which_is_better() -> None:
-    good, bad = outcomes(5, 300, 0.95), outcomes(6, 300, 0.6)
+    good, bad = results(5, 300, 0.95), results(6, 300, 0.6)
     found = {each.name: each for each in compare(mask_metrics(good), mask_metrics(bad), np.arange(300), 300)}
     assert found["siim_dice"].better == "first"
     assert found["siim_dice"].p == pytest.approx(1 / 301)
@@ -61,7 +61,7 @@ def test_a_large_difference_is_told_and_says_which_is_better() -> None:
 
 
 def test_the_aurocs_are_those_of_the_scores_whatever_their_scale() -> None:
-    one, other = outcomes(7), outcomes(8)
+    one, other = results(7), results(8)
     found = compare_scores(one.positive, one.scores, 1000 * other.scores - 7, np.arange(80), 50)
     assert found.first == pytest.approx(auroc(one.positive, one.scores))
     assert found.second == pytest.approx(auroc(one.positive, other.scores))
@@ -69,7 +69,7 @@ def test_the_aurocs_are_those_of_the_scores_whatever_their_scale() -> None:
 
 
 def test_copies_of_a_case_that_share_a_patient_are_no_more_evidence() -> None:
-    one, other = outcomes(9, 40), outcomes(10, 40)
+    one, other = results(9, 40), results(10, 40)
     rows = np.repeat(np.arange(40), 9)
     once = compare({"dice": Ratio.mean(one.dice)}, {"dice": Ratio.mean(other.dice)}, np.arange(40), 400)[0]
     copied = [{"dice": Ratio.mean(each.dice[rows])} for each in (one, other)]
@@ -81,8 +81,8 @@ def test_copies_of_a_case_that_share_a_patient_are_no_more_evidence() -> None:
 
 def test_a_class_that_is_missing_leaves_no_number_and_no_verdict() -> None:
     n = 12
-    none = Outcomes(np.zeros(n, bool), np.arange(n) < 3, np.ones(n), np.zeros(n))
-    other = Outcomes(np.zeros(n, bool), np.zeros(n, bool), np.ones(n), np.zeros(n))
+    none = CaseResults(np.zeros(n, bool), np.arange(n) < 3, np.ones(n), np.zeros(n))
+    other = CaseResults(np.zeros(n, bool), np.zeros(n, bool), np.ones(n), np.zeros(n))
     found = {each.name: each for each in compare(mask_metrics(none), mask_metrics(other), np.arange(n), 50)}
     assert math.isnan(found["sensitivity"].p)
     assert found["sensitivity"].better is None
@@ -92,7 +92,7 @@ def test_a_class_that_is_missing_leaves_no_number_and_no_verdict() -> None:
 def test_holms_correction_is_that_of_a_case_worked_out_by_hand() -> None:
     from dataclasses import replace
 
-    some = compare_scores(outcomes(1).positive, outcomes(1).scores, outcomes(2).scores, np.arange(80), 10)
+    some = compare_scores(results(1).positive, results(1).scores, results(2).scores, np.arange(80), 10)
     found = adjusted([replace(some, p=p) for p in (0.01, 0.04, 0.03, math.nan)])
     assert [each.p_adjusted for each in found[:3]] == pytest.approx([0.03, 0.06, 0.06])
 

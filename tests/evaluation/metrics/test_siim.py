@@ -16,7 +16,7 @@ from pleura.data.columns import read_column
 from pleura.data.folds import read_folds
 from pleura.data.mask_csv import read_table
 from pleura.decision.triplet import SIIM_PREVALENCE
-from pleura.evaluation.metrics.siim import Outcomes, auroc, empty_floor, siim_dice
+from pleura.evaluation.metrics.siim import CaseResults, auroc, empty_floor, siim_dice
 
 REAL = Path(__file__).parents[3].parent / "shared/data/labels"
 
@@ -118,10 +118,10 @@ def test_auroc_by_hand():
     assert auroc(positive, np.array([0.9, 0.1, 0.1, 0.5])) == (2 + 0.5) / 4
 
 
-def four_cases() -> Outcomes:
-    return Outcomes(
+def four_cases() -> CaseResults:
+    return CaseResults(
         positive=np.array([True, True, False, False]),
-        called=np.array([True, False, True, False]),
+        predicted_positive=np.array([True, False, True, False]),
         dice=np.array([0.8, 0.0, 0.0, 1.0]),
         scores=np.array([0.9, 0.2, 0.6, 0.1]),
     )

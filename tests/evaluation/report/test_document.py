@@ -1,65 +1,69 @@
-"""The numbers beside the score, against independent ones, and with nothing to count."""
+"""A report is what its JSON says: round trips, earlier formats, and refusals in one line."""
 
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 import pytest
-from accounts import measured
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from reports import measured, report_of
 
-from pleura.decision.calibration import pixel_counts
-from pleura.evaluation.report.document import PREVALENCES, account
+from pleura.decision.calibration import Calibration, pixel_counts
+from pleura.errors import InputError
+from pleura.evaluation.report.card_scores import kept
+from pleura.evaluation.report.document import FORMAT, EvaluationReport
 from pleura.files import as_json
 
 MIXED = [True] * 12 + [False] * 20
 
 
-def test_areas_and_brier_are_those_of_scikit_learn():
-    given = measured(MIXED)
-    found = account(given, 20)
-    positive, scores = given.outcomes.positive, given.outcomes.scores
-    assert found["curves"]["roc"]["area"]["value"] == pytest.approx(roc_auc_score(positive, scores))
-    assert found["curves"]["pr"]["area"]["value"] == pytest.approx(average_precision_score(positive, scores))
-    assert found["calibration"]["image"]["brier"] == pytest.approx(brier_score_loss(positive, scores))
+def written(report: EvaluationReport) -> dict:
+    return json.loads(as_json(report.to_json()), parse_constant=pytest.fail)
 
 
-def test_missed_positives_are_left_out_of_hd95_by_number_and_count_zero_in_the_surface_dice():
-    found = account(measured(MIXED, [True] * 9 + [False] * 23), 20)["surface"]
-    assert (found["hd95_cases"], found["hd95_left_out"]) == (9, 3)
-    assert found["hd95"]["value"] == found["hd95_median"] == 5
-    assert found["surface_dice"]["value"] == pytest.approx(0.7 * 9 / 12)
+@pytest.mark.parametrize("positive", [MIXED, [True] * 5, [False] * 5, [True]])
+def test_report_is_the_same_after_a_round_trip(positive):
+    counts = pixel_counts(np.full((1, 8, 8), 0.5, dtype=np.float32), np.eye(8, dtype=np.uint8)[None]).sum(axis=0)
+    document = written(report_of(measured(positive), pixel_counts=counts, calibration=Calibration(2.0)))
+    assert written(EvaluationReport.from_json(document)) == document
 
 
-def test_the_four_counts_add_up_and_every_prevalence_has_its_floor():
-    found = account(measured(MIXED, [True] * 9 + [False] * 18 + [True] * 5), 20)
-    counts = [
-        found["decisions"][name] for name in ("true_positives", "false_negatives", "false_positives", "true_negatives")
-    ]
-    assert counts == [9, 3, 5, 15]
-    assert [row["prevalence"] for row in found["prevalence"]["rows"]] == list(PREVALENCES)
-    assert all(row["floor"] == 1 - row["prevalence"] for row in found["prevalence"]["rows"])
+def test_report_has_its_format_and_the_keys_of_earlier_versions():
+    document = written(report_of(measured(MIXED)))
+    assert document["format"] == FORMAT
+    assert {"verdict", "strata", "triplet_tuned_on_these_cases"} <= document.keys()
+    assert {"called", "siim_dice"} <= document["cases"][0].keys()
+    assert document["tuned"]["cross_fitted"] is None
+    assert set(document["calibration"]) == {"image"}
 
 
-def test_masks_alone_have_no_curves_and_no_calibration():
-    assert not {"curves", "calibration"} & account(measured(MIXED, has_scores=False), 20).keys()
+def test_report_without_a_format_is_read_as_the_same_shape():
+    document = written(report_of(measured(MIXED)))
+    assert EvaluationReport.from_json({key: document[key] for key in document if key != "format"}).positives == 12
 
 
-def test_calibrated_scores_and_pixels_stand_beside_those_before():
-    probabilities = np.random.default_rng(1).random((1, 32, 32)).astype(np.float32)
-    counts = pixel_counts(probabilities, (probabilities > 0.8).astype(np.uint8)).sum(axis=0)
-    calibrated = {"scores": np.array(MIXED, dtype=float), "temperature": 0.5}
-    found = account(measured(MIXED, pixel_counts=counts, calibrated=calibrated), 20)["calibration"]
-    assert set(found) == {"image", "image_calibrated", "pixels", "pixels_calibrated"}
-    assert found["image_calibrated"]["brier"] == found["image_calibrated"]["ece"] == 0
-    assert found["pixels"]["ece"] != found["pixels_calibrated"]["ece"]
+def test_report_of_a_header_lacks_cases_and_points_alone():
+    whole = EvaluationReport.from_json(written(report_of(measured(MIXED))))
+    part = EvaluationReport.from_json(json.loads(as_json(kept(whole))))
+    assert part.cases == part.curves.roc.x == part.calibration.image.bins == ()
+    assert (part.metrics, part.curves.roc.area) == (whole.metrics, whole.curves.roc.area)
+    assert kept(part) == kept(whole)
 
 
-@pytest.mark.parametrize("positive", [[True] * 5, [False] * 5, [True], [False]])
-def test_one_class_alone_is_told_with_null_and_never_with_a_number(positive):
-    found = account(measured(positive), 10)
-    assert math.isnan(found["curves"]["roc"]["area"]["value"])
-    assert all(math.isnan(row["ppv"]["value"]) for row in found["prevalence"]["rows"])
-    assert json.loads(as_json(found))["curves"]["pr"]["area"]["value"] is None
+def test_report_of_a_newer_format_is_refused():
+    with pytest.raises(InputError, match=rf"^has the format {FORMAT + 1}, .* reads up to {FORMAT}$"):
+        EvaluationReport.from_json(written(report_of(measured(MIXED))) | {"format": FORMAT + 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"positives": "12"}, "^positives is '12', which is of another type$"),
+        ({"metrics": {"siim_dice": {"value": 1}}}, r"^has no metrics\.siim_dice\.low$"),
+        ({"findings": [{"severity": "fatal", "what": "", "way_out": ""}]}, r"^findings\[0\]\.severity is 'fatal'"),
+        ({"strata": 3}, "^strata is 3"),
+    ],
+)
+def test_report_with_a_wrong_value_is_refused_by_its_key(change, message):
+    with pytest.raises(InputError, match=message):
+        EvaluationReport.from_json(written(report_of(measured(MIXED))) | change)

@@ -1,9 +1,9 @@
-"""Confidence intervals by resampling cases."""
+"""Confidence intervals by resampling patients with all their cases; the one place that draws them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -23,12 +23,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    @classmethod
-    def of(cls, numbers: Mapping[str, float | None]) -> Estimate:
-        """Read `value`, `low` and `high` of a report; JSON's null is NaN."""
-        found = (numbers[key] for key in ("value", "low", "high"))
-        return cls(*(math.nan if number is None else number for number in found))
 
     def number(self, form: str = ".4f") -> str:
         """Return the value as text, or `no such cases`."""
@@ -51,13 +45,41 @@ class Estimate:
         return format(self)
 
 
+def drawn_patients(count: int, resamples: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Draw as many of `count` patients with replacement: (count,) numbers below it, once for each resample."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield generator.integers(count, size=count)
+
+
+def patient_weights(patients: NDArray[np.int64], resamples: int, seed: int = 0) -> Iterator[NDArray[np.float64]]:
+    """Yield how often each case is in a resample of patients: (N,) whole numbers as float64.
+
+    patients: (N,) the patient of each case, any numbers.
+    """
+    _, groups = np.unique(patients, return_inverse=True)
+    count = int(groups.max()) + 1
+    for chosen in drawn_patients(count, resamples, seed):
+        yield np.bincount(chosen, minlength=count)[groups].astype(np.float64)
+
+
+def percentile_interval(value: float, drawn: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """Return a value with the middle 95 % of its resamples; those that are NaN are left out."""
+    finite = np.asarray(drawn, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
 def bootstrap(
     statistics: Callable[[Rows], dict[str, float]],
     patients: NDArray[np.int64],
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
-    """95 % percentile intervals of several statistics, resampling patients with all their cases.
+    """Compute several statistics with 95 % percentile intervals, resampling patients with all their cases.
 
     statistics: maps positions of cases (repeats allowed) to named numbers; may give NaN, which a resample then skips.
     patients: (N,) the patient of each case as a number. Cases of one patient are not independent: resampling them
@@ -66,21 +88,18 @@ def bootstrap(
     """
     order = np.argsort(patients, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(patients[order])) + 1)
-    generator = np.random.default_rng(seed)
     point = statistics(np.arange(len(patients)))
     drawn: dict[str, list[float]] = {name: [] for name in point}
-    for _ in range(n_resamples):
-        chosen = generator.integers(len(groups), size=len(groups))
+    for chosen in drawn_patients(len(groups), n_resamples, seed):
         for name, value in statistics(np.concatenate([groups[group] for group in chosen])).items():
-            if np.isfinite(value):
-                drawn[name].append(value)
-    return {name: _estimate(value, drawn[name]) for name, value in point.items()}
+            drawn[name].append(value)
+    return {name: percentile_interval(value, drawn[name]) for name, value in point.items()}
 
 
 def wilson(successes: int, trials: int) -> Estimate:
     """A proportion with its 95 % Wilson interval; NaN without trials.
 
-    Where all or none succeeded, a bootstrap draws the same share every time and knows no doubt; this interval does.
+    Where all or none succeeded, a bootstrap draws the same share every time and has no width; this interval has one.
     Source: Wilson 1927; Brown, Cai & DasGupta 2001.
     """
     if trials == 0:
@@ -89,10 +108,3 @@ def wilson(successes: int, trials: int) -> Estimate:
     middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
     return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
-
-
-def _estimate(value: float, drawn: list[float]) -> Estimate:
-    if not drawn:
-        return Estimate(value, float("nan"), float("nan"))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))

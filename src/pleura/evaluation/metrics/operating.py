@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.evaluation.metrics.bootstrap import Estimate, wilson
+from pleura.evaluation.metrics.bootstrap import Estimate, patient_weights, percentile_interval, wilson
 
 Numbers = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -62,19 +62,6 @@ class _Ranking:
         return np.asarray(np.cumsum(weights[self.order])[self.ends])
 
 
-def patient_weights(patients: NDArray[np.int64], resamples: int, seed: int = 0) -> Iterator[Numbers]:
-    """How often each case is in a resample of patients, once for each resample: (N,) whole numbers as float64.
-
-    patients: (N,) the patient of each case, any numbers.
-    """
-    _, groups = np.unique(patients, return_inverse=True)
-    count = int(groups.max()) + 1
-    generator = np.random.default_rng(seed)
-    for _ in range(resamples):
-        drawn = np.bincount(generator.integers(count, size=count), minlength=count)
-        yield drawn[groups].astype(np.float64)
-
-
 def roc(positive: Flags, scores: Numbers, patients: NDArray[np.int64] | None = None, resamples: int = 0) -> Curve:
     """False positive rate (x) against sensitivity (y), from (0, 0) on; ties go together.
 
@@ -103,11 +90,11 @@ def pr(positive: Flags, scores: Numbers, patients: NDArray[np.int64] | None = No
     ranking = _Ranking.of(scores)
 
     def points(weights: Numbers) -> tuple[Numbers, Numbers, float] | None:
-        hits, called = ranking.above(weights * positive), ranking.above(weights)
-        if hits[-1] == 0 or called[-1] == hits[-1]:
+        hits, predicted_positive = ranking.above(weights * positive), ranking.above(weights)
+        if hits[-1] == 0 or predicted_positive[-1] == hits[-1]:
             return None
-        kept = called > 0  # a resample may hold none of the cases of the highest scores
-        x, y = hits[kept] / hits[-1], hits[kept] / called[kept]
+        kept = predicted_positive > 0  # a resample may hold none of the cases of the highest scores
+        x, y = hits[kept] / hits[-1], hits[kept] / predicted_positive[kept]
         return x, y, float(np.sum(np.diff(np.append(0.0, x)) * y))
 
     def at(grid: Numbers, x: Numbers, y: Numbers) -> Numbers:
@@ -180,26 +167,26 @@ def _banded(
     if not drawn:
         return Curve(x, y, area, none, none, none, Estimate(area, nan, nan))
     low, high = np.quantile([at(grid, across, up) for across, up, _ in drawn], [0.025, 0.975], axis=0)
-    ends = np.quantile([each for _, _, each in drawn], [0.025, 0.975])
-    return Curve(x, y, area, grid, low, high, Estimate(area, float(ends[0]), float(ends[1])))
+    return Curve(x, y, area, grid, low, high, percentile_interval(area, [each for _, _, each in drawn]))
 
 
-def proportions(positive: Flags, called: Flags) -> dict[str, Estimate]:
+def proportions(positive: Flags, predicted_positive: Flags) -> dict[str, Estimate]:
     """Sensitivity, specificity, PPV and NPV of decisions, with Wilson's intervals; NaN where none are counted.
 
-    positive, called: (N,). The interval takes cases as independent; several images of a patient are not quite.
+    positive, predicted_positive: (N,). The interval takes cases as independent, which several images of one patient
+    are not quite.
     """
     hits = {
-        "sensitivity": called[positive],
-        "specificity": ~called[~positive],
-        "ppv": positive[called],
-        "npv": ~positive[~called],
+        "sensitivity": predicted_positive[positive],
+        "specificity": ~predicted_positive[~positive],
+        "ppv": positive[predicted_positive],
+        "npv": ~positive[~predicted_positive],
     }
     return {name: wilson(int(right.sum()), len(right)) for name, right in hits.items()}
 
 
 def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
-    """PPV and NPV where `prevalence` of all images are positive (Bayes); NaN where nothing, or all, is called."""
+    """PPV and NPV where `prevalence` of all images are positive (Bayes); NaN where none or all are predicted so."""
     hits, alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
     misses, silent = prevalence * (1 - sensitivity), (1 - prevalence) * specificity
     nan = float("nan")
@@ -207,22 +194,27 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
 
 
 def at_prevalence(
-    positive: Flags, called: Flags, dice: Numbers, patients: NDArray[np.int64], prevalence: float, seed: int = 0
+    positive: Flags,
+    predicted_positive: Flags,
+    dice: Numbers,
+    patients: NDArray[np.int64],
+    prevalence: float,
+    seed: int = 0,
 ) -> dict[str, Estimate]:
     """PPV, NPV and SIIM mean Dice of the same decisions where another share of images is positive.
 
-    positive, called, dice, patients: (N,). Sensitivity, specificity and Dice on positives are taken to be the same
-    there. NaN where a class is missing here. Intervals: draws of sensitivity and specificity from their Jeffreys
-    posteriors, so that 100 of 100 is not taken for certainty, stretched to the value itself where that is 0 or 1; Dice
-    on positives by resampling patients.
+    positive, predicted_positive, dice, patients: (N,). Sensitivity, specificity and Dice on positives are taken to be
+    the same there. NaN where a class is missing here. Intervals: draws of sensitivity and specificity from their
+    Jeffreys posteriors, so that 100 of 100 is not taken for certainty, stretched to the value itself where that is 0 or
+    1; Dice on positives by resampling patients.
     Source: Mossman & Berger 2001, Medical Decision Making 21:498.
     """
-    return at_prevalences(positive, called, dice, patients, [prevalence], seed)[0]
+    return at_prevalences(positive, predicted_positive, dice, patients, [prevalence], seed)[0]
 
 
 def at_prevalences(
     positive: Flags,
-    called: Flags,
+    predicted_positive: Flags,
     dice: Numbers,
     patients: NDArray[np.int64],
     prevalences: Sequence[float],
@@ -232,11 +224,14 @@ def at_prevalences(
     nan = Estimate(float("nan"), float("nan"), float("nan"))
     if positive.all() or not positive.any():
         return [{"ppv": nan, "npv": nan, "siim_dice": nan} for _ in prevalences]
-    sensitivity, specificity = float(called[positive].mean()), float((~called[~positive]).mean())
+    sensitivity, specificity = (
+        float(predicted_positive[positive].mean()),
+        float((~predicted_positive[~positive]).mean()),
+    )
     generator = np.random.default_rng(seed)
     drawn = [
         generator.beta(right.sum() + 0.5, (~right).sum() + 0.5, POSTERIOR_DRAWS)
-        for right in (called[positive], ~called[~positive])
+        for right in (predicted_positive[positive], ~predicted_positive[~positive])
     ]
     means = _resampled_means(dice[positive], patients[positive], seed)
     on_positives = generator.choice(means, POSTERIOR_DRAWS)
@@ -283,10 +278,8 @@ def group_means(
     for row, weights in enumerate(patient_weights(patients, resamples)):
         counts = members @ weights
         drawn[row, counts > 0] = (sums @ weights)[counts > 0] / counts[counts > 0]
-    found = {}
-    for column, name in enumerate(names):
-        count, finite = members[column].sum(), drawn[np.isfinite(drawn[:, column]), column]
-        ends = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
-        value = float(sums[column].sum() / count) if count else float("nan")
-        found[name] = Estimate(value, float(ends[0]), float(ends[1])) if count else Estimate(*[float("nan")] * 3)
-    return found
+    counts, totals = members.sum(axis=1), sums.sum(axis=1)
+    return {
+        name: percentile_interval(float(total / count) if count else float("nan"), drawn[:, column])
+        for column, (name, total, count) in enumerate(zip(names, totals, counts, strict=True))
+    }

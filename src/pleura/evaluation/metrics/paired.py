@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.decision.triplet import SIIM_PREVALENCE
-from pleura.evaluation.metrics.bootstrap import Estimate
-from pleura.evaluation.metrics.operating import patient_weights
-from pleura.evaluation.metrics.siim import Outcomes, auroc
+from pleura.evaluation.metrics.bootstrap import Estimate, patient_weights, percentile_interval
+from pleura.evaluation.metrics.siim import CaseResults, auroc
 
 Numbers = NDArray[np.float64]
 LEVEL = 0.05
@@ -55,15 +54,15 @@ class Difference:
 
     @property
     def better(self) -> str | None:
-        """`first` or `second`, where the larger number is told from the other; None where the data cannot tell."""
+        """`first` or `second`, where the difference is significant; None elsewhere."""
         if not self.p_adjusted < LEVEL or self.difference.low <= 0 <= self.difference.high:
             return None
         return "first" if self.difference.value > 0 else "second"
 
 
-def mask_metrics(outcomes: Outcomes) -> dict[str, Ratio]:
+def mask_metrics(results: CaseResults) -> dict[str, Ratio]:
     """The metrics of predicted masks; where no case counts they are NaN."""
-    positive, called, dice = outcomes.positive, outcomes.called, outcomes.dice
+    positive, predicted_positive, dice = results.positive, results.predicted_positive, results.dice
     on_positives, on_negatives = Ratio.mean(dice, positive), Ratio.mean(dice, ~positive)
     return {
         "siim_dice": Ratio.mean(dice),
@@ -73,10 +72,10 @@ def mask_metrics(outcomes: Outcomes) -> dict[str, Ratio]:
             (SIIM_PREVALENCE, 1 - SIIM_PREVALENCE),
         ),
         "dice_on_positives": on_positives,
-        "sensitivity": Ratio.mean(called.astype(np.float64), positive),
-        "specificity": Ratio.mean((~called).astype(np.float64), ~positive),
-        "ppv": Ratio.mean(positive.astype(np.float64), called),
-        "npv": Ratio.mean((~positive).astype(np.float64), ~called),
+        "sensitivity": Ratio.mean(predicted_positive.astype(np.float64), positive),
+        "specificity": Ratio.mean((~predicted_positive).astype(np.float64), ~positive),
+        "ppv": Ratio.mean(positive.astype(np.float64), predicted_positive),
+        "npv": Ratio.mean((~positive).astype(np.float64), ~predicted_positive),
     }
 
 
@@ -92,7 +91,7 @@ def intervals(
     for weights in patient_weights(patients, resamples, seed):
         for name, value in _values(metrics, weights).items():
             drawn[name].append(value)
-    return {name: _estimate(value, np.array(drawn[name])) for name, value in _values(metrics, ones).items()}
+    return {name: percentile_interval(value, drawn[name]) for name, value in _values(metrics, ones).items()}
 
 
 def compare(
@@ -196,16 +195,8 @@ def _array(metrics: Mapping[str, Ratio], weights: Numbers, rest: Mapping[str, Ra
     return np.array(values)
 
 
-def _estimate(value: float, drawn: Numbers) -> Estimate:
-    finite = drawn[np.isfinite(drawn)]
-    if not finite.size or not np.isfinite(value):
-        return Estimate(value, float("nan"), float("nan"))
-    low, high = np.quantile(finite, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
-
-
 def _difference(name: str, at: tuple[float, float], resampled: Numbers, exchanged: Numbers) -> Difference:
-    estimate = _estimate(at[0] - at[1], resampled)
+    estimate = percentile_interval(at[0] - at[1], resampled)
     finite = exchanged[np.isfinite(exchanged)]
     p = float("nan")
     if np.isfinite(estimate.value):

@@ -44,12 +44,12 @@ def auroc(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class CaseResults:
     """What is known of each of N cases after the decision rule."""
 
     positive: NDArray[np.bool_]
     """Whether the true mask has any pixel."""
-    called: NDArray[np.bool_]
+    predicted_positive: NDArray[np.bool_]
     """Whether the predicted mask has any pixel."""
     dice: NDArray[np.float64]
     """SIIM Dice."""
@@ -59,7 +59,7 @@ class Outcomes:
     def summary(self, rows: NDArray[np.int64] | None = None) -> dict[str, float]:
         """The named metrics over some cases (all by default), repeats allowed; NaN where a class is missing."""
         chosen = np.arange(len(self.positive)) if rows is None else rows
-        positive, called, dice = self.positive[chosen], self.called[chosen], self.dice[chosen]
+        positive, predicted_positive, dice = self.positive[chosen], self.predicted_positive[chosen], self.dice[chosen]
         on_positives, on_negatives = _mean(dice[positive]), _mean(dice[~positive])
         prevalence = SIIM_PREVALENCE
         return {
@@ -67,8 +67,8 @@ class Outcomes:
             "gain_over_empty": _mean(dice - np.where(positive, 0.0, 1.0)),
             "siim_dice_at_siim_prevalence": prevalence * on_positives + (1 - prevalence) * on_negatives,
             "dice_on_positives": on_positives,
-            "sensitivity": _mean(called[positive]),
-            "specificity": _mean(~called[~positive]),
+            "sensitivity": _mean(predicted_positive[positive]),
+            "specificity": _mean(~predicted_positive[~positive]),
             "auroc": auroc(positive, self.scores[chosen]),
         }
 

@@ -1,17 +1,16 @@
-"""How well a model does in groups of cases: by the size and side of the lesion, by view, sex and age where known."""
+"""Scores of groups of cases: by the size and side of the lesion, by view, sex and age where known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.evaluation.metrics.bootstrap import wilson
+from pleura.evaluation.metrics.bootstrap import Estimate, wilson
 from pleura.evaluation.metrics.operating import group_means
-from pleura.evaluation.metrics.siim import Outcomes
+from pleura.evaluation.metrics.siim import CaseResults
 
 SIZES = (("below 0.5 % of the image", 0.0, 0.005), ("0.5 to 2 %", 0.005, 0.02), ("2 % and more", 0.02, 1.1))
 AGES = (("below 18", -1.0, 18.0), ("18 to 39", 18.0, 40.0), ("40 to 64", 40.0, 65.0), ("65 and above", 65.0, 1e9))
@@ -21,7 +20,7 @@ UNKNOWN = "not known"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of each of N cases besides its image; None where its source did not say."""
+    """What is known of each of N cases besides its image; None where its source has nothing of it."""
 
     area_share: Sequence[float]
     """Of the true mask in the square image."""
@@ -33,27 +32,40 @@ class Facts:
     """In years."""
 
 
-def strata(
-    facts: Facts, outcomes: Outcomes, patients: NDArray[np.int64], resamples: int = 1000
-) -> list[dict[str, Any]]:
-    """A row for each group that has a case: by, group, positives, negatives, dice, sensitivity, specificity.
+@dataclass(frozen=True)
+class Subgroup:
+    """The cases that have something in common."""
 
-    dice: on the positives, its interval by resampling patients; the others have Wilson's. Size and side are of
-    lesions, so that their groups hold positives only; cases of which view, sex or age is not known are a group.
-    Where nobody's is known there is no row.
+    by: str
+    """What divides the cases, such as `view`."""
+    group: str
+    positives: int
+    negatives: int
+    dice: Estimate
+    """On the positives."""
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+def subgroups(
+    facts: Facts, results: CaseResults, patients: NDArray[np.int64], resamples: int = 1000
+) -> tuple[Subgroup, ...]:
+    """Compute Dice, sensitivity and specificity of each group that has a case.
+
+    The interval of Dice is by resampling patients; the others have Wilson's. Size and side are of lesions, so that
+    their groups hold positives only; cases of which view, sex or age is not known are a group. Where it is known of no
+    case there is no row.
     """
-    groups = {f"{by}/{name}": (by, name, members) for by, name, members in _groups(facts, outcomes.positive)}
-    positives = {key: members & outcomes.positive for key, (_, _, members) in groups.items()}
-    dice = group_means(positives, outcomes.dice, patients, resamples)
+    groups = {f"{by}/{name}": (by, name, members) for by, name, members in _groups(facts, results.positive)}
+    positives = {key: members & results.positive for key, (_, _, members) in groups.items()}
+    dice = group_means(positives, results.dice, patients, resamples)
     rows = []
     for key, (by, name, members) in groups.items():
-        ill, well = positives[key], members & ~outcomes.positive
-        row: dict[str, Any] = {"by": by, "group": name, "positives": int(ill.sum()), "negatives": int(well.sum())}
-        row["dice"] = asdict(dice[key])
-        row["sensitivity"] = asdict(wilson(int(outcomes.called[ill].sum()), int(ill.sum())))
-        row["specificity"] = asdict(wilson(int((~outcomes.called[well]).sum()), int(well.sum())))
-        rows.append(row)
-    return rows
+        ill, well = positives[key], members & ~results.positive
+        found, silent = results.predicted_positive[ill], ~results.predicted_positive[well]
+        shares = (wilson(int(right.sum()), len(right)) for right in (found, silent))
+        rows.append(Subgroup(by, name, int(ill.sum()), int(well.sum()), dice[key], *shares))
+    return tuple(rows)
 
 
 def _groups(facts: Facts, positive: NDArray[np.bool_]) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:

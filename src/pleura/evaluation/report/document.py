@@ -1,132 +1,314 @@
-"""All that a report says beside the score, as one document of plain numbers, from what was kept of each case."""
+"""The report of an evaluation as a tree of types, and as the JSON of report.json and score.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from pleura.data.problems import Finding
+from pleura.decision.triplet import Triplet
+from pleura.errors import InputError
+from pleura.evaluation.metrics.bootstrap import Estimate
+from pleura.evaluation.metrics.subgroups import Subgroup
 
-from pleura.decision.calibration import IMAGE_BINS, Reliability, brier, ece, pixel_cases, reliability
-from pleura.evaluation.metrics.bootstrap import wilson
-from pleura.evaluation.metrics.operating import Curve, at_prevalences, froc, group_means, pr, proportions, roc
-from pleura.evaluation.metrics.siim import Outcomes
-from pleura.evaluation.metrics.subgroups import Facts, strata
-from pleura.evaluation.scoring import CaseNumbers
-
-PREVALENCES = (0.02, 0.05, 0.2215)
-SLIDER = tuple(0.005 * 100 ** (step / 40) for step in range(41))
-"""Shares of positives between which the page's slider interpolates: 0.5 to 50 %, even steps of the logarithm."""
+FORMAT = 1
+"""Of report.json; what has no `format` was written before there were numbers, and has the same keys."""
+NAN = float("nan")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What one pass over N cases leaves: decisions, numbers of each case, who they are."""
+def _key(name: str, **default: Any) -> Any:
+    """A field that has another name in the JSON, where a word of format 1 is no longer the one used here."""
+    return field(metadata={"key": name}, **default)
 
-    outcomes: Outcomes
-    cases: Sequence[CaseNumbers]
-    facts: Facts
-    patients: NDArray[np.int64]
-    unit: str = "px"
-    """Of the distances."""
-    tolerance: float = 0.0
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """How the decision rule did on the cases: four counts, and four shares with Wilson's intervals."""
+
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+    sensitivity: Estimate
+    specificity: Estimate
+    ppv: Estimate
+    npv: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """How far the outlines of both masks are apart, on the positives."""
+
+    unit: str
+    """Of the distances: `mm`, or `px` of an image of 1024 x 1024."""
+    tolerance: float
     """Of the surface Dice, in the unit."""
-    has_scores: bool = True
-    """False where only masks are known: then nothing that needs a score is told."""
-    pixel_counts: NDArray[np.int64] | None = None
-    """(128, 2) of `calibration.pixel_counts`, summed over the images."""
-    calibrated: Mapping[str, Any] = field(default_factory=dict)
-    """What the checkpoint's calibration makes of it: `scores` (N,) and `temperature`; empty without one."""
+    hd95: Estimate
+    """Mean over the positives on which anything is found."""
+    hd95_median: float
+    hd95_cases: int
+    hd95_left_out: int
+    """Positives without a distance, because nothing is found on them."""
+    surface_dice: Estimate
+    """Mean over the positives, 0 where nothing is found."""
 
 
-def account(measured: Measured, resamples: int) -> dict[str, Any]:
-    """decisions, surface, strata, prevalence, curves (roc, pr, froc) and calibration, as plain numbers, some NaN."""
-    outcomes, patients = measured.outcomes, measured.patients
-    positive, called = outcomes.positive, outcomes.called
-    elsewhere = at_prevalences(positive, called, outcomes.dice, patients, [*PREVALENCES, *SLIDER])
-    found: dict[str, Any] = {
-        "decisions": {
-            "true_positives": int((called & positive).sum()),
-            "false_positives": int((called & ~positive).sum()),
-            "true_negatives": int((~called & ~positive).sum()),
-            "false_negatives": int((~called & positive).sum()),
-            **{name: asdict(estimate) for name, estimate in proportions(positive, called).items()},
-        },
-        "surface": _surface(measured, resamples),
-        "strata": strata(measured.facts, outcomes, patients, resamples),
-        "prevalence": {
-            "dice_on_positives": float(outcomes.dice[positive].mean()) if positive.any() else float("nan"),
-            "rows": [
-                {"prevalence": share, "floor": 1 - share} | {name: asdict(estimate) for name, estimate in there.items()}
-                for share, there in zip(PREVALENCES, elsewhere, strict=False)
-            ],
-            "slider": [
-                [round(end, 4) for key in ("ppv", "npv", "siim_dice") for end in (there[key].low, there[key].high)]
-                for there in elsewhere[len(PREVALENCES) :]
-            ],
-        },
-    }
-    if measured.has_scores:
-        scores = outcomes.scores
-        found["curves"] = {
-            "roc": _curve(roc(positive, scores, patients, resamples)),
-            "pr": _curve(pr(positive, scores, patients, resamples)),
-            "froc": _curve(froc([case.candidates for case in measured.cases], patients, resamples)),
-            "lesions": sum(len(case.candidates.found_at) for case in measured.cases),
-        }
-        found["calibration"] = _calibration(measured)
-    return found
+@dataclass(frozen=True, kw_only=True)
+class AtPrevalence:
+    """The same decisions where another share of images is positive."""
+
+    prevalence: float
+    floor: float
+    ppv: Estimate
+    npv: Estimate
+    siim_dice: Estimate
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
-    return {"area": asdict(curve.interval), **curve.thinned()}
+@dataclass(frozen=True, kw_only=True)
+class Prevalence:
+    """What the decisions are worth at other shares of positives."""
+
+    dice_on_positives: float
+    rows: tuple[AtPrevalence, ...]
+    slider: tuple[tuple[float, ...], ...] = ()
+    """By even steps of the share's logarithm: the ends of the intervals of PPV, NPV and SIIM mean Dice."""
 
 
-def _surface(measured: Measured, resamples: int) -> dict[str, Any]:
-    """HD95 has no number where nothing is found: those are counted; the surface Dice is 0 there."""
-    rows = {"all": measured.outcomes.positive}
-    distances = np.array([case.hd95 for case in measured.cases], dtype=np.float64)
-    dice = np.array([case.surface_dice for case in measured.cases], dtype=np.float64)
-    known = rows["all"] & np.isfinite(distances)
-    return {
-        "unit": measured.unit,
-        "tolerance": measured.tolerance,
-        "hd95": asdict(group_means(rows, distances, measured.patients, resamples)["all"]),
-        "hd95_median": float(np.median(distances[known])) if known.any() else float("nan"),
-        "hd95_cases": int(known.sum()),
-        "hd95_left_out": int((rows["all"] & ~known).sum()),
-        "surface_dice": asdict(group_means(rows, dice, measured.patients, resamples)["all"]),
-    }
+@dataclass(frozen=True, kw_only=True)
+class CurvePoints:
+    """A curve, thinned to what can be seen; no points where a class is missing, or where only the area was kept."""
+
+    area: Estimate
+    x: tuple[float, ...] = ()
+    y: tuple[float, ...] = ()
+    band_x: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
 
-def _calibration(measured: Measured) -> dict[str, Any]:
-    positive, calibrated = measured.outcomes.positive, measured.calibrated
-    found: dict[str, Any] = {"image": _of_images(positive, measured.outcomes.scores)}
-    if "scores" in calibrated:
-        found["image_calibrated"] = _of_images(positive, calibrated["scores"])
-    if measured.pixel_counts is not None:
-        found["pixels"] = _of_pixels(measured.pixel_counts, 1.0)
-        if calibrated.get("temperature", 1.0) != 1.0:
-            found["pixels_calibrated"] = _of_pixels(measured.pixel_counts, float(calibrated["temperature"]))
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """The curves of the image score, and of lesions."""
+
+    roc: CurvePoints
+    pr: CurvePoints
+    froc: CurvePoints
+    lesions: int
 
 
-def _of_images(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> dict[str, Any]:
-    curve = reliability(positive, scores, bins=IMAGE_BINS)
-    rows = _rows(curve)
-    for row, share, count in zip(rows, curve.observed, curve.counts, strict=True):
-        interval = wilson(round(float(share * count)), round(float(count)))
-        row |= {"low": interval.low, "high": interval.high}
-    return {"ece": ece(positive, scores, bins=IMAGE_BINS), "brier": brier(positive, scores), "bins": rows}
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Cases of similar probability: the mean of it, and the share that is positive."""
+
+    predicted: float
+    observed: float
+    count: float
+    low: float | None = None
+    """Wilson's interval of the share observed, for images alone: pixels are not independent."""
+    high: float | None = None
 
 
-def _of_pixels(counts: NDArray[np.int64], temperature: float) -> dict[str, Any]:
-    cases = pixel_cases(counts, temperature)
-    return {"ece": ece(*cases), "brier": brier(*cases), "bins": _rows(reliability(*cases))}
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How near probabilities are to frequencies."""
+
+    ece: float
+    brier: float
+    bins: tuple[Bin, ...] = ()
 
 
-def _rows(curve: Reliability) -> list[dict[str, float]]:
-    columns = zip(curve.predicted, curve.observed, curve.counts, strict=True)
-    return [{"predicted": float(p), "observed": float(o), "count": float(n)} for p, o, n in columns]
+@dataclass(frozen=True, kw_only=True)
+class CalibrationParts:
+    """Reliability of images and pixels as the net gives them, and by the checkpoint's calibration where it has one."""
+
+    image: Quality
+    image_calibrated: Quality | None = None
+    pixels: Quality | None = None
+    pixels_calibrated: Quality | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedHere:
+    """What tuning the triplet on these cases promises, and what is left of it on other patients."""
+
+    triplet: Triplet
+    in_sample: float
+    cross_fitted: float | None
+    """Tuned on four fifths of the patients, scored on the fifth; None for too few patients."""
+    cross_fitted_interval: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRow:
+    """One case of the report."""
+
+    image_id: str
+    positive: bool
+    predicted_positive: bool = _key("called")
+    siim_dice: float
+    score: float
+    area_share: float
+    hd95: float = NAN
+    surface_dice: float = NAN
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSource:
+    """How many cases have a mask of one origin."""
+
+    label_source: str
+    positives: int
+    negatives: int
+    without_patient: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """All that `pleura evaluate` measured; of a model's header the same without cases and points of curves.
+
+    In the JSON, NaN is null, and an optional part that is None has no key.
+    """
+
+    pleura: str
+    """The version that measured."""
+    split: str
+    """Which cases, in words."""
+    positives: int
+    negatives: int
+    floor: float
+    """SIIM mean Dice of the empty predictor on these cases."""
+    summary: str = _key("verdict")
+    """One sentence for a person."""
+    findings: tuple[Finding, ...]
+    """What the checks found, such as a flip."""
+    triplet: Triplet
+    triplet_tuned_on_these_cases: bool
+    tuned: TunedHere
+    tta: str
+    resamples: int
+    metrics: dict[str, Estimate]
+    """By the checkpoint's triplet."""
+    pooled_dice: float = NAN
+    """Of the pixels of all images together; no mean over images."""
+    decisions: Decisions
+    surface: Surface
+    subgroups: tuple[Subgroup, ...] = _key("strata")
+    prevalence: Prevalence
+    curves: Curves
+    calibration: CalibrationParts
+    data_sha256: str
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    """Its provenance, of the first where a model has several."""
+    cases: tuple[CaseRow, ...] = ()
+    weights_sha256: tuple[str, ...] = ()
+    """Of each checkpoint."""
+    calibrations: tuple[dict[str, Any] | None, ...] = ()
+    """Of each checkpoint, as its header has it."""
+    label_sources: dict[str, tuple[LabelSource, ...]] = field(default_factory=dict)
+    """Of the cases that were scored, and of those of the dataset that the model was trained and chosen on."""
+    command: str
+    """What gives these numbers again."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of report.json, null for numbers that could not be measured."""
+        return {"format": FORMAT, **plain(self)}
+
+    @classmethod
+    def from_json(cls, document: object) -> EvaluationReport:
+        """Read the content of a report.json, or what of it is in a model's header.
+
+        Raises: InputError, in one line, for a newer format, a missing key or a value of another type.
+        """
+        if not isinstance(document, Mapping):
+            raise InputError("is no mapping of keys")
+        written = document.get("format", 0)
+        if not isinstance(written, int) or written > FORMAT:
+            raise InputError(f"has the format {written!r:.20}, and this version of pleura reads up to {FORMAT}")
+        return typing.cast("EvaluationReport", _parsed(cls, document, ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreReport:
+    """All that `pleura score` measured: the content of score.json."""
+
+    pleura: str
+    truth: str
+    predicted: str
+    images: int
+    patients: int
+    patients_known: int
+    """Images whose patient is known; each of the others counts as a patient."""
+    positives: int
+    negatives: int
+    floor: float
+    summary: str = _key("verdict")
+    findings: tuple[Finding, ...]
+    cases: Literal["truth", "both"]
+    missing: tuple[str, ...]
+    """Ids with a true mask and no prediction."""
+    resamples: int
+    pooled_dice: float
+    metrics: dict[str, Estimate]
+    decisions: Decisions
+    surface: Surface
+    subgroups: tuple[Subgroup, ...] = _key("strata")
+    prevalence: Prevalence
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: null for NaN, and no key for a part that is None by default."""
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = [(each, getattr(value, each.name)) for each in fields(value)]
+        return {_name(each): plain(part) for each, part in parts if not (part is None and each.default is None)}
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _name(part: Any) -> str:
+    return str(part.metadata.get("key", part.name))
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _parsed(kind: Any, value: Any, where: str) -> Any:
+    """A value of JSON as a type. Raises: InputError that names the key."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return (
+            None
+            if value is None
+            else _parsed(next(each for each in arguments if each is not types.NoneType), value, where)
+        )
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        return _parsed_fields(kind, value, f"{where}." if where else "")
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_parsed(arguments[0], each, f"{where}[{number}]") for number, each in enumerate(value))
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _parsed(arguments[1], each, f"{where}.{key}") for key, each in value.items()}
+    if kind is float and (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
+        return NAN if value is None else float(value)
+    if kind is Any or (kind in (int, str, bool) and type(value) is kind) or (origin is Literal and value in arguments):
+        return value
+    raise InputError(f"{where} is {value!r:.40}, which is of another type")
+
+
+def _parsed_fields(kind: Any, value: Mapping[str, Any], prefix: str) -> Any:
+    found: dict[str, Any] = {}
+    for each in fields(kind):
+        name = _name(each)
+        if name in value:
+            found[each.name] = _parsed(_hints(kind)[each.name], value[name], prefix + name)
+        elif each.default is MISSING and each.default_factory is MISSING:
+            raise InputError(f"has no {prefix}{name}")
+    return kind(**found)

@@ -38,7 +38,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def plain(value: object) -> str:
-    """A JSON value in words; of a path only its last part, for folders of one machine tell nobody anything."""
+    """Return a JSON value in words; of a path only its last part: folders mean nothing elsewhere."""
     if isinstance(value, Mapping):
         return "(" + ", ".join(f"{key} {plain(inner)}" for key, inner in value.items()) + ")"
     if isinstance(value, list | tuple):

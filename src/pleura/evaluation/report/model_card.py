@@ -1,6 +1,6 @@
-"""A model card as Markdown: what a checkpoint's header says of itself, and what `evaluate` measured, each in its place.
+"""A model card as Markdown: the facts of a checkpoint's header, and what `evaluate` measured, each in its place.
 
-Nothing is left out in silence: a section of which nothing is known says so in one line.
+No section is left out: one of which nothing is known has one line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pleura.evaluation.report.card_scores import score_sections
+from pleura.evaluation.report.document import EvaluationReport
 from pleura.evaluation.report.markdown import fill, plain, table
 from pleura.inference.overlay import DISCLAIMER
 
@@ -40,9 +41,9 @@ class CardFacts:
     rebuild: str | None
     """The command that makes such a model anew, where there is one."""
     prose: Mapping[str, Any] = field(default_factory=dict)
-    """What its makers say: texts, or lists of texts, by section."""
-    evaluation: Mapping[str, Any] | None = None
-    """The part of report.json that travels with the model."""
+    """Texts of its makers, or lists of texts, by section."""
+    evaluation: EvaluationReport | None = None
+    """The part of a report that travels with the model."""
     doubts: Sequence[str] = ()
     """Why the evaluation may not be of this very file."""
 
@@ -81,10 +82,10 @@ def render(facts: CardFacts) -> str:
 
 
 def _prose(facts: CardFacts, key: str, missing: str) -> str:
-    told = facts.prose.get(key)
-    if not told:
+    text = facts.prose.get(key)
+    if not text:
         return missing
-    return fill(told) if isinstance(told, str) else "\n".join(fill(str(item), "* ") for item in told)
+    return fill(text) if isinstance(text, str) else "\n".join(fill(str(item), "* ") for item in text)
 
 
 def _identity(facts: CardFacts) -> Iterator[str]:
@@ -120,10 +121,10 @@ def _data(facts: CardFacts) -> Iterator[str]:
         )
     if "data_sha256" in provenance:
         yield fill(f"The dataset folder that it was trained on has the sha256 `{provenance['data_sha256']}`.")
-    counts = (facts.evaluation or {}).get("label_sources", {})
+    counts = facts.evaluation.label_sources if facts.evaluation else {}
     titles = {"train": "learned from", "val": "chosen on", "scored": "scored below"}
     rows = [
-        (title, row["label_source"], row["positives"], row["negatives"], row["without_patient"])
+        (title, row.label_source, row.positives, row.negatives, row.without_patient)
         for part, title in titles.items()
         for row in counts.get(part, ())
     ]
@@ -132,7 +133,7 @@ def _data(facts: CardFacts) -> Iterator[str]:
         return
     yield "Cases of the evaluated dataset by where their masks came from:"
     yield table(("cases", "masks", "positive", "negative", "patient not known"), rows)
-    if facts.seen["train"] and sum(row["positives"] + row["negatives"] for row in counts["train"]) < seen["train"]:
+    if facts.seen["train"] and sum(row.positives + row.negatives for row in counts["train"]) < seen["train"]:
         yield "Not all cases that it learned from are in that dataset."
 
 
@@ -149,9 +150,11 @@ def _training(facts: CardFacts) -> Iterator[str]:
         head = ("stage", "px", "epochs", "batch", "optimizer", "learning rate", "share of positives", "losses")
         yield table(head, map(_stage, stages))
         yield from _labels(stages)
-    told = {key: value for key, value in provenance.items() if key != "data_sha256"}
-    if told:
-        yield fill("Recorded of this file: " + ", ".join(f"{key} {plain(value)}" for key, value in told.items()) + ".")
+    recorded = {key: value for key, value in provenance.items() if key != "data_sha256"}
+    if recorded:
+        yield fill(
+            "Recorded of this file: " + ", ".join(f"{key} {plain(value)}" for key, value in recorded.items()) + "."
+        )
     for key in ("seconds", "machine"):
         if not any(key in name for name in _keys(provenance)):
             yield f"How many {key} it took is not recorded." if key == "seconds" else "On what machine is not recorded."
@@ -171,7 +174,7 @@ def _beginning(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
         return f"it began with the weights of another checkpoint, whose tensors have the sha256 `{others[-1]}`"
     start = recipe.get("model", {}).get("pretrained")
     if start is None:
-        return "what it began with is not told"
+        return "what it began with is not known"
     return {
         True: "the encoder began with weights of ImageNet",
         False: "it began with random weights",
@@ -191,10 +194,10 @@ def _labels(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for stage in stages:
         labels = stage.get("labels", {})
         of_teacher = () if labels.get("teacher") else ("teacher_share", "teacher_sources", "least_agreement")
-        told = {key: value for key, value in labels.items() if value and key not in of_teacher}
-        if any(key in told for key in ("weights", "smoothing", "teacher")):
+        changed = {key: value for key, value in labels.items() if value and key not in of_teacher}
+        if any(key in changed for key in ("weights", "smoothing", "teacher")):
             yield fill(
-                f"Masks in stage {stage['name']}: " + ", ".join(f"{k} {plain(v)}" for k, v in told.items()) + "."
+                f"Masks in stage {stage['name']}: " + ", ".join(f"{k} {plain(v)}" for k, v in changed.items()) + "."
             )
 
 

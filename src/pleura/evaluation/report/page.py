@@ -6,11 +6,9 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
-from pleura.decision.triplet import Triplet
-from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.metrics.titles import METRICS, SHOWN, floors
+from pleura.evaluation.report.document import EvaluationReport
 from pleura.evaluation.report.sections import DECISIONS, decisions, drawings, findings, groups, outlines, prevalence
 from pleura.inference.overlay import DISCLAIMER
 
@@ -24,14 +22,6 @@ class Picture:
     image_id: str
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a report shows: report.json's content, and pictures by the title of their gallery."""
-
-    document: Mapping[str, Any]
-    galleries: Mapping[str, list[Picture]]
-
-
 def page(title: str, body: str) -> str:
     """A page of HTML that stands alone: pleura's style and script inside, no network."""
     web = importlib.resources.files(__package__)
@@ -42,27 +32,25 @@ def page(title: str, body: str) -> str:
     return f"{head}\n<style>\n{style}</style>\n{body}\n{foot}\n<script>\n{script}</script></html>\n"
 
 
-def render(report: Report) -> str:
-    """The report as a page of HTML."""
-    document = report.document
-    good = document["metrics"]["gain_over_empty"]["low"] > 0
-    positives, total = document["positives"], document["positives"] + document["negatives"]
+def render(report: EvaluationReport, galleries: Mapping[str, Sequence[Picture]]) -> str:
+    """Return the report as a page of HTML, with pictures by the title of their gallery."""
+    good = report.metrics["gain_over_empty"].low > 0
+    positives, total = report.positives, report.positives + report.negatives
     parts = [
-        f"<h1>How good is this model?</h1><p class=soft>pleura {escape(document['pleura'])} on "
-        f"{escape(document['split'])}.</p>",
-        f"<p class='verdict{' good' if good else ''}'>{escape(document['verdict'])}</p>",
-        findings(document),
+        f"<h1>How good is this model?</h1><p class=soft>pleura {escape(report.pleura)} on {escape(report.split)}.</p>",
+        f"<p class='verdict{' good' if good else ''}'>{escape(report.summary)}</p>",
+        findings(report),
         f"<p>{positives} of {total} cases have a pneumothorax ({100 * positives / max(total, 1):.1f} %; SIIM-ACR has "
-        f"22.15 %). Answering “empty” every time would score {document['floor']:.4f} here: that is the floor.</p>",
-        _metrics(document),
-        decisions(document),
-        prevalence(document),
-        drawings(document),
-        groups(document),
-        outlines(document),
-        _decision(document),
-        *(gallery(title, pictures) for title, pictures in report.galleries.items() if pictures),
-        _origin(document),
+        f"22.15 %). Answering “empty” every time would score {report.floor:.4f} here: that is the floor.</p>",
+        _metrics(report),
+        decisions(report),
+        prevalence(report),
+        drawings(report),
+        groups(report),
+        outlines(report),
+        _decision(report),
+        *(gallery(title, pictures) for title, pictures in galleries.items() if pictures),
+        _origin(report),
     ]
     return page("pleura report", "\n".join(part for part in parts if part))
 
@@ -79,23 +67,23 @@ def gallery(title: str, pictures: Sequence[Picture]) -> str:
     return f"<h2>{escape(title)}</h2>{legend}<div class=gallery>{''.join(figures)}</div>"
 
 
-def _origin(document: Mapping[str, Any]) -> str:
-    facts = ", ".join(f"{key} {value}" for key, value in document["checkpoint"].items())
+def _origin(report: EvaluationReport) -> str:
+    facts = ", ".join(f"{key} {value}" for key, value in report.checkpoint.items())
     return (
         f"<h2>Where this comes from</h2><p class=soft>Checkpoint: <code>{escape(facts)}</code><br>"
-        f"Data: sha256 <code>{escape(document['data_sha256'])}</code></p>"
+        f"Data: sha256 <code>{escape(report.data_sha256)}</code></p>"
     )
 
 
-def _metrics(document: Mapping[str, Any]) -> str:
+def _metrics(report: EvaluationReport) -> str:
     def title(key: str) -> str:
         return f"<tr><td>{METRICS[key].title}<div class=soft>{METRICS[key].meaning}</div>"
 
-    rows, at_floor = [], floors(document["floor"])
+    rows, at_floor = [], floors(report.floor)
     for key in SHOWN:
         if key in DECISIONS:
             continue  # they have a table of their own
-        estimate = Estimate.of(document["metrics"][key])
+        estimate = report.metrics[key]
         if estimate.value != estimate.value:
             rows.append(f"{title(key)}<td class=n colspan=3>{estimate.number()}")
             continue
@@ -106,35 +94,35 @@ def _metrics(document: Mapping[str, Any]) -> str:
             f"width:{100 * (estimate.high - estimate.low):.1f}%'></i>"
             f"<b style='left:{100 * estimate.value:.1f}%'></b></div>"
         )
-    pooled = document.get("pooled_dice", float("nan"))
+    pooled = report.pooled_dice
     if pooled == pooled:
         rows.append(f"{title('pooled_dice')}<td class=n>{pooled:.4f}<td class=n colspan=2>")
     return (
         "<div class=scroll tabindex=0><table class=metrics><tr><th>Metric<th>Value<th>95 % interval<th>0 to 1"
         + "".join(rows)
         + "</table></div>"
-        f"<p class=soft>Intervals: bootstrap over patients, {document['resamples']} resamples. "
+        f"<p class=soft>Intervals: bootstrap over patients, {report.resamples} resamples. "
         "An AUROC of 1 has no interval worth the name.</p>"
     )
 
 
-def _decision(document: Mapping[str, Any]) -> str:
-    rule, tuned = Triplet.of(document["triplet"]).in_words(), document["tuned"]
+def _decision(report: EvaluationReport) -> str:
+    rule, tuned = report.triplet.in_words(), report.tuned
     in_sample = (
         " It was tuned on these very cases, so that the scores above that depend on it are too good."
-        if document["triplet_tuned_on_these_cases"]
+        if report.triplet_tuned_on_these_cases
         else ""
     )
     honest = "too few patients to say what tuning would keep"
-    if tuned["cross_fitted"] is not None:
-        optimism = tuned["in_sample"] - tuned["cross_fitted"]
+    if tuned.cross_fitted is not None:
+        optimism = tuned.in_sample - tuned.cross_fitted
         honest = (
-            f"tuned on four fifths of the patients and scored on the fifth, {tuned['cross_fitted']:.4f}: "
+            f"tuned on four fifths of the patients and scored on the fifth, {tuned.cross_fitted:.4f}: "
             f"an optimism of {optimism:+.4f}"
         )
     return (
         "<h2>The decision rule</h2>"
         f"<p>{rule}{in_sample} "
         "The best rule for these cases would "
-        f"score {tuned['in_sample']:.4f} (at 22.15 % positives); {honest}.</p>"
+        f"score {tuned.in_sample:.4f} (at 22.15 % positives); {honest}.</p>"
     )
