@@ -155,8 +155,8 @@ def test_all_folds_together_score_what_is_truth_and_nothing_else(mixed: Dataset,
 
 
 def test_doctor_counts_them_and_names_folds_without_a_positive(mixed: Dataset, dataset: Path, tmp_path: Path):
-    told = dataset_folder(mixed.folder)
-    assert f"{int((~mixed.scored).sum())} of them are always trained on, and scored by in no fold" in told.told
+    examined = dataset_folder(mixed.folder)
+    assert f"{int((~mixed.scored).sum())} of them are for training alone, and scored in no fold" in examined.facts
     negative = {"has_pneumothorax": "0", "mask_rle": "-1"}
     rewritten(dataset, tmp_path / "one", lambda _, row: {**row, **negative} if row["fold"] == "1" else None)
     warned = [finding.what for finding in dataset_folder(tmp_path / "one").findings]
@@ -170,4 +170,4 @@ def test_command_says_how_many_they_are(pictures: Path, pleura):
     words = ["--images", pictures / "images", "--masks", pictures / "truth", "--masks", pictures / "pseudo"]
     done = pleura("prepare", *words, "--out", pictures / "d", "--size", 64, "--folds", 2, "--always-train", "pseudo")
     assert done.returncode == 0, done.stderr
-    assert "4 of them are always trained on, and scored by in no fold" in done.stdout
+    assert "4 of them are for training alone, and scored in no fold" in done.stdout

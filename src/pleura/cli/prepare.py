@@ -73,7 +73,7 @@ def messages(made: Prepared, out: Path) -> Iterator[str]:
     share = 100 * card["positive"] / card["cases"]
     yield f"{out}: {card['cases']} cases of {card['patients']} patients, {card['positive']} positive ({share:.1f} %)"
     if always := card.get("always_train"):
-        yield f"  {always} of them are trained on in every fold, and scored in none"
+        yield f"  {always} of them are for training alone, and scored in no fold"
     if made.passed_over:
         yield f"  {made.passed_over}"
     for leak in made.leaks:

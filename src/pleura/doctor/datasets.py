@@ -43,7 +43,7 @@ def dataset_folder(folder: Path) -> Examination:
     shares = f"{int(dataset.positive.sum())} positive, {len(dataset.folds)} folds"
     found = Examination("a dataset", [f"{len(cases)} cases of {dataset.size_px} px, {shares}"])
     if always := int((~dataset.scored).sum()):
-        found.facts.append(f"{always} of them are always trained on, and scored by in no fold")
+        found.facts.append(f"{always} of them are for training alone, and scored in no fold")
     _hash(dataset, found)
     found.add(exchanged(_covered(dataset)))
     _patients(dataset, found)
