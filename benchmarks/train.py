@@ -1,6 +1,6 @@
 """Claim: a training step is 1.3 times as fast as the published pipeline's at 512 px on two CPU cores, and never waits.
 
-Ours is `pleura train` itself: `_epoch` of its loop, with the recipe's optimizer, loss, clip and augmentation, on a
+Ours is `pleura train` itself: `train_epoch` of its loop, with the recipe's optimizer, loss, clip and augmentation, on a
 prepared dataset. Against it, with the same phantoms in the same order and the same draws of the augmentation:
 
 - albunet_valid: the published way re-stated. Each step opens its 1024 px PNG files, resizes them, warps one image at a
@@ -44,14 +44,11 @@ from pleura.data.dataset import Dataset
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.data.prepare import PrepareSettings, prepare
 from pleura.models.build import build_model  # declares two operators of torchvision: before segmentation_models_pytorch
-from pleura.training import train as loop
-from pleura.training.averaging import RunningAverages
+from pleura.training import stage as loop
 from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner
 from pleura.training.losses import total_loss
-from pleura.training.optimizers import build_optimizer
-from pleura.training.run import Run
-from pleura.training.schedule import Schedule
+from pleura.training.run import Progress, Run
 from pleura.training.validation import Validator
 
 import segmentation_models_pytorch as smp  # isort: skip
@@ -120,32 +117,30 @@ class Ours:
         )
         self.stage, self.spans = self.recipe.stages[0], spans
         self.learner = Learner(self.recipe, dataset, build_accelerator(self.recipe), fold=0)
-        validator = Validator(self.learner.accelerator, dataset, self.learner.val_positions, flip=False)
-        self.training = loop._Training(self.learner, validator, Run(dataset.folder / "no run is written"))
-        net = self.learner.net
-        optimizer = self.learner.accelerator.prepare_optimizer(build_optimizer(net.parameters(), self.stage))
-        averages = RunningAverages(net, self.stage.averaging, self.stage.epochs)
-        self.to_epoch = (self.stage, optimizer, Schedule(self.stage), averages)
+        validator = Validator(self.learner.accelerator, dataset, dataset.positions("val", 0), flip=False)
+        files, self.progress = Run(dataset.folder / "no run is written"), Progress()
+        self.training = loop.Stage(self.stage, self.learner, validator, files, self.progress, monitor=None)
+        self.learner.begin_stage(self.stage)
         if spans.on:
-            self._measure_parts(optimizer)
+            self._measure_parts()
 
-    def _measure_parts(self, optimizer: Any) -> None:
+    def _measure_parts(self) -> None:
         learner, accelerator, around = self.learner, self.learner.accelerator, self.spans.around
-        learner.prepared = around("augmentation", learner.prepared)
+        learner.batches.prepared = around("augmentation", learner.batches.prepared)
         learner.model.forward = around("forward", learner.model.forward)
         accelerator.backward = around("backward", accelerator.backward)
         accelerator.clip_grad_norm_ = around("clip", accelerator.clip_grad_norm_)
-        optimizer.step = around("optimizer", optimizer.step)
+        learner.optimizer.step = around("optimizer", learner.optimizer.step)
 
     def run(self) -> None:
         """EPOCHS epochs of the loop."""
         for _ in range(EPOCHS):
-            progress, before = self.training.progress, sum(self.spans.took.values())
+            progress, before = self.progress, sum(self.spans.took.values())
             progress.step, progress.losses = 0, []
             loop.total_loss = self.spans.around("loss", total_loss)
             synchronise()
             began, by_clock = time.perf_counter(), self.spans.clock()
-            waited_s, _ = self.training._epoch(*self.to_epoch)
+            waited_s, _ = self.training.train_epoch()
             synchronise()
             took_s, by_clock = time.perf_counter() - began, self.spans.clock() - by_clock
             progress.epoch += 1
@@ -201,7 +196,7 @@ class Plain:
         """EPOCHS epochs, read through as one: worker processes start once."""
         stage, spans, wanted = self.like.stage, self.spans, []
         for epoch in range(self.epoch, self.epoch + EPOCHS):
-            for step, positions in enumerate(self.like.learner.order(stage, epoch, []).tolist()):
+            for step, positions in enumerate(self.like.learner.batches.order(stage, epoch, []).tolist()):
                 drawn = sample_parameters(stage.augment, len(positions), (self.like.recipe.seed, 0, epoch, step))
                 wanted += [(position, drawn.take(torch.tensor([row]))) for row, position in enumerate(positions)]
         self.epoch += EPOCHS
@@ -209,7 +204,7 @@ class Plain:
         for _ in range(len(wanted) // stage.batch_size):
             with spans("the data"):
                 images, masks = (part.to(self.device) for part in next(batches))
-                images = (images - self.like.learner.mean) / self.like.learner.std
+                images = (images - self.like.learner.batches.mean) / self.like.learner.batches.std
             with spans("forward"):
                 logits = self.net(images)
             with spans("loss"):

@@ -60,9 +60,9 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def curves_are_not_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A figure takes longer than a training here. `run`, the notebook and tests/training have real ones."""
-    watch = sys.modules.get("pleura.training.monitor")
-    if watch is not None and "training" not in request.path.parts:
-        monkeypatch.setattr(watch.Watch, "stage_done", lambda *_: None)
+    monitor = sys.modules.get("pleura.training.monitor")
+    if monitor is not None and "training" not in request.path.parts:
+        monkeypatch.setattr(monitor.Monitor, "draw_curves", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

@@ -152,8 +152,8 @@ def test_a_recipe_takes_two_steps(name, dataset, tmp_path, monkeypatch):
         nets.append(net)
         raise TwoStepsTakenError
 
-    monkeypatch.setattr("pleura.training.train.total_loss", noted)
-    monkeypatch.setattr("pleura.training.train.Validator.__call__", stop)
+    monkeypatch.setattr("pleura.training.stage.total_loss", noted)
+    monkeypatch.setattr("pleura.training.stage.Validator.__call__", stop)
     with pytest.raises(TwoStepsTakenError):
         train(small(name), Dataset(dataset), tmp_path)
     assert len(losses) == 2
@@ -175,7 +175,7 @@ def test_all_stages_of_a_recipe_follow_on_one_another(name, dataset, tmp_path):
     with (run / "averages.csv").open(newline="") as file:
         handed_on = {row["stage"]: row["kind"] for row in csv.DictReader(file) if row["handed_on"] == "1"}
     assert list(handed_on) == [stage.name for stage in recipe.stages]
-    # In two steps a stage may well do harm, and hands on what it started from.
+    # In two steps a stage may well do harm, and then ends with what it started from.
     assert all(handed_on[stage.name] in (stage.averaging.hand_on, "incoming") for stage in recipe.stages)
 
 

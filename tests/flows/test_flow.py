@@ -145,7 +145,7 @@ def test_several_folds_are_averaged(run, tmp_path):
 
 
 def test_an_epoch_can_be_shortened_and_then_shows_other_cases_each_time(dataset, tmp_path, monkeypatch):
-    import pleura.training.learner as module
+    import pleura.training.batches as module
     from pleura.config.parse import load_recipe
     from pleura.training.train import train
 

@@ -148,7 +148,7 @@ def test_predict_names_a_full_disk(phantoms, run, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_names_the_cases_and_keeps_the_last_state(dataset, tmp_path, monkeypatch):
-    import pleura.training.train as module
+    import pleura.training.stage as module
 
     monkeypatch.setattr(module, "total_loss", lambda logits, *_: logits.mean() * float("nan"))
     with pytest.raises(NonFiniteLossError) as caught:

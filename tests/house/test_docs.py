@@ -223,7 +223,7 @@ def test_the_readme_starts_with_what_it_is_one_picture_and_two_commands() -> Non
 
 
 def test_the_training_loop_is_one_hop_from_the_readme() -> None:
-    assert "](src/pleura/training/train.py)" in text(ROOT / "README.md")
+    assert "](src/pleura/training/stage.py)" in text(ROOT / "README.md")
 
 
 def test_the_floor_in_the_readme_is_the_one_of_the_siim_ids() -> None:

@@ -75,7 +75,7 @@ HOMES = {
         "config/training.py",
     },
     "sklearn": {"data/folds.py"},
-    "accelerate": {"training/devices.py", "training/learner.py", "training/validation.py"},
+    "accelerate": {"training/devices.py", "training/batches.py", "training/learner.py", "training/validation.py"},
     "pydicom": {
         *(
             "dicom/decode.py",

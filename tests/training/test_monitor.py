@@ -1,4 +1,4 @@
-"""What `Watch` leaves in a run's folder, and what TensorBoard would show of it."""
+"""What `Monitor` leaves in a run's folder, and what TensorBoard would show of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError
-from pleura.training.monitor import Watch, _outcome, _short
+from pleura.training.monitor import Monitor, _outcome, _short
 
 
 def row(epoch: int, loss: float = 1.0, auroc: float = 0.8) -> dict[str, Any]:
@@ -51,10 +51,10 @@ def red(picture: Image.Image) -> np.ndarray:
 
 
 def test_the_numbers_of_each_epoch_are_scalars_of_training_or_validation(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, tensorboard=True)
-    watch.epoch(row(1, loss=1.5))
-    watch.epoch(row(2, loss=0.5, auroc=math.nan))
-    watch.close()
+    monitor = Monitor(tmp_path, tensorboard=True)
+    monitor.add_epoch(row(1, loss=1.5))
+    monitor.add_epoch(row(2, loss=0.5, auroc=math.nan))
+    monitor.close()
     assert scalars(tmp_path, "train/loss") == [(1, 1.5), (2, 0.5)]
     assert scalars(tmp_path, "val/auroc") == [(1, 0.8)]
     assert shown(tmp_path).Tags()["scalars"] == [
@@ -64,28 +64,28 @@ def test_the_numbers_of_each_epoch_are_scalars_of_training_or_validation(tmp_pat
 
 
 def test_steps_are_counted_over_all_stages(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, tensorboard=True)
+    monitor = Monitor(tmp_path, tensorboard=True)
     for epoch in (1, 2, 1):
-        watch.epoch(row(epoch))
-    watch.close()
+        monitor.add_epoch(row(epoch))
+    monitor.close()
     assert [step for step, _ in scalars(tmp_path, "val/siim_dice")] == [1, 2, 3]
 
 
 def test_an_epoch_that_is_repeated_after_a_crash_replaces_what_it_showed(tmp_path: Path) -> None:
-    killed = Watch(tmp_path, tensorboard=True)
+    killed = Monitor(tmp_path, tensorboard=True)
     for epoch, loss in ((1, 3.0), (2, 2.0), (3, 1.0)):
-        killed.epoch(row(epoch, loss))
-    del killed  # not closed: what an epoch told is written out at once
-    resumed = Watch(tmp_path, tensorboard=True, epochs_done=1)
+        killed.add_epoch(row(epoch, loss))
+    del killed  # not closed: an epoch's numbers are written at once
+    resumed = Monitor(tmp_path, tensorboard=True, epochs_done=1)
     for epoch, loss in ((2, 2.5), (3, 1.5)):
-        resumed.epoch(row(epoch, loss))
+        resumed.add_epoch(row(epoch, loss))
     resumed.close()
     assert scalars(tmp_path, "train/loss") == [(1, 3.0), (2, 2.5), (3, 1.5)]
 
 
 def test_samples_are_one_sheet_with_the_answer_in_red(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, tensorboard=False)
-    watch.samples("low-001", **cases(), triplet=Triplet(0.5, 0, 0.5))
+    monitor = Monitor(tmp_path, tensorboard=False)
+    monitor.draw_samples("low-001", **cases(), triplet=Triplet(0.5, 0, 0.5))
     with Image.open(tmp_path / "samples" / "low-001.jpg") as sheet:
         assert (sheet.format, sheet.mode) == ("JPEG", "RGB")
         assert sheet.width == 3 * 320 + 2 * 6
@@ -98,39 +98,39 @@ def test_samples_are_one_sheet_with_the_answer_in_red(tmp_path: Path) -> None:
 
 
 def test_samples_are_decided_by_the_triplet_they_come_with(tmp_path: Path) -> None:
-    Watch(tmp_path, tensorboard=False).samples("low-001", **cases(), triplet=Triplet(0.9, 0, 0.5))
+    Monitor(tmp_path, tensorboard=False).draw_samples("low-001", **cases(), triplet=Triplet(0.9, 0, 0.5))
     with Image.open(tmp_path / "samples" / "low-001.jpg") as sheet:
         assert not red(sheet).any()
 
 
 def test_the_sheet_is_in_tensorboard_at_its_epoch(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, tensorboard=True, epochs_done=4)
-    watch.epoch(row(5))
-    watch.samples("low-005", **cases(), triplet=Triplet())
-    watch.close()
+    monitor = Monitor(tmp_path, tensorboard=True, epochs_done=4)
+    monitor.add_epoch(row(5))
+    monitor.draw_samples("low-005", **cases(), triplet=Triplet())
+    monitor.close()
     (image,) = shown(tmp_path).Images("samples")
     with Image.open(tmp_path / "samples" / "low-005.jpg") as sheet:
         assert (image.step, image.width, image.height) == (5, *sheet.size)
 
 
 def test_without_cases_there_is_no_sheet(tmp_path: Path) -> None:
-    Watch(tmp_path, tensorboard=False).samples("low-001", **cases(0), triplet=Triplet())
+    Monitor(tmp_path, tensorboard=False).draw_samples("low-001", **cases(0), triplet=Triplet())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_images_that_are_not_square_keep_their_shape(tmp_path: Path) -> None:
     made = cases(2)
     made["images"] = np.zeros((2, 60, 30), dtype=np.float32)
-    Watch(tmp_path, tensorboard=False).samples("wide", **made, triplet=Triplet())
+    Monitor(tmp_path, tensorboard=False).draw_samples("wide", **made, triplet=Triplet())
     with Image.open(tmp_path / "samples" / "wide.jpg") as sheet:
         assert sheet.width == 2 * 160 + 6
 
 
 def test_a_stage_that_is_done_leaves_its_curves_and_nothing_unfinished(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, tensorboard=False)
-    watch.stage_done([])
+    monitor = Monitor(tmp_path, tensorboard=False)
+    monitor.draw_curves([])
     assert list(tmp_path.iterdir()) == []
-    watch.stage_done([row(1), row(2)])
+    monitor.draw_curves([row(1), row(2)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "curves.svg"]
 
 
@@ -141,16 +141,16 @@ def test_tensorboard_that_is_not_installed_is_told_with_the_way_out(
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"] + ["tensorboard"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=r"pip install 'pleura\[track\]'"):
-        Watch(tmp_path, tensorboard=True)
-    Watch(tmp_path, tensorboard=False).epoch(row(1))
+        Monitor(tmp_path, tensorboard=True)
+    Monitor(tmp_path, tensorboard=False).add_epoch(row(1))
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        lambda run: Watch(run, tensorboard=True),
-        lambda run: Watch(run, tensorboard=False).samples("low-001", **cases(), triplet=Triplet()),
-        lambda run: Watch(run, tensorboard=False).stage_done([row(1)]),
+        lambda run: Monitor(run, tensorboard=True),
+        lambda run: Monitor(run, tensorboard=False).draw_samples("low-001", **cases(), triplet=Triplet()),
+        lambda run: Monitor(run, tensorboard=False).draw_curves([row(1)]),
     ],
     ids=["tensorboard", "samples", "curves"],
 )

@@ -15,7 +15,7 @@ from pleura.data.dataset import Dataset
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenCases, case_key
-from pleura.training import train as loop
+from pleura.training import stage as loop
 from pleura.training.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8", "training.positive_rate=0.5")
@@ -83,7 +83,7 @@ def test_a_run_with_a_teacher_that_was_stopped_goes_on_to_the_same_weights(guess
     log = (stopped / "log.txt").read_text()
     assert "stage low learns from" in log
     assert "of guess with weight 0.5" in log
-    assert "stage high is gone on with, after epoch 0 and 1 steps" in log
+    assert "stage high resumes after epoch 0 and 1 steps" in log
 
 
 def test_a_checkpoint_has_not_seen_what_it_did_not_learn_from(guessed, tmp_path):
@@ -116,7 +116,7 @@ def test_a_teacher_that_tells_nothing_or_has_changed_is_told_of(guessed, run, tm
     settings = (*QUIET, f"stages.high.labels={{teacher: {path}}}")
     fold = train(load_recipe(SMOKE, settings), guessed, tmp_path / "out")
     log = (fold / "log.txt").read_text()
-    assert log.count("teacher.safetensors: the teacher does not tell what it has learned from") == 1
+    assert log.count("teacher.safetensors: the teacher does not list the cases that it has learned from") == 1
     told = {"weights_sha256": [weights_hash(first.weights)], "tells_what_it_has_seen": False}
     assert load_checkpoint(fold / "best.safetensors").provenance["teacher"] == told
     assert "teacher" not in load_checkpoint(fold / "low.safetensors").provenance

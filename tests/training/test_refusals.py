@@ -6,7 +6,6 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from pleura.errors import ConfigError, InputError, PleuraError
 from pleura.training.devices import build_accelerator
 from pleura.training.folds import train_folds
 from pleura.training.learner import Learner
+from pleura.training.refusals import global_batch_size, refuse_lone_images
 from pleura.training.train import train
 
 
@@ -62,16 +62,13 @@ def test_an_epoch_of_one_case_under_batchnorm(dataset: Path, tmp_path: Path):
     refused(smoke("training.cases_per_epoch=1"), Dataset(dataset), tmp_path, ConfigError, message)
 
 
-def test_a_share_of_one_image_for_each_process_under_batchnorm(dataset: Path):
-    recipe = smoke("training.batch_size=2")
-    learner = Learner(recipe, Dataset(dataset), build_accelerator(recipe), 0)
-    learner.accelerator, learner.batchnorm_is_global = SimpleNamespace(num_processes=2), False  # type: ignore[assignment]
-    with pytest.raises(
-        ConfigError, match=r"stages\.low\.batch_size: a batch of 2, shared by 2 processes, .* 4 or more"
-    ):
-        learner._refuse_lone_images(recipe.stages[0])
-    learner.batchnorm_is_global = True  # as on GPUs
-    learner._refuse_lone_images(recipe.stages[0])
+def test_a_share_of_one_image_for_each_process_under_batchnorm():
+    low = smoke("training.batch_size=2").stages[0]
+    message = r"stages\.low\.batch_size: a batch of 2, shared by 2 processes, .* 4 or more"
+    with pytest.raises(ConfigError, match=message):
+        refuse_lone_images(low, cases=9, processes=2, apart=2, trains_batchnorm=True)
+    refuse_lone_images(low, cases=9, processes=2, apart=1, trains_batchnorm=True)  # as on GPUs
+    refuse_lone_images(low, cases=9, processes=2, apart=2, trains_batchnorm=False)
 
 
 def test_a_batch_of_one_without_batchnorm_that_learns_is_trained(dataset: Path, tmp_path: Path):
@@ -127,10 +124,7 @@ def test_a_score_that_needs_negatives_too(dataset: Path, tmp_path: Path):
     )
 
 
-def test_fewer_cases_than_processes(dataset: Path):
-    recipe = smoke("training.batch_size=4", "training.cases_per_epoch=2")
-    learner = Learner(recipe, Dataset(dataset), build_accelerator(recipe), 0)
-    learner.accelerator = SimpleNamespace(num_processes=4)  # type: ignore[assignment]
+def test_fewer_cases_than_processes():
     message = r"stages\.low: an epoch has 2 training cases, fewer than the 4 processes that share it"
     with pytest.raises(ConfigError, match=message):
-        learner._refuse_lone_images(recipe.stages[0])
+        global_batch_size(smoke().stages[0], cases=2, processes=4)

@@ -75,7 +75,7 @@ def test_a_repeated_stage_forgets_itself_and_what_came_after():
 
 def test_a_stage_whose_stage_before_has_left_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="the stage before it, low"):
-        Run(tmp_path).handed_on_by("low")
+        Run(tmp_path).final_weights_of("low")
 
 
 def test_rows_with_other_columns_go_into_one_table(tmp_path):

@@ -21,7 +21,7 @@ def schedule(name: str, epochs: int = 10, lr: float = 1e-2, **settings_of_schedu
 def told(plateau: Schedule, scores: list[float]) -> list[float]:
     rates = []
     for score in scores:
-        plateau.told(score)
+        plateau.after_epoch(score)
         rates.append(plateau.lr(len(rates) + 1, 0.0))
     return rates
 

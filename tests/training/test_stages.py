@@ -1,4 +1,4 @@
-"""What a stage hands on, which statistics it leaves alone, and in how many bits it computes."""
+"""What a stage ends with, which statistics it leaves alone, and in how many bits it computes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_stage_that_does_harm_hands_on_what_it_started_from(dataset: Path, tmp
     assert high.preprocessing.size_px == 64  # with the rule and the scores of that size
     [handed_on] = [row for row in rows_of(fold / "averages.csv") if row["stage"] == "high" and row["handed_on"] == "1"]
     assert (handed_on["kind"], handed_on["epochs"]) == ("incoming", "0")
-    assert "started from 0.6000; those are handed on" in (fold / "log.txt").read_text()
+    assert "started from 0.6000; those are chosen" in (fold / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("hand_on", ["swa", "best_on_val"])
@@ -133,11 +133,12 @@ def test_a_limit_of_cases_shows_all_of_them_over_the_epochs_of_all_stages(datase
     recipe = load_recipe(SMOKE, ("training.cases_per_epoch=4", "training.epochs=3"))
     learner = Learner(recipe, Dataset(dataset), build_accelerator(recipe), 0)
     low, high = recipe.stages
-    assert len(learner.train_positions) == 24
-    orders = [learner.order(low, epoch, []) for epoch in range(3)]
-    orders += [learner.order(high, epoch, [{"stage": "low"}] * 3) for epoch in range(3)]
-    assert sorted(np.concatenate([order.ravel() for order in orders])) == learner.train_positions.tolist()
-    assert orders[4].tolist() == learner.order(high, 1, [{"stage": "low"}] * 3).tolist()
+    train_positions = learner.dataset.positions("train", 0)
+    assert len(train_positions) == 24
+    orders = [learner.batches.order(low, epoch, []) for epoch in range(3)]
+    orders += [learner.batches.order(high, epoch, [{"stage": "low"}] * 3) for epoch in range(3)]
+    assert sorted(np.concatenate([order.ravel() for order in orders])) == train_positions.tolist()
+    assert orders[4].tolist() == learner.batches.order(high, 1, [{"stage": "low"}] * 3).tolist()
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_scaler_leaves_out_steps_that_overflow_and_the_others_are_what_they_ar
 
 
 def test_a_resumed_run_goes_on_with_the_scale_that_it_had(dataset: Path, tmp_path: Path, monkeypatch):
-    import pleura.training.train as module
+    import pleura.training.stage as module
 
     with_scaler(monkeypatch, 2.0**126)
     whole = train(smoke("save_minutes=0"), Dataset(dataset), tmp_path / "whole")

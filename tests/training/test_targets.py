@@ -125,12 +125,12 @@ def test_a_teacher_of_share_one_is_all_there_is_and_sees_what_the_net_sees(two_s
     recipe = load_recipe(SMOKE, (f"training.labels={{teacher: {run}, teacher_share: 1}}",))
     learner = Learner(recipe, two_sources, build_accelerator(recipe), 0)
     low, seed = recipe.stages[0], (1, 2, 3)
-    [batch] = learner.batches(np.array([[0, 1, 2]]))
-    inputs, targets = learner.prepared(batch, low, seed, 3)
+    [batch] = learner.batches.read(np.array([[0, 1, 2]]))
+    inputs, targets = learner.batches.prepared(batch, low, seed, 3)
     whole = batch.images.float() / 255
     small = torch.nn.functional.avg_pool2d(whole, 2)
     images, _ = augment(small, small, low.augment, seed, larger=(whole, whole))
-    torch.testing.assert_close(inputs[:, 0], ((images - learner.mean) / learner.std)[:, 0])
+    torch.testing.assert_close(inputs[:, 0], ((images - learner.batches.mean) / learner.batches.std)[:, 0])
     torch.testing.assert_close(targets.masks, Teacher(str(run), CPU)(images))
 
 
@@ -182,9 +182,9 @@ def test_a_small_finding_is_present_also_where_its_stage_hardly_shows_it(dataset
     learner = learner_of(
         Dataset(sealed(folder)), 0, "training.augment={affine_probability: 0, distortion_probability: 0}"
     )
-    [batch] = learner.batches(learner.train_positions[None, :8])
-    _, targets = learner.prepared(batch, learner.recipe.stages[0], (0, 0, 0), 8)
-    positive = learner.dataset.positive[learner.train_positions[:8]]
+    [batch] = learner.batches(two_sources.positions("train", 0)[None, :8])
+    _, targets = learner.batches.prepared(batch, learner.recipe.stages[0], (0, 0, 0), 8)
+    positive = learner.dataset.positive[two_sources.positions("train", 0)[:8]]
     assert positive.any()
     assert targets.present.tolist() == positive.astype(float).tolist()
     assert targets.masks.amax((1, 2, 3)).tolist() == pytest.approx((positive * 0.25).tolist())  # 64 px to 32
@@ -249,17 +249,17 @@ def test_a_teacher_that_has_learned_from_validation_cases_is_refused(two_sources
 def test_cases_of_weight_zero_are_in_no_epoch_and_in_no_share_of_positives(two_sources: Dataset):
     learner = learner_of(two_sources, 0, "stages.high.labels={weights: {guess: 0}}", "training.positive_rate=0.5")
     low, high = learner.recipe.stages
-    shown = np.unique(learner.order(high, 0, [{"stage": "low"}]))
+    shown = np.unique(learner.batches.order(high, 0, [{"stage": "low"}]))
     train = two_sources.positions("train", 0)
     guess = is_guess(two_sources, train)
     positives = two_sources.positive[train] & ~guess
     assert not is_guess(two_sources, shown).any()
     assert set(shown) >= set(train[positives])
     assert len(shown) == min(2 * positives.sum(), (~guess).sum())
-    assert is_guess(two_sources, np.unique(learner.order(low, 0, []))).any()
+    assert is_guess(two_sources, np.unique(learner.batches.order(low, 0, []))).any()
 
 
-def test_what_a_teacher_has_met_the_net_has_met_from_that_stage_on(two_sources: Dataset, run: Path, tmp_path: Path):
+def test_what_a_teacher_has_seen_the_net_has_seen_from_that_stage_on(two_sources: Dataset, run: Path, tmp_path: Path):
     path = tmp_path / "teacher.safetensors"
     before = load_checkpoint(run / "fold-0" / "best.safetensors")
     seen = SeenCases((*before.seen.train, "0123abcd"), (*before.seen.val, "89abcdef"))
@@ -267,34 +267,34 @@ def test_what_a_teacher_has_met_the_net_has_met_from_that_stage_on(two_sources: 
     learner = learner_of(two_sources, 0, f"stages.high.labels={{teacher: {path}}}", "training.labels.weights.guess=0")
     low, high = learner.recipe.stages
     for stage_, expected in ((low, False), (high, True)):
-        learner.meet(stage_)
-        learner.meet(stage_)  # as after --resume
-        met = learner._seen()
-        assert ("0123abcd" in met.train, "89abcdef" in met.val) == (expected, expected)
+        learner.provenance.add_stage(learner.batches.labels[stage_.name])
+        learner.provenance.add_stage(learner.batches.labels[stage_.name])  # as after --resume
+        seen = learner.provenance.all_seen()
+        assert ("0123abcd" in seen.train, "89abcdef" in seen.val) == (expected, expected)
         guesses = {case_key(case.image_id) for case in two_sources.cases if case.label_source == "guess" and case.fold}
-        assert bool(guesses & set(met.train)) == expected  # the teacher has learned from them
-        assert len(met.train) == len(set(met.train))
+        assert bool(guesses & set(seen.train)) == expected  # the teacher has learned from them
+        assert len(seen.train) == len(set(seen.train))
 
 
 def test_a_teacher_of_unknown_past_and_its_pupils_are_known_as_such(two_sources: Dataset, run: Path, tmp_path: Path):
     best, path, pupil = run / "fold-0" / "best.safetensors", tmp_path / "teacher.safetensors", tmp_path / "pupil"
     checkpoint = load_checkpoint(best)
     update_header(best, {"seen": SeenCases(val=checkpoint.seen.val)}, path)  # as imported weights that were tuned
-    assert Teacher(str(run), CPU).tells
-    assert not Teacher(str(path), CPU).tells
+    assert Teacher(str(run), CPU).lists_its_cases
+    assert not Teacher(str(path), CPU).lists_its_cases
     learner = learner_of(two_sources, 0, f"stages.low.labels={{teacher: {run}}}", f"stages.high.labels.teacher={path}")
     low, high = learner.recipe.stages
     for stage_, tells in ((low, True), (high, False)):
-        learner.meet(stage_)
+        learner.provenance.add_stage(learner.batches.labels[stage_.name])
         sha256 = weights_hash(checkpoint.weights)
-        assert learner.taught == {"weights_sha256": [sha256], "tells_what_it_has_seen": tells}
-        assert (learner._seen().doubt() == "") == tells
-        assert learner._seen().unknown == (() if tells else ("its teacher",))
-    update_header(best, {"provenance": {**checkpoint.provenance, "teacher": learner.taught}}, pupil)
-    assert not Teacher(str(pupil), CPU).tells
+        assert learner.provenance.taught == {"weights_sha256": [sha256], "tells_what_it_has_seen": tells}
+        assert (learner.provenance.all_seen().doubt() == "") == tells
+        assert learner.provenance.all_seen().unknown == (() if tells else ("its teacher",))
+    update_header(best, {"provenance": {**checkpoint.provenance, "teacher": learner.provenance.taught}}, pupil)
+    assert not Teacher(str(pupil), CPU).lists_its_cases
     again = learner_of(two_sources, 0)
-    again.take_up(load_checkpoint(pupil), pupil)
-    assert again.taught == learner.taught
+    again.continue_from(load_checkpoint(pupil), pupil)
+    assert again.provenance.taught == learner.provenance.taught
 
 
 def test_a_run_that_starts_from_weights_without_a_list_of_cases_has_none_either(
@@ -311,20 +311,21 @@ def test_a_run_that_starts_from_weights_without_a_list_of_cases_has_none_either(
         update_header(best, {"seen": seen}, path)
         learner = learner_of(two_sources, 0)
         learner.start_from(path)
-        learner.meet(learner.recipe.stages[0])
-        assert learner._seen().unknown == unknown
+        learner.begin_stage(learner.recipe.stages[0])
+        learner.provenance.add_stage(learner.batches.labels[learner.recipe.stages[0].name])
+        assert learner.provenance.all_seen().unknown == unknown
         resumed = learner_of(two_sources, 0)
-        resumed.go_on(learner.state(), 1, "state")
-        assert resumed._seen() == learner._seen()
+        resumed.load_state(learner.state(), 1, "state")
+        assert resumed.provenance.all_seen() == learner.provenance.all_seen()
 
 
 def test_an_encoder_from_a_file_comes_without_a_list_of_cases(two_sources: Dataset, tmp_path: Path):
     learner = learner_of(two_sources, 0)
-    assert learner._seen().unknown == ()
+    assert learner.provenance.all_seen().unknown == ()
     encoder = {key: tensor.contiguous() for key, tensor in learner.net.encoder.net.state_dict().items()}
     save_file(encoder, tmp_path / "chest.safetensors")
     begun = learner_of(two_sources, 0, f"model.pretrained={tmp_path / 'chest.safetensors'}")
-    assert begun._seen().unknown == ("the encoder weights of chest.safetensors",)
+    assert begun.provenance.all_seen().unknown == ("the encoder weights of chest.safetensors",)
 
 
 def test_a_stride_that_cannot_be_frozen_is_refused_before_the_first_stage(two_sources: Dataset):
@@ -334,13 +335,13 @@ def test_a_stride_that_cannot_be_frozen_is_refused_before_the_first_stage(two_so
 
 def test_a_state_of_a_version_that_kept_no_learned_cases_goes_on_with_those_of_its_stages(two_sources: Dataset):
     learner, first = learner_of(two_sources, 0), learner_of(two_sources, 0)
-    train = [case_key(two_sources.cases[position].image_id) for position in learner.train_positions]
+    train = [case_key(two_sources.cases[position].image_id) for position in two_sources.positions("train", 0)]
     old = {"model": learner.net.state_dict(), "met": {"train": ["0123abcd"], "val": []}}
-    learner.go_on(old, 1, "state")
-    assert sorted(learner._seen().train) == sorted([*train, "0123abcd"])
-    first.go_on(old | {"teachers": {}}, 1, "state")
-    assert first._seen().train == ("0123abcd",)
-    assert first.changed_teachers(old) == []
+    learner.load_state(old, 1, "state")
+    assert sorted(learner.provenance.all_seen().train) == sorted([*train, "0123abcd"])
+    first.load_state(old | {"teachers": {}}, 1, "state")
+    assert first.provenance.all_seen().train == ("0123abcd",)
+    assert first.batches.changed_teachers(old) == []
 
 
 def test_a_stage_says_what_it_learns_from(two_sources: Dataset, run: Path):

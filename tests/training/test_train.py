@@ -124,7 +124,7 @@ def test_a_finished_stage_that_is_made_longer_goes_on_from_its_last_epoch(datase
     assert len(kinds) == len(set(kinds))
 
 
-def test_a_repeated_stage_remembers_what_the_first_weights_had_met(dataset, tmp_path):
+def test_a_repeated_stage_remembers_what_the_first_weights_had_seen(dataset, tmp_path):
     first = train(smoke(), Dataset(dataset), tmp_path / "first") / "best.safetensors"
     checkpoint = load_checkpoint(first)
     stranger = dataclasses.replace(checkpoint, seen=SeenCases(train=("00000000",)))
@@ -136,11 +136,11 @@ def test_a_repeated_stage_remembers_what_the_first_weights_had_met(dataset, tmp_
 
 
 def test_a_stage_that_runs_again_leaves_nothing_old_to_start_from(dataset, tmp_path, monkeypatch):
-    import pleura.training.train as module
+    import pleura.training.stage as module
 
     train(smoke(), Dataset(dataset), tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(module._Training, "_close_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(module.Stage, "_close_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(smoke("stages.low.lr=0.01"), Dataset(dataset), tmp_path, stage="low")
     with pytest.raises(ConfigError, match="the stage before it, low, has left no"):
@@ -213,7 +213,7 @@ def test_pretrained_weights_that_are_not_there_are_missed_only_where_a_run_begin
 
 
 def test_the_seconds_of_an_epoch_count_what_it_took_before_it_was_stopped(dataset, tmp_path, monkeypatch):
-    import pleura.training.train as module
+    import pleura.training.stage as module
 
     recipe, out, losses = smoke("save_minutes=0", "training.cases_per_epoch=16"), tmp_path / "run", iter(range(3))
 
@@ -239,7 +239,7 @@ def test_the_seconds_of_an_epoch_count_what_it_took_before_it_was_stopped(datase
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(dataset, tmp_path, monkeypatch):
-    import pleura.training.train as module
+    import pleura.training.stage as module
 
     def cliff(logits, *_):
         # Its value is finite everywhere and its slope at 0 is not.

@@ -1,1 +1,1 @@
-"""What train.py is made of: the net on its devices, validation, the hand-over between stages, pictures."""
+"""Training: from a recipe and a dataset to checkpoints. train.py is the story, stage.py the loop."""

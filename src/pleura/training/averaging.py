@@ -14,25 +14,25 @@ from pleura.config.training import AveragingConfig
 
 
 class Scored(Protocol):
-    """What a measurement of weights has: a score, higher is better."""
+    """A measurement of weights."""
 
     @property
     def score(self) -> float:
-        """The score by which weights are chosen."""
+        """By which weights are chosen; higher is better."""
 
 
 Measured = TypeVar("Measured", bound=Scored)
 
 
 class RunningAverages:
-    """SWA and EMA of a net, as its stage trains; those that are off cost nothing.
+    """SWA and EMA of a net while its stage trains; those that are off cost nothing.
 
     Sources: Izmailov et al. 2018 (arXiv 1803.05407) for SWA; both are torch.optim.swa_utils'.
     """
 
     def __init__(self, net: nn.Module, config: AveragingConfig, epochs: int) -> None:
         self.from_epoch = epochs - config.swa_epochs
-        buffers = config.refresh_cases == 0  # else the statistics are made anew from inputs
+        buffers = config.refresh_cases == 0  # else `refresh_batchnorm` computes the statistics
         self.models: dict[str, AveragedModel] = {}
         if config.swa_epochs:
             self.models["swa"] = AveragedModel(net, use_buffers=buffers)
@@ -41,32 +41,32 @@ class RunningAverages:
             self.models["ema"] = AveragedModel(net, multi_avg_fn=average, use_buffers=buffers)
 
     def after_step(self, net: nn.Module) -> None:
-        """Take note of the weights after an optimizer step."""
+        """Add the weights after an optimizer step."""
         if "ema" in self.models:
             self.models["ema"].update_parameters(net)
 
     def after_epoch(self, net: nn.Module, epoch: int) -> None:
-        """Take note of the weights after epoch 0, 1, ... of the stage."""
+        """Add the weights after epoch 0, 1, ... of the stage."""
         if "swa" in self.models and epoch >= self.from_epoch:
             self.models["swa"].update_parameters(net)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The weights of each average that has seen any, by its kind."""
+        """Return the weights of each average to which any were added, by its kind."""
         return {kind: model.module.state_dict() for kind, model in self.models.items() if int(model.n_averaged)}
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """Return what a resumed run needs."""
         return {kind: model.state_dict() for kind, model in self.models.items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state()`; an average that was not made then begins anew."""
+        """Go on from `state()`; an average that it lacks begins anew."""
         for kind, model in self.models.items():
             if kind in state:
                 model.load_state_dict(state[kind])
 
 
 def mean_weights(all_weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of the state dicts of one net, summed in float64; integer tensors are those of the first."""
+    """Return the mean of state dicts of one net, summed in float64; integer tensors are those of the first."""
     first = all_weights[0]
     return {
         key: torch.stack([weights[key].double() for weights in all_weights]).mean(0).to(tensor.dtype)
@@ -79,7 +79,7 @@ def mean_weights(all_weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tenso
 def greedy_soup(
     best_first: Sequence[Mapping[str, Tensor]], measure: Callable[[Mapping[str, Tensor]], Measured]
 ) -> tuple[Measured, int]:
-    """Average the best epochs one by one; each stays in if the score does not lose by it.
+    """Average the best epochs one by one; each stays in if the score does not fall.
 
     Returns: how the soup measures, and how many epochs are in it.
     Source: Wortsman et al. 2022 (arXiv 2203.05482), recipe 1.
@@ -99,12 +99,12 @@ def refresh_batchnorm(
     to_train: Callable[[], object] | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
-    """Make BatchNorm's running statistics anew from inputs (N, C, H, W): an average of weights has none of its own.
+    """Compute BatchNorm's running statistics from inputs (N, C, H, W): an average of weights has none of its own.
 
     to_train: sets the net to train as its stage did; layers that this leaves in evaluation, because they are frozen,
     keep their statistics and use them. None: all train. A net in which no BatchNorm trains reads no input. autocast:
     for the net's passes.
-    Source: arXiv 1803.05407, section 3.2; torch's `update_bn` makes all layers' anew.
+    Source: arXiv 1803.05407, section 3.2; torch's `update_bn` does it for all layers.
     """
     (to_train or net.train)()
     kinds = nn.modules.batchnorm._BatchNorm

@@ -1,4 +1,4 @@
-"""How a training went, as one figure: scores, loss and learning rate over the epochs of all its stages."""
+"""A training as one figure: scores, loss and learning rate over the epochs of all its stages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
             buffer = BytesIO()
             figure.savefig(buffer, format=kind, **options)
             files[kind] = buffer.getvalue()
-            figure.set_layout_engine("none")  # what the first has found holds for the second
+            figure.set_layout_engine("none")  # the second has the layout of the first
     return files
 
 
@@ -71,7 +71,7 @@ def _figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     rates = _column(history, "lr")
     rates[~(rates > 0)] = np.nan  # has no place on a logarithmic axis
     lr.set_yscale("log")
-    # Each stage has its own loss and learning rate: a line from one to the next would show what never was.
+    # Each stage has its own loss and learning rate: a line from one to the next would show values that never were.
     for _, first, last in bands:
         epochs = np.arange(first, last + 1)
         marker = "o" if len(history) <= MARKED_EPOCHS or first == last else ""
@@ -96,14 +96,14 @@ def _figure(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _column(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    """(N,) the numbers of a column; NaN where there is none."""
+    """Return the numbers of a column, (N,); NaN where there is none."""
     cells = [row.get(key) for row in history]
     numbers = np.array([np.nan if cell in (None, "") else float(cell) for cell in cells])
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _bands(stages: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Name, first and last epoch of each stage, counted from 1 over all stages."""
+    """Return the name, first and last epoch of each stage, counted from 1 over all stages."""
     bands, first = [], 1
     for name, rows in groupby(stages):
         last = first + len(list(rows)) - 1

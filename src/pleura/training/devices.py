@@ -12,25 +12,25 @@ from pleura.inference.device import chosen_device
 
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
-    """The devices and processes of this run, as accelerate or torchrun have launched it; 16 bits on GPUs."""
-    # A head whose loss has no weight gets no gradient, which DistributedDataParallel has to be told. Where every head
-    # has a weight it would search each step for what is not there, and warn of that.
+    """Return the devices and processes of this run, as accelerate or torchrun launched it; 16 bits on GPUs."""
+    # A head whose loss has no weight gets no gradient: DistributedDataParallel then needs `find_unused_parameters`.
+    # Where every head has a weight, that would search in each step for nothing, and warn of it.
     idle = any(
         (recipe.model.presence_head and not stage.loss.presence)
         or (recipe.model.deep_supervision and not stage.loss.deep)
         for stage in recipe.stages
     )
     unused = DistributedDataParallelKwargs(find_unused_parameters=idle)
-    # Without being told, accelerate takes processes on CPUs for so many runs of one.
+    # Without `cpu=True`, accelerate takes several processes on CPUs for as many runs of one process.
     on_cpus = not _on_gpu() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     on_cpus = on_cpus or getattr(chosen_device(), "type", None) == "cpu"
     return Accelerator(mixed_precision=precision(), cpu=on_cpus, kwargs_handlers=[unused])
 
 
 def precision() -> str:
-    """Of the net's passes: `no` (float32) on CPUs; `bf16` on GPUs that compute in it, `fp16` with a scaler on others.
+    """Return the precision of the net's passes: `no` (float32) on CPUs, `bf16` on GPUs that compute in it, else `fp16`.
 
-    A T4 or V100 accepts bfloat16 and emulates it, at a fraction of its speed.
+    fp16 takes a scaler. A T4 or V100 accepts bfloat16 and emulates it, at a fraction of its speed.
     """
     if not _on_gpu():
         return "no"

@@ -29,7 +29,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def machine(device: torch.device, processes: int) -> str:
-    """What trains, in words: `2 processes on 2 CPU cores (Intel Xeon ...)`, or the name of the GPU."""
+    """Return what trains, in words: `2 processes on 2 CPU cores (Intel Xeon ...)`, or the name of the GPU."""
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
@@ -38,7 +38,7 @@ def machine(device: torch.device, processes: int) -> str:
 
 
 def _processor() -> str:
-    try:  # where Linux has it; elsewhere Python knows
+    try:  # Linux; on other systems `platform` has it
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         lines = []
@@ -47,12 +47,12 @@ def _processor() -> str:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and speaks; true where there is only one."""
+    """Whether this process is the one that writes files and the log; true where there is only one."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def end_processes() -> None:
-    """Part from the other processes in good order; torch complains of one that just ends."""
+    """Leave the group of processes; torch warns of a process that ends without it."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
@@ -65,18 +65,18 @@ class AllOutputs(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> Outputs:
-        """As `Net.outputs`."""
+        """Return `Net.outputs`."""
         return self.net.outputs(images)
 
 
 def share_buffers(net: nn.Module) -> None:
-    """Give every process the buffers of the first: BatchNorm statistics of their own would be nets of their own."""
+    """Give every process the buffers of the first: with BatchNorm statistics of its own it would have another net."""
     for buffer in net.buffers():
         distributed.broadcast(buffer, 0)
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum of every process's tensor of this shape, for a loss on the global batch.
+    """Return the sum of every process's tensor of this shape, for a loss on the global batch.
 
     The gradient is summed as well, so that its mean over processes, as DistributedDataParallel takes it, is the
     gradient of that loss.
@@ -86,7 +86,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 
 def synchronise_batchnorm(net: Net, device: torch.device) -> tuple[Net, bool]:
-    """Let BatchNorm see the batches of all processes; returns the net, and whether it now does.
+    """Let BatchNorm see the batches of all processes; return the net, and whether it now does.
 
     torch has this for GPUs alone: on CPUs each process keeps statistics of its own part of the batch.
     """

@@ -1,4 +1,4 @@
-"""Several recipes trained one after the other, and the file that makes them one model: OUT/ensemble.json.
+"""Several recipes, trained one after the other, and the file that makes them one model: OUT/ensemble.json.
 
 `Predictor.load(OUT)` is then the mean of the members' probabilities by weight, each member the mean of its folds.
 """
@@ -69,7 +69,7 @@ def _described(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _refuse_another(path: Path, described: dict[str, Any]) -> None:
-    """Members are found by the file: one that names others would leave them out. Raises: OutputError."""
+    """Refuse to replace a file of other members, which nothing would find any more. Raises: OutputError."""
     if not path.is_file():
         return
     try:

@@ -1,4 +1,4 @@
-"""`pleura train --fold all`: every fold in turn or side by side, and what all of them say together.
+"""`pleura train --fold all`: every fold in turn or side by side, and the scores of all of them together.
 
 Each case is scored by the model that did not train on it. The pooled scores come twice: by each fold's own triplet,
 which was tuned on the very cases it is scored on, and by a triplet tuned on the other folds' cases, which was not.
@@ -32,10 +32,10 @@ from pleura.files import write_atomically, write_csv, write_json
 from pleura.inference.device import chosen_device
 from pleura.inference.predictor import Predictor
 from pleura.training.distributed import is_first_process
+from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored
 from pleura.training.run import BEST, STATE, Run, all_are_finished
 from pleura.training.targets import Teacher, refuse_leaks
 from pleura.training.train import train
-from pleura.training.validation import refuse_what_cannot_be_learned_or_scored
 
 logger = logging.getLogger("pleura")
 
@@ -44,7 +44,7 @@ SUMMARY, CASES = "folds.json", "out-of-fold.csv"
 
 @dataclass(frozen=True)
 class FoldsSummary:
-    """What the folds of a recipe say together."""
+    """The scores of a recipe on each fold, and on all of them together."""
 
     folds: dict[int, dict[str, float]]
     """The metrics of each fold, by its own triplet."""
@@ -57,7 +57,7 @@ class FoldsSummary:
     file: Path
 
     def spread(self, metric: str) -> tuple[float, float]:
-        """Mean and standard deviation of a metric over the folds that have it."""
+        """Return the mean and standard deviation of a metric over the folds that have it."""
         values = [metrics[metric] for metrics in self.folds.values() if np.isfinite(metrics[metric])]
         if not values:
             return float("nan"), float("nan")
@@ -67,7 +67,7 @@ class FoldsSummary:
 def train_folds(
     recipe: Recipe, dataset: Dataset, out: Path, resume: bool = False, parallel: int = 1, tensorboard: bool = False
 ) -> FoldsSummary:
-    """Train a recipe on each fold of a dataset, and pool what the models say of the cases they did not see.
+    """Train a recipe on each fold of a dataset, and pool the scores of the models on the cases they did not see.
 
     parallel: folds at a time, each in a process of its own with a GPU of its own or a share of the cores.
     Raises: what `train` raises; OutputError if `out` holds folds and `resume` is false; PleuraError that names the
@@ -77,7 +77,7 @@ def train_folds(
     begun = [fold for fold in folds if (out / f"fold-{fold}" / STATE).exists()]
     if begun and not resume:
         raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")
-    for fold in folds:  # told before the first fold trains, not when a later one begins
+    for fold in folds:  # before the first one trains, not when a later one begins
         refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
     runs = [(Run(out / f"fold-{fold}"), recipe) for fold in folds]
     finished = all_are_finished(runs, resume, dataset.data_hash, dataset.folder)
@@ -93,7 +93,7 @@ def train_folds(
 
 
 def _refuse_leaking_teachers(recipe: Recipe, dataset: Dataset, folds: list[int]) -> None:
-    """Told before the first fold trains, not when a later one begins."""
+    """Refuse a teacher before the first fold trains, not when a later one begins. Raises: InputError."""
     for path in sorted({stage.labels.teacher for stage in recipe.stages if stage.labels.teacher is not None}):
         seen = Teacher(path, torch.device("cpu")).seen
         for fold in folds:
@@ -130,13 +130,13 @@ def _side_by_side(
             process.wait()
     if failed:
         raise PleuraError(
-            f"fold {', '.join(map(str, sorted(failed)))} failed, for the reason told above; the others are done: "
+            f"fold {', '.join(map(str, sorted(failed)))} failed, for the reason above; the others are done: "
             "repair it and run the same command with --resume"
         )
 
 
 def _environment(place: int, parallel: int) -> dict[str, str]:
-    """A GPU of its own for each process where there are GPUs, a share of the cores where there are none."""
+    """Return an environment with a GPU for each process, or with a share of the cores where there are none."""
     if torch.cuda.is_available():
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = given.split(",") if given else [str(device) for device in range(torch.cuda.device_count())]
@@ -145,7 +145,7 @@ def _environment(place: int, parallel: int) -> dict[str, str]:
 
 
 def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim_dice") -> FoldsSummary:
-    """Score every case by the model of its own fold; writes folds.json and out-of-fold.csv into `out`.
+    """Score every case by the model of its own fold, and write folds.json and out-of-fold.csv into `out`.
 
     select: the score that triplets are tuned for, as in the recipe.
 

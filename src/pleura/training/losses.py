@@ -8,14 +8,23 @@ sum of probabilities p: with smooth 1 a false positive of one pixel costs 0.5, a
 left. With the winner's 1e-6 they are 1 whatever is predicted, with a gradient of 1e-6 / p ** 2, which is none: a false
 positive costs nothing there beyond BCE and focal. Pooled over a batch with one positive this matters less.
 
-Targets are soft, in [0, 1]: the share of a pixel that a mask covers, or what a teacher says. Every term but Lovász is
-least where the probabilities equal them: the overlap of Dice, Jaccard and Tversky is the sum of the smaller of the two,
-because their product would pull a probability of 0.3 that a target has everywhere to 1; focal is weighted by the
+Targets are soft, in [0, 1]: the share of a pixel that a mask covers, or a teacher's probability. Every term but Lovász
+is least where the probabilities equal them: the overlap of Dice, Jaccard and Tversky is the sum of the smaller of the
+two, because their product would pull a probability of 0.3 that a target has everywhere to 1; focal is weighted by the
 distance from the target. Lovász, which is about masks, is least where each pixel is on the side of its larger share;
-one that is half covered pulls to neither. On masks in {0, 1} all are what their papers say.
+a pixel that is half covered is drawn to neither. On masks in {0, 1} all are as in their papers.
 
 Images may have weights. A mean over images or pixels is then a weighted one, over the global batch of all processes,
 and what is pooled over the batch has them inside its sums: an image of weight 0 is as good as not there.
+
+    >>> import torch
+    >>> logits = torch.tensor([[[[4.0, -4.0], [-4.0, -4.0]]]])
+    >>> masks = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
+    >>> round(soft_dice_loss(logits, masks).item(), 3), round(soft_dice_loss(-logits, masks).item(), 3)
+    (0.018, 0.797)
+    >>> from pleura.config.training import LossConfig
+    >>> round(combo_loss(logits, masks, LossConfig(bce=3, dice=1)).item(), 3)
+    0.072
 """
 
 from __future__ import annotations
@@ -30,15 +39,15 @@ from torch.nn import functional
 from pleura.config.training import LossConfig
 
 Gather = Callable[[Tensor], Tensor]
-"""Sum of a tensor over processes, its gradient summed as well: `learn.processes.sum_over_processes`."""
+"""Sum of a tensor over processes, its gradient summed as well: `pleura.training.distributed.sum_over_processes`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a term has to know of a batch besides logits and masks."""
+    """Weights of the images of a batch, and the other processes' part of it."""
 
     gather: Gather | None = None
-    """Sums over processes; without it what is at hand is the whole batch."""
+    """Sums over processes; None: this process has the whole batch."""
     weights: Tensor | None = None
     """(N,) of each image, not negative; None: all count alike."""
     shares: Tensor | None = None
@@ -46,7 +55,7 @@ class Batch:
 
     @classmethod
     def of(cls, gather: Gather | None, weights: Tensor | None) -> Batch:
-        """weights: (N,) of the images at hand. With weights and `gather`, each process shall call it alike."""
+        """Return the batch of images with weights (N,). With weights and `gather`, call it in each process."""
         if weights is None:
             return cls(gather)
         sums = torch.stack([weights.sum(), weights.new_tensor(len(weights))])
@@ -69,11 +78,11 @@ def total_loss(
     weights: Tensor | None = None,
     present: Tensor | None = None,
 ) -> Tensor:
-    """The sum that a net is trained on: `combo_loss`, and what the net's further outputs add; a scalar.
+    """Return the loss of a net: `combo_loss`, and the losses of its presence and deep outputs; a scalar.
 
     logits: (N, C, H, W). masks: the same shape in [0, 1]. presence: (N, 1), logits of "is there any". deep: one
     (N, C, H, W) of logits for each decoder stage. gather, weights: see `combo_loss`. present: (N,) in [0, 1], what
-    `presence` shall be; no mask says it, because a warp or a smaller size may have left nothing of a small finding.
+    `presence` shall be; masks do not show it, because a warp or a smaller size may leave nothing of a small finding.
     Raises: ValueError if `config` has a weight for an output that is not given.
     """
     batch = Batch.of(gather, weights)
@@ -97,11 +106,11 @@ def combo_loss(
     gather: Gather | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Weighted sum of the terms of `TERMS`; a scalar.
+    """Return the weighted sum of the terms of `TERMS`; a scalar.
 
     logits: (N, C, H, W), any float dtype. masks: the same shape in [0, 1], any dtype.
-    gather: sums over processes, for the terms that are pooled over the batch; without it they pool what is at hand.
-    Each process shall call it alike. weights: (N,) float32, of each image; None: all count alike.
+    gather: sums over processes, for the terms that are pooled over the batch; without it they pool the images of this
+    process. Call it in each process. weights: (N,) float32, of each image; None: all count alike.
     Source: 1st place of SIIM-ACR 2019 (weights BCE, Dice, focal).
     """
     return _combo(logits, masks, config, Batch.of(gather, weights))
@@ -117,7 +126,7 @@ def _combo(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> T
 
 
 def bce_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
-    """Binary cross-entropy, mean over pixels; a scalar."""
+    """Return the binary cross-entropy, mean over pixels; a scalar."""
     logits, masks = _precise(logits, masks)
     if batch.shares is None:
         return functional.binary_cross_entropy_with_logits(logits, masks)
@@ -125,8 +134,9 @@ def bce_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
 
 
 def presence_loss(presence: Tensor, present: Tensor, batch: Batch = ALIKE) -> Tensor:
-    """Binary cross-entropy of "is there any", mean over images; a scalar. presence: (N, 1) logits; present: (N,).
+    """Return the binary cross-entropy of "is there any", mean over images; a scalar.
 
+    presence: (N, 1) logits; present: (N,).
     Source: 4th place of SIIM-ACR 2019.
     """
     return bce_loss(presence, present[:, None], batch)
@@ -135,7 +145,7 @@ def presence_loss(presence: Tensor, present: Tensor, batch: Batch = ALIKE) -> Te
 def soft_dice_loss(
     logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: Batch = ALIKE
 ) -> Tensor:
-    """1 - soft Dice on probabilities; a scalar in [0, 1]. Pooled over the batch, or the mean over images.
+    """Return 1 - soft Dice on probabilities, in [0, 1]; a scalar, pooled over the batch or the mean over images.
 
     On empty masks it is p / (p + smooth) for a sum of probabilities p: see the head of this file.
     Source: Milletari et al. 2016 (arXiv 1606.04797), with a smooth term.
@@ -147,7 +157,7 @@ def soft_dice_loss(
 def soft_jaccard_loss(
     logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: Batch = ALIKE
 ) -> Tensor:
-    """1 - soft Jaccard index on probabilities; a scalar in [0, 1]. Pooled over the batch, or the mean over images."""
+    """Return 1 - soft Jaccard index on probabilities, in [0, 1]; a scalar, as `soft_dice_loss`."""
     overlap, predicted, true = _sums(logits, masks, per_image, batch)
     return _mean(1 - (overlap + smooth) / (predicted + true - overlap + smooth), batch)
 
@@ -161,7 +171,7 @@ def tversky_loss(
     smooth: float = 1.0,
     batch: Batch = ALIKE,
 ) -> Tensor:
-    """1 - soft Tversky index; a scalar in [0, 1]. `alpha` weighs false positives, `beta` false negatives.
+    """Return 1 - soft Tversky index; a scalar in [0, 1]. `alpha` weighs false positives, `beta` false negatives.
 
     Source: Salehi et al. 2017 (arXiv 1706.05721); alpha = beta = 0.5 is Dice, alpha = beta = 1 Jaccard.
     """
@@ -171,7 +181,7 @@ def tversky_loss(
 
 
 def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0, batch: Batch = ALIKE) -> Tensor:
-    """Binary focal loss, mean over pixels; a scalar.
+    """Return the binary focal loss, mean over pixels; a scalar.
 
     Source: Lin et al. 2017 (arXiv 1708.02002), eq. 4; for soft targets Li et al. 2020 (arXiv 2006.04388), eq. 4.
     """
@@ -183,7 +193,7 @@ def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0, batch: Batch =
 
 
 def lovasz_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
-    """Symmetric Lovász hinge: that of the masks and that of the background, halved, mean over images; a scalar.
+    """Return the symmetric Lovász hinge, the mean of that of masks and of background, mean over images; a scalar.
 
     Each is the Lovász extension of the Jaccard loss at the hinge errors max(0, 1 - y logit), y = +-1: convex, and the
     Jaccard loss itself where errors are 0 or 1. The hinge is the paper's relu and not elu + 1, which others train

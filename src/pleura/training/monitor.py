@@ -1,4 +1,4 @@
-"""What one can look at while a net trains: pictures of some cases, curves, and TensorBoard where it is asked for."""
+"""What shows how a training goes: pictures of some validation cases, curves, and TensorBoard if it is asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_TRAINING = ("loss", "lr", "images_per_s", "seconds", "waiting_share")
 """Columns of metrics.csv that are about training; the other numbers are about validation."""
 
 
-class Watch:
+class Monitor:
     """The pictures and curves of one fold of one run. Only the main process has one."""
 
     def __init__(self, run: Path, tensorboard: bool, epochs_done: int = 0) -> None:
@@ -40,8 +40,8 @@ class Watch:
         self.run, self.epochs = run, epochs_done
         self._writer = _writer(run / EVENTS, epochs_done + 1) if tensorboard else None
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Take the row of metrics.csv of an epoch that has ended. Raises: OutputError."""
+    def add_epoch(self, row: Mapping[str, Any]) -> None:
+        """Show the row of metrics.csv of an epoch that has ended. Raises: OutputError."""
         self.epochs += 1
         if self._writer is None:
             return
@@ -52,20 +52,20 @@ class Watch:
                     self._writer.add_scalar(f"{group}/{key}", value, self.epochs)
             self._writer.flush()
 
-    def samples(
+    def draw_samples(
         self,
         name: str,
+        image_ids: Sequence[str],
         images: NDArray[np.float32],
         probabilities: NDArray[np.float32],
         masks: NDArray[np.uint8],
         triplet: Triplet,
-        image_ids: Sequence[str],
     ) -> None:
         """Draw some validation cases, predicted masks in red and true ones in green, into RUN/samples/NAME.jpg.
 
         images: (N, H, W) float32 in [0, 1]. probabilities: (N, h, w) float32 in [0, 1], of the square images.
         masks: (N, h, w) uint8 in {0, 1}. Without cases nothing is written. TensorBoard shows the
-        sheet at the epoch that was last given to `epoch`.
+        sheet at the last epoch of `add_epoch`.
         Raises: OutputError.
         """
         if len(images) == 0:
@@ -84,7 +84,7 @@ class Watch:
                 self._writer.add_image("samples", np.asarray(sheet), self.epochs, dataformats="HWC")
                 self._writer.flush()
 
-    def stage_done(self, history: Sequence[Mapping[str, Any]]) -> None:
+    def draw_curves(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Draw all rows of metrics.csv so far into RUN/curves.svg and RUN/curves.png. Raises: OutputError."""
         from pleura.training.curves import curves  # a second of importing that no other epoch needs
 
@@ -92,14 +92,14 @@ class Watch:
             write_atomically(self.run / f"{CURVES}.{kind}", content)
 
     def close(self) -> None:
-        """Write out what TensorBoard has not yet. Raises: OutputError."""
+        """Write what TensorBoard has not written yet. Raises: OutputError."""
         if self._writer is not None:
             with writing(self.run / EVENTS):
                 self._writer.close()
 
 
 def _writer(folder: Path, first_epoch: int) -> SummaryWriter:
-    """Event files that drop, in what is shown, earlier ones' epochs from `first_epoch` on."""
+    """Open event files that replace, in what is shown, the epochs of earlier ones from `first_epoch` on."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

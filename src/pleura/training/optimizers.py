@@ -19,7 +19,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer of a stage over the parameters that have gradients."""
+    """Build the optimizer of a stage over the parameters that have gradients."""
     build: Any = OPTIMIZERS[config.optimizer]
     if config.optimizer == "sgd":
         build = partial(build, momentum=config.momentum)
@@ -30,7 +30,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
 
 
 def resume_optimizer(optimizer: Any, state: Any, config: TrainingConfig) -> None:
-    """Take up the state of an optimizer of the same kind, with the settings that the stage has now."""
+    """Load the state of an optimizer of the same kind, with the settings that the stage has now."""
     optimizer.load_state_dict(state)
     for group in optimizer.param_groups:
         group["weight_decay"] = config.weight_decay
@@ -39,7 +39,7 @@ def resume_optimizer(optimizer: Any, state: Any, config: TrainingConfig) -> None
 
 
 class Freezer:
-    """Switches gradients of an encoder, or of its first layers, off and on; parameters that never learn stay off."""
+    """Switch for the gradients of an encoder, or of its first layers; parameters that never learn stay off."""
 
     def __init__(self, encoder: nn.Module) -> None:
         self.encoder = encoder
@@ -47,7 +47,7 @@ class Freezer:
         self.frozen: frozenset[nn.Parameter] = frozenset()
 
     def freeze(self, these: Iterable[nn.Parameter]) -> bool:
-        """Freeze these parameters of the encoder, and thaw all others; returns whether that changed anything."""
+        """Freeze these parameters of the encoder, and thaw all others; return whether that changed anything."""
         frozen = frozenset(these) & frozenset(self.learning)
         changed, self.frozen = frozen != self.frozen, frozen
         for parameter in self.learning:
@@ -55,7 +55,7 @@ class Freezer:
         return changed
 
     def hold_statistics(self) -> None:
-        """After `model.train()`: what is frozen keeps its BatchNorm statistics too."""
+        """Keep the BatchNorm statistics of what is frozen too; after each `model.train()`."""
         if self.frozen and len(self.frozen) == len(self.learning):
             self.encoder.eval()
             return

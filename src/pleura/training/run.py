@@ -59,18 +59,30 @@ class Progress:
     incoming: float | None = None
     """The validation score, at the stage's own size, of the weights that it started from; None: they are fresh."""
     closed: bool = False
-    """Whether the stage has handed on its weights."""
+    """Whether the final weights of the stage are chosen."""
 
     def is_over(self, stage: StageConfig) -> bool:
         """Whether the stage has had all of its epochs, or as many as `early_stopping` gives it."""
         return self.epoch >= stage.epochs or 0 < stage.early_stopping <= self.waited
 
+    def close_epoch(self, row: dict[str, Any], score: float, top_k: int) -> bool:
+        """Count an epoch that has ended, keep its row, and rank its score; return whether it is the best of its stage.
+
+        top_k: how many of the best epochs are kept.
+        """
+        self.epoch, self.step, self.losses = self.epoch + 1, 0, []
+        is_best = score > self.best
+        self.best, self.waited = (score, 0) if is_best else (self.best, self.waited + 1)
+        self.history.append(row)
+        self.top = sorted([*self.top, (score, self.epoch)], key=lambda pair: (-pair[0], pair[1]))[:top_k]
+        return is_best
+
     def next_stage(self) -> Progress:
-        """The beginning of the stage after this one."""
+        """Return the beginning of the stage after this one."""
         return Progress(stage=self.stage + 1, history=self.history, averages=self.averages)
 
     def rewound(self, stages: Sequence[str]) -> Progress:
-        """The beginning of the stage after these, with what is known of them alone."""
+        """Return the beginning of the stage after these, with their rows alone."""
         history, averages = ([row for row in rows if row["stage"] in stages] for rows in (self.history, self.averages))
         return Progress(stage=len(stages), history=history, averages=averages)
 
@@ -82,7 +94,7 @@ class Run:
         self.folder = folder
 
     def state(self, resume: bool, stage: str | None) -> dict[str, Any] | None:
-        """The state to go on from, or None if there is none.
+        """Return the state to go on from, or None if there is none.
 
         Raises: OutputError if there is one and neither to resume nor to start at a stage was asked for;
         CheckpointError if it is damaged.
@@ -108,13 +120,13 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training in the same folder meanwhile. Raises: OutputError if one does."""
+        """Lock the folder against other processes that would train in it. Raises: OutputError if one does."""
         with held(self.folder, "trains in it", "state/lock"):
             yield
 
     @contextmanager
     def logged(self) -> Iterator[None]:
-        """Write what is logged meanwhile to log.txt too."""
+        """Write all that is logged within to log.txt too."""
         logger = logging.getLogger("pleura")
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +147,7 @@ class Run:
         write_atomically(self.folder / "recipe.yaml", document.encode())
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write rows as csv; what a row lacks stays empty. Raises: OutputError."""
+        """Write rows as csv; a column that a row lacks stays empty. Raises: OutputError."""
         names = list(dict.fromkeys(key for row in rows for key in row))
         write_csv(self.folder / name, [names, *([row.get(key) for key in names] for row in rows)])
 
@@ -152,25 +164,25 @@ class Run:
         save_checkpoint(self.folder / LAST, checkpoint)
 
     def save_incoming(self, checkpoint: Checkpoint, stage: str) -> None:
-        """Write STAGE-incoming.safetensors: what a stage starts from, as it scores at the stage's size.
+        """Write STAGE-incoming.safetensors: what a stage starts from, with its scores at the stage's size.
 
         Raises: OutputError.
         """
         save_checkpoint(self.folder / f"{stage}-incoming.safetensors", checkpoint)
 
     def incoming_of(self, stage: str) -> Checkpoint:
-        """What a stage started from. Raises: CheckpointError."""
+        """Load the weights that a stage started from. Raises: CheckpointError."""
         return load_checkpoint(self.folder / f"{stage}-incoming.safetensors")
 
     def best_of(self, stage: str) -> Checkpoint:
-        """The best epoch of a stage. Raises: CheckpointError."""
+        """Load the best epoch of a stage. Raises: CheckpointError."""
         return load_checkpoint(self.folder / f"{stage}-best.safetensors")
 
     def save_average(self, checkpoint: Checkpoint, stage: str, kind: str) -> None:
         """Write STAGE-KIND.safetensors. Raises: OutputError."""
         save_checkpoint(self.folder / f"{stage}-{kind}.safetensors", checkpoint)
 
-    def hand_on(self, checkpoint: Checkpoint, stage: str) -> None:
+    def save_final_weights(self, checkpoint: Checkpoint, stage: str) -> None:
         """Write what a stage ends with, STAGE.safetensors and best.safetensors. Raises: OutputError."""
         save_checkpoint(self.folder / f"{stage}.safetensors", checkpoint)
         save_checkpoint(self.folder / BEST, checkpoint)
@@ -180,20 +192,20 @@ class Run:
         save_checkpoint(self._top(stage, epoch), checkpoint)
 
     def top_weights(self, stage: str, top: Sequence[tuple[float, int]]) -> list[dict[str, Tensor]]:
-        """The weights of the best epochs of a stage, the best first. Raises: CheckpointError."""
+        """Load the weights of the best epochs of a stage, the best first. Raises: CheckpointError."""
         return [load_checkpoint(self._top(stage, epoch)).weights for _, epoch in top]
 
     def forget(self, stages: Sequence[str]) -> None:
-        """Remove what stages handed on that are about to run again: nothing shall start from what is out of date."""
+        """Remove the final weights of stages that are about to run again, so that nothing starts from old ones."""
         for stage in stages:
             (self.folder / f"{stage}.safetensors").unlink(missing_ok=True)
 
     def last(self) -> Checkpoint:
-        """The last epoch. Raises: CheckpointError."""
+        """Load the last epoch. Raises: CheckpointError."""
         return load_checkpoint(self.folder / LAST)
 
-    def handed_on_by(self, stage: str) -> Checkpoint:
-        """What a finished stage handed on. Raises: ConfigError if it has left nothing, CheckpointError."""
+    def final_weights_of(self, stage: str) -> Checkpoint:
+        """Load what a finished stage ended with. Raises: ConfigError if there is nothing, CheckpointError."""
         path = self.folder / f"{stage}.safetensors"
         if not path.is_file():
             raise ConfigError(f"--stage: the stage before it, {stage}, has left no {path}; begin with it")
@@ -211,9 +223,9 @@ def nothing_is_left(state: Mapping[str, Any], recipe: Recipe) -> bool:
 
 
 def all_are_finished(runs: Sequence[tuple[Run, Recipe]], resume: bool, data_sha256: str, data: Path) -> bool:
-    """Whether each of several runs is, by its recipe.
+    """Whether nothing is left of any of several runs, each with its recipe.
 
-    What cannot go on is refused before the first of them does: as `Run.state` and `changed_settings` raise.
+    Raises: what `Run.state` and `changed_settings` raise for any of them, before the first goes on.
     """
     begun = [(state, recipe) for run, recipe in runs if (state := run.state(resume, None))]
     finished = len(begun) == len(runs) and all(nothing_is_left(*each) for each in begun)
@@ -230,16 +242,16 @@ def changed_settings(
     begin_at: str | None = None,
     finished: bool = False,
 ) -> list[str]:
-    """The settings in which a resumed run departs from how it began, one sentence each.
+    """Return a sentence for each setting of a resumed run that is not what it began with.
 
-    begin_at: the stage that is begun again, and those after it; without, the run goes on where it stopped.
+    begin_at: the stage that is begun again, with those after it; None: the run goes on where it stopped.
     finished: nothing will be trained, here or in a run beside it, so that no change can come too late.
-    Raises: OutputError for other data or another net, or a change that comes too late to do what it says: in a stage
-    that is finished, or to the score of one that has been choosing epochs by another.
+    Raises: OutputError for other data or another net, or a change that comes too late: in a stage that is
+    finished, or of the score by which a stage has already chosen epochs.
     """
     if state["data_sha256"] != data_sha256:
         raise OutputError(f"{data}: is not the dataset that this run began with; choose another --out")
-    # Settings of the net come with a default that is how it was before them.
+    # A setting of the net that an older run lacks has the default, which is how nets were before it.
     model = ModelConfig().model_dump(mode="json") | state["recipe"]["model"]
     documents = state["recipe"] | {"model": model}, recipe.model_dump(mode="json")
     before, now = (_flat("", document) for document in documents)
@@ -247,13 +259,15 @@ def changed_settings(
     other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
     if other_net:
         raise OutputError(f"{other_net} is not what this run began with; choose another --out")
-    told = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
-    late = [told[key] + why for key in changed if key in before and (why := _too_late(key, state, recipe, begin_at))]
+    messages = {key: f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed}
+    late = [
+        messages[key] + why for key in changed if key in before and (why := _too_late(key, state, recipe, begin_at))
+    ]
     if late and not finished:
         raise OutputError(f"{'; '.join(late)}; leave that as it was, or choose another --out")
-    if "model.pretrained" in told and not finished:
-        told["model.pretrained"] += ", which changes nothing: the run has weights of its own"
-    return list(told.values())
+    if "model.pretrained" in messages and not finished:
+        messages["model.pretrained"] += ", which changes nothing: the run has weights of its own"
+    return list(messages.values())
 
 
 def _too_late(key: str, state: Mapping[str, Any], recipe: Recipe, begin_at: str | None) -> str | None:
@@ -275,7 +289,7 @@ def _too_late(key: str, state: Mapping[str, Any], recipe: Recipe, begin_at: str 
 
 
 def refuse_other_stages(state: Mapping[str, Any], recipe: Recipe) -> None:
-    """A state goes on in the stage that it stands in, after the same ones and with its optimizer.
+    """Refuse to go on from a state whose stages so far, or whose optimizer, are not those of the recipe.
 
     Raises: OutputError.
     """

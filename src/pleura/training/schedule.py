@@ -12,7 +12,7 @@ from pleura.config.training import TrainingConfig
 class Schedule:
     """The learning rate at each step of a stage.
 
-    `plateau` remembers the scores (higher is better) it was told, in `state()`; the others need no memory.
+    `plateau` follows the scores (higher is better) of `after_epoch`, and has a `state()`; the others need none.
     Sources: Loshchilov & Hutter 2017 (arXiv 1608.03983) for the cosine; torch's CosineAnnealingLR for its rise after
     `period_epochs` (no restart); torch's ReduceLROnPlateau for the plateau.
     """
@@ -23,7 +23,7 @@ class Schedule:
     best: float = -math.inf
 
     def lr(self, epoch: int, share: float) -> float:
-        """The learning rate at `share` in [0, 1) of epoch 0, 1, 2 ..."""
+        """Return the learning rate at `share` in [0, 1) of epoch 0, 1, 2 ..."""
         config = self.config.schedule
         low, high = min(config.min_lr, self.config.lr), self.config.lr
         if config.name == "constant":
@@ -40,8 +40,8 @@ class Schedule:
             part = done / config.period_epochs
         return low + (high - low) * (1 + math.cos(math.pi * part)) / 2
 
-    def told(self, score: float) -> None:
-        """Take note of an epoch's validation score."""
+    def after_epoch(self, score: float) -> None:
+        """Follow an epoch's validation score: `plateau` reduces the rate once `patience` epochs gain nothing."""
         if score > self.best:
             self.best, self.waited = score, 0
         else:
@@ -50,5 +50,5 @@ class Schedule:
             self.reductions, self.waited = self.reductions + 1, 0
 
     def state(self) -> dict[str, float]:
-        """What `told` changed."""
+        """Return what a resumed run needs."""
         return {"reductions": self.reductions, "waited": self.waited, "best": self.best}

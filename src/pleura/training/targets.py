@@ -1,4 +1,4 @@
-"""What the net learns from: masks weighted and softened by their source, and a teacher's probabilities beside them."""
+"""What the net learns from: masks weighted and softened by their source, mixed with a teacher's probabilities."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
@@ -26,31 +27,31 @@ from pleura.models.seen import TAUGHT, SeenCases, listed
 
 @dataclass(frozen=True)
 class Targets:
-    """What the outputs of a batch shall be."""
+    """The targets of a batch."""
 
     masks: Tensor
-    """(n, classes, S, S) float32 in [0, 1]: the share of each pixel that shall be found."""
+    """(n, classes, S, S) float32 in [0, 1]: the share of each pixel that is pneumothorax."""
     present: Tensor
     """(n,) float32 in [0, 1]: whether the image shows any, by its whole mask, before augmentation and reduction."""
     weights: Tensor | None = None
-    """(n,) float32 of each image in the loss; None: all count alike."""
+    """(n,) float32, of each image in the loss; None: all count alike."""
 
 
 class Teacher:
-    """One net or the weighted mean of several, which says what it finds on the images that another one learns from."""
+    """One net or the weighted mean of several, whose probabilities are targets of the net that learns."""
 
     def __init__(self, path: str, device: torch.device) -> None:
         """Raises: CheckpointError, InputError: as `Predictor.load`."""
         self.path, self.predictor = path, Predictor.load(path, "none", str(device))
         every = [one.seen for one in self.predictor.checkpoints]
-        self.tells = all(seen.is_complete for seen in every)
-        """Whether it says what it has learned from: imported weights do not, nor does what they have taught."""
+        self.lists_its_cases = all(seen.is_complete for seen in every)
+        """Whether all cases that it has learned from are known; not those of imported weights, or of their pupils."""
         together = functools.reduce(operator.or_, every)
-        self.seen = together if self.tells else replace(together, unknown=tuple({*together.unknown, TAUGHT}))
+        self.seen = together if self.lists_its_cases else replace(together, unknown=tuple({*together.unknown, TAUGHT}))
         self.weights_sha256 = [weights_hash(one.weights) for one in self.predictor.checkpoints]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Probabilities of images as they are after augmentation: (n, 1, S, S) float32 in [0, 1] -> the same.
+        """Return the probabilities of images after augmentation: (n, 1, S, S) float32 in [0, 1] -> the same.
 
         Raises: CheckpointError if they are not finite.
         """
@@ -59,11 +60,11 @@ class Teacher:
             at_this_size = replace(preprocessing, size_px=images.shape[-1])
             total = total + float(weight) * infer(model, images, at_this_size)[:, None]
         if not total.isfinite().all():
-            raise CheckpointError(f"{self.path}: the teacher gives probabilities that are not finite; take another")
+            raise CheckpointError(f"{self.path}: the teacher's probabilities are not finite; take another")
         return total.clamp(0, 1)  # weights like 0.1 add up to 1 but for a rounding
 
     def agreement(self, probabilities: Tensor, masks: Tensor) -> Tensor:
-        """Dice of masks in [0, 1] with what the teacher's triplet makes of its probabilities, by area; of none, 1.
+        """Return the Dice, by area, of masks in [0, 1] with the teacher's predicted masks; 1 where both are empty.
 
         Both (n, 1, S, S); returns (n,).
         """
@@ -75,7 +76,7 @@ class Teacher:
 
 
 def refuse_leaks(path: Path | str, seen: SeenCases, dataset: Dataset, fold: int, way_out: str) -> None:
-    """Raises: InputError if a model has learned from cases that a fold validates on."""
+    """Refuse a model that has learned from cases that a fold validates on. Raises: InputError."""
     ids = [dataset.cases[position].image_id for position in dataset.positions("val", fold)]
     if leaked := int(listed(seen.train, ids).sum()):
         raise InputError(
@@ -85,7 +86,7 @@ def refuse_leaks(path: Path | str, seen: SeenCases, dataset: Dataset, fold: int,
 
 
 class Labels:
-    """The labels of one stage: which cases it has, and what the net shall say of them."""
+    """The labels of one stage: its cases, and their targets."""
 
     def __init__(
         self,
@@ -111,16 +112,16 @@ class Labels:
         of_all = not config.teacher_sources
         self.is_taught = np.array([of_all or source in config.teacher_sources for source in self.sources], dtype=bool)
         self.teacher = teacher_of(config.teacher) if config.teacher is not None else None
-        told = self.teacher is not None and config.teacher_share > 0
-        self._refuse_negatives_alone(dataset.positive, train_positions, told)
+        taught = self.teacher is not None and config.teacher_share > 0
+        self._refuse_negatives_alone(dataset.positive, train_positions, taught)
         self.present = dataset.positive * self.marks
         self.weighted = bool((self.case_weights[self.positions] != 1).any()) or config.least_agreement > 0
 
     def _refuse_negatives_alone(
-        self, positive: NDArray[np.bool_], train_positions: NDArray[np.int64], told: bool
+        self, positive: NDArray[np.bool_], train_positions: NDArray[np.int64], taught: bool
     ) -> None:
-        if positive[self.positions].any() or (told and self.is_taught[self.positions].any()):
-            return  # images without masks of their own are a teacher's to fill
+        if positive[self.positions].any() or (taught and self.is_taught[self.positions].any()):
+            return  # a teacher fills images without masks of their own
         if left_out := int(positive[train_positions].sum()):
             raise ConfigError(
                 f"{self.where}.weights: leave none of the {left_out} positive training cases; give the source of some "
@@ -141,9 +142,9 @@ class Labels:
     def targets(
         self, positions: NDArray[np.int64], images: Tensor, masks: Tensor, autocast: Callable[[], Any]
     ) -> Targets:
-        """What the net shall say of cases, after augmentation: images and masks in [0, 1], (n, 1, S, S).
+        """Return the targets of cases after augmentation: images and masks in [0, 1], (n, 1, S, S).
 
-        autocast: for the teacher's pass. Raises: CheckpointError if the teacher gives what is not finite.
+        autocast: for the teacher's pass. Raises: CheckpointError if the teacher's probabilities are not finite.
         """
         goal = masks * torch.from_numpy(self.marks[positions]).to(masks)[:, None, None, None]
         present = torch.from_numpy(self.present[positions]).to(masks)
@@ -151,17 +152,17 @@ class Labels:
         rows = torch.from_numpy(np.flatnonzero(self.is_taught[positions])).to(masks.device)
         if self.teacher is not None and len(rows):
             with autocast():
-                told = self.teacher(images[rows])
+                taught = self.teacher(images[rows])
             if share := self.config.teacher_share:
-                goal[rows] = (1 - share) * goal[rows] + share * told
-                present[rows] = (1 - share) * present[rows] + share * told.amax((1, 2, 3))
+                goal[rows] = (1 - share) * goal[rows] + share * taught
+                present[rows] = (1 - share) * present[rows] + share * taught.amax((1, 2, 3))
             if self.config.least_agreement:
-                agreed = self.teacher.agreement(told, masks[rows]) >= self.config.least_agreement
+                agreed = self.teacher.agreement(taught, masks[rows]) >= self.config.least_agreement
                 weights[rows] = weights[rows] * agreed
         return Targets(goal, present, weights if self.weighted else None)
 
     def in_words(self) -> str:
-        """How many cases of which source there are, with which weight, and what else is done to their masks."""
+        """Return how many cases of which source there are, with which weight, and what else changes their targets."""
         parts = []
         for source, count in sorted(Counter(self.sources[position] for position in self.positions).items()):
             part = f"{count} of {source} with weight {self.config.weights.get(source, 1.0):g}"
@@ -175,3 +176,20 @@ class Labels:
             if self.config.least_agreement:
                 words += f", none where Dice with it is below {self.config.least_agreement:g}"
         return words
+
+
+def labels_of_stages(recipe: Recipe, dataset: Dataset, fold: int, device: torch.device) -> dict[str, Labels]:
+    """Return the labels of each stage by its name; a teacher of several stages is loaded once.
+
+    Raises: what `Labels` raises; InputError for a teacher that has learned from cases that the fold validates on.
+    """
+    teachers: dict[str, Teacher] = {}
+
+    def teacher_of(path: str) -> Teacher:
+        if path not in teachers:
+            teachers[path] = Teacher(path, device)
+            refuse_leaks(path, teachers[path].seen, dataset, fold, "take another teacher")
+        return teachers[path]
+
+    train_positions = dataset.positions("train", fold)
+    return {stage.name: Labels(stage, dataset, train_positions, teacher_of) for stage in recipe.stages}

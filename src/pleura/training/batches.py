@@ -1,0 +1,152 @@
+"""What feeds the net: the order of cases in each epoch, and the inputs and targets that are made of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pleura.config.recipe import Recipe
+from pleura.config.training import StageConfig
+from pleura.data.augmentation import augment
+from pleura.data.dataset import Dataset
+from pleura.data.loader import Batch, batches
+from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
+from pleura.models.preprocessing import Preprocessing, normalise
+from pleura.models.resize import REDUCTION, mask_shares, resize_images
+from pleura.training.refusals import global_batch_size
+from pleura.training.run import Progress
+from pleura.training.targets import Targets, labels_of_stages
+
+
+class Batches:
+    """The training cases of one fold, as the stages of a recipe take them."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        accelerator: Accelerator,
+        fold: int,
+        mean: float | list[float],
+        std: float | list[float],
+    ) -> None:
+        """mean, std: of all channels or of each, as the net expects them.
+
+        Raises: ConfigError for labels that are not there; InputError, CheckpointError for a teacher that cannot be
+        used.
+        """
+        self.recipe, self.dataset, self.accelerator, self.mean, self.std = recipe, dataset, accelerator, mean, std
+        self.reduction = REDUCTION
+        """How images are reduced, a name in `REDUCTIONS`: a run goes on with the one that it began with."""
+        self.labels = labels_of_stages(recipe, dataset, fold, accelerator.device)
+        """By the name of the stage."""
+
+    def preprocessing(self, stage: StageConfig) -> Preprocessing:
+        """Return what turns an image of the dataset into an input of the net in this stage."""
+        channels = self.recipe.model.in_channels
+        return Preprocessing(self.dataset.size_px, stage.size_px, channels, self.mean, self.std, self.reduction)
+
+    def order(self, stage: StageConfig, epoch: int, history: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+        """Return the rows of the dataset that an epoch of a stage shows, (steps, global batch).
+
+        history: a row for each epoch of the stages before. The last batch is filled up with the epoch's first cases:
+        BatchNorm suffers from a batch of one.
+        Raises: ConfigError if there are fewer cases than processes.
+        """
+        shown, before = Shown(), 0
+        # Counted over all stages, so that the rotations go on where the stage before left them.
+        for earlier, each in self._epochs_before(stage, epoch, history):
+            rate = rate_of_epoch(earlier.positive_rate, each, earlier.epochs)
+            shown, before = shown.after(self._positive(earlier), rate, earlier.cases_per_epoch), before + 1
+        rate = rate_of_epoch(stage.positive_rate, epoch, stage.epochs)
+        chosen = epoch_order(self._positive(stage), rate, self.recipe.seed, before, shown, stage.cases_per_epoch)
+        size = global_batch_size(stage, len(chosen), self.accelerator.num_processes)
+        return np.resize(self.labels[stage.name].positions[chosen], (-(-len(chosen) // size), size))
+
+    def _epochs_before(
+        self, stage: StageConfig, epoch: int, history: Sequence[Mapping[str, Any]]
+    ) -> Iterator[tuple[StageConfig, int]]:
+        for earlier in self.recipe.stages:
+            if earlier.name == stage.name:
+                break
+            yield from ((earlier, each) for each in range(sum(row["stage"] == earlier.name for row in history)))
+        yield from ((stage, each) for each in range(epoch))
+
+    def fewest_cases(self, stage: StageConfig) -> int:
+        """Return how many cases the shortest epoch of a stage shows."""
+        rates = (rate_of_epoch(stage.positive_rate, epoch, stage.epochs) for epoch in range(stage.epochs))
+        positive = self._positive(stage)
+        return min(Shown().after(positive, rate, stage.cases_per_epoch).cases for rate in rates)
+
+    def _positive(self, stage: StageConfig) -> NDArray[np.bool_]:
+        positive: NDArray[np.bool_] = self.dataset.positive[self.labels[stage.name].positions]
+        return positive
+
+    def read(self, order: NDArray[np.int64]) -> Iterator[Batch]:
+        """Yield this process's part of each global batch (steps, global batch), read one ahead."""
+        first, last = self._rows(order.shape[1])
+        return batches(self.dataset, order[:, first:last].reshape(-1), last - first)
+
+    def prepared(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Targets]:
+        """Resize and augment a part of a global batch of `of` cases on the device.
+
+        Returns: inputs (n, in_channels, S, S), normalised, float32; their targets.
+        """
+        images, masks = self._augmented(batch, stage, seed, of)
+        targets = self.labels[stage.name].targets(batch.positions, images, masks, self.accelerator.autocast)
+        masks = targets.masks.expand(-1, self.recipe.model.classes, -1, -1)
+        return self._inputs(images, stage), replace(targets, masks=masks)
+
+    def refresh_inputs(self, stage: StageConfig, progress: Progress) -> Iterator[Tensor]:
+        """Yield inputs as the last epoch of a stage had them, `refresh_cases` in all; the same in every process."""
+        order = self.order(stage, stage.epochs - 1, progress.history).reshape(-1)[: stage.averaging.refresh_cases]
+        if len(order) > 1 and len(order) % stage.batch_size == 1:
+            order = order[:-1]  # BatchNorm has no variance to take from a batch of one
+        torch.manual_seed(torch_seed(self.recipe.seed, progress.stage, stage.epochs))
+        for step, batch in enumerate(batches(self.dataset, order, stage.batch_size)):
+            seed = (self.recipe.seed, progress.stage, stage.epochs, step)
+            yield self._inputs(self._augmented(batch, stage, seed, len(batch.positions))[0], stage)
+
+    def _augmented(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Tensor]:
+        device, size_px = self.accelerator.device, stage.size_px
+        larger = batch.images.to(device).float() / 255, batch.masks.to(device).float()
+        images, masks = resize_images(larger[0], size_px, self.reduction), mask_shares(larger[1], size_px)
+        first = self._rows(of)[0] if len(images) < of else 0
+        # The old filter reduced first, and warped what was left.
+        reduced = batch.images.shape[-1] > size_px and self.reduction == REDUCTION
+        return augment(images, masks, stage.augment, seed, of=(first, of), larger=larger if reduced else None)
+
+    def _inputs(self, images: Tensor, stage: StageConfig) -> Tensor:
+        return normalise(images, self.preprocessing(stage)).contiguous(memory_format=torch.channels_last)
+
+    def _rows(self, size: int) -> tuple[int, int]:
+        return rank_bounds(size, self.accelerator.process_index, self.accelerator.num_processes)
+
+    def teachers(self) -> dict[str, list[str]]:
+        """Return the hashes of the weights of each teacher, by its path."""
+        return {each.teacher.path: each.teacher.weights_sha256 for each in self.labels.values() if each.teacher}
+
+    def changed_teachers(self, state: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each teacher with other weights than when a run was stopped, under the same path."""
+        before: Mapping[str, list[str]] = state.get("teachers", {})
+        return [
+            f"the weights of the teacher {path} were {_in_short(before[path])}, are {_in_short(hashes)}"
+            for path, hashes in self.teachers().items()
+            if path in before and hashes != before[path]
+        ]
+
+
+def _in_short(hashes: Sequence[str]) -> str:
+    return ", ".join(each[:12] for each in hashes)
+
+
+def torch_seed(*numbers: int) -> int:
+    """Return one seed for torch made of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
