@@ -59,9 +59,9 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def curves_are_not_drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A figure takes longer than a training here. `run`, the notebook and tests/training have real ones."""
+    """A figure takes longer than a training here. `run`, the notebook and the tests of the monitor have real ones."""
     monitor = sys.modules.get("pleura.training.monitor")
-    if monitor is not None and "training" not in request.path.parts:
+    if monitor is not None and request.path.name != "test_monitor.py":
         monkeypatch.setattr(monitor.Monitor, "draw_curves", lambda *_: None)
 
 

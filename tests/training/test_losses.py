@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import math
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pleura.config.training import LossConfig
+from pleura.training import losses as module
 from pleura.training.losses import (
     TERMS,
     combo_loss,
@@ -52,6 +54,10 @@ def sure_of(masks: Tensor, logit: float = 30.0) -> Tensor:
 def random_batch(seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(3, 2, 5, 4, generator=generator) * 3, (torch.rand(3, 2, 5, 4, generator=generator) > 0.7).float()
+
+
+def test_the_example_of_the_module_runs():
+    assert doctest.testmod(module) == (0, 5)
 
 
 def test_an_undecided_pixel_costs_the_logarithm_of_two():

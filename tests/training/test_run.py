@@ -84,7 +84,7 @@ def test_rows_with_other_columns_go_into_one_table(tmp_path):
     assert rows == [{"a": "1", "b": ""}, {"a": "2", "b": "3"}]
 
 
-def test_changed_settings_are_told_and_another_net_or_other_data_refused(tmp_path):
+def test_changed_settings_are_listed_and_another_net_or_other_data_refused(tmp_path):
     changed = RECIPE.model_copy(update={"seed": 7})
     assert changed_settings(state_of(), changed, "d", tmp_path) == ["seed was 42, is 7"]
     with pytest.raises(OutputError, match="not the dataset"):
@@ -95,7 +95,7 @@ def test_changed_settings_are_told_and_another_net_or_other_data_refused(tmp_pat
 
 
 def resumed(progress, **changes):
-    """What is told of a run of two stages that goes on with other settings of them."""
+    """The sentences about a run of two stages that goes on with other settings of them."""
     state = state_of(progress={"epoch": 0, "closed": False, **progress})
     state["recipe"] = TWO_STAGES.model_dump(mode="json")
     stages = [stage.model_copy(update=changes.get(stage.name, {})) for stage in TWO_STAGES.stages]
@@ -131,7 +131,7 @@ def two_stages(**changes):
     return TWO_STAGES.model_copy(update={"stages": [low, high.model_copy(update=changes)]})
 
 
-def test_nothing_is_left_where_the_last_stage_has_handed_on_and_is_no_longer_than_it_was():
+def test_nothing_is_left_where_the_last_stage_has_final_weights_and_is_no_longer_than_it_was():
     assert nothing_is_left(finished(), TWO_STAGES)
     assert nothing_is_left(finished(), two_stages(batch_size=2, epochs=2))
     assert not nothing_is_left(finished(), two_stages(epochs=4))
@@ -143,9 +143,9 @@ def test_nothing_is_left_where_the_last_stage_has_handed_on_and_is_no_longer_tha
     assert not nothing_is_left(early, two_stages(early_stopping=3))
 
 
-def test_a_change_of_a_finished_run_is_told_and_one_of_a_stage_that_stopped_early_comes_too_late():
-    told = changed_settings(finished(), two_stages(batch_size=2), "d", Path("data"), finished=True)
-    assert told == ["stages.1.batch_size was 4, is 2"]
+def test_a_change_of_a_finished_run_is_listed_and_one_of_a_stage_that_stopped_early_comes_too_late():
+    changes = changed_settings(finished(), two_stages(batch_size=2), "d", Path("data"), finished=True)
+    assert changes == ["stages.1.batch_size was 4, is 2"]
     early = finished(epoch=2, waited=2)
     early["recipe"] = two_stages(early_stopping=2).model_dump(mode="json")
     with pytest.raises(OutputError, match="finished"):
@@ -168,6 +168,31 @@ def test_a_run_does_not_go_on_in_other_stages():
     for names in (["low"], ["low", "other"], ["high", "low"]):
         with pytest.raises(OutputError, match="began with the stages low, high"):
             refuse_other_stages(state, parse_recipe({"stages": [{"name": name} for name in names]}))
+
+
+def test_a_stage_goes_on_with_the_optimizer_it_began_with():
+    state = state_of(progress={"stage": 1})
+    other = parse_recipe({"stages": [{"name": "low"}, {"name": "high", "optimizer": "sgd"}]})
+    with pytest.raises(OutputError, match="began with adam, and sgd cannot go on"):
+        refuse_other_stages(state, other)
+
+
+def test_a_closed_epoch_keeps_its_row_and_ranks_its_score():
+    progress = Progress(step=2, losses=[0.5, 0.4])
+    best = [progress.close_epoch({"epoch": number}, score, 2) for number, score in enumerate((0.4, 0.6, 0.6, 0.5), 1)]
+    assert best == [True, True, False, False]
+    assert (progress.epoch, progress.step, progress.losses) == (4, 0, [])
+    assert (progress.best, progress.waited) == (0.6, 2)
+    assert progress.top == [(0.6, 2), (0.6, 3)]  # the earlier of two alike first
+    assert [row["epoch"] for row in progress.history] == [1, 2, 3, 4]
+
+
+def test_a_stage_is_over_after_its_epochs_or_as_many_as_early_stopping_waits():
+    stage = TWO_STAGES.stages[0]
+    patient = stage.model_copy(update={"early_stopping": 2})
+    assert [Progress(epoch=epoch).is_over(stage) for epoch in (2, 3, 4)] == [False, True, True]
+    assert [Progress(epoch=2, waited=waited).is_over(patient) for waited in (1, 2)] == [False, True]
+    assert not Progress(epoch=2, waited=9).is_over(stage)
 
 
 def test_a_progress_comes_back_from_the_state_as_it_was(tmp_path):

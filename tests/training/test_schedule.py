@@ -160,6 +160,6 @@ def test_a_schedule_resumed_from_its_state_goes_on_as_if_nothing_happened(scores
     assert begun + told(resumed, scores[cut:]) == expected
 
 
-def test_the_state_of_a_schedule_that_was_told_nothing_can_be_kept():
+def test_the_state_of_a_schedule_without_scores_can_be_kept():
     fresh = schedule("cosine")
     assert Schedule(fresh.config, **fresh.state()) == fresh  # type: ignore[arg-type]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from places import SMOKE
 from torch import nn
+from trainings import low_alone, rows_of, same, smoke, weights_of
 
-from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
 from pleura.models.checkpoint import load_checkpoint, load_state
 from pleura.training.averaging import refresh_batchnorm
@@ -22,20 +20,6 @@ from pleura.training.losses import total_loss
 from pleura.training.run import STATE
 from pleura.training.train import train
 from pleura.training.validation import Validation, Validator
-
-QUIET = ("samples=0", "training.cases_per_epoch=8")
-
-
-def smoke(*overrides: str):
-    return load_recipe(SMOKE, (*QUIET, *overrides))
-
-
-def weights_of(fold: Path, name: str) -> dict[str, torch.Tensor]:
-    return load_checkpoint(fold / f"{name}.safetensors").weights
-
-
-def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[key], two[key]) for key in one)
 
 
 def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
@@ -49,11 +33,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     monkeypatch.setattr(Validator, "__call__", by_turn)
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def test_a_stage_that_does_harm_hands_on_what_it_started_from(dataset: Path, tmp_path: Path, monkeypatch):
+def test_a_stage_that_does_harm_ends_with_what_it_started_from(dataset: Path, tmp_path: Path, monkeypatch):
     scored(monkeypatch, 0.5, 0.6, 0.4)  # low, what high starts from, high
     fold = train(smoke("stages.high.epochs=2"), Dataset(dataset), tmp_path)
     low, high = (load_checkpoint(fold / f"{name}.safetensors") for name in ("low", "high"))
@@ -62,13 +42,13 @@ def test_a_stage_that_does_harm_hands_on_what_it_started_from(dataset: Path, tmp
     assert same(weights_of(fold, "best"), low.weights)
     assert (high.provenance["weights"], high.provenance["epoch"]) == ("incoming", 0)
     assert high.preprocessing.size_px == 64  # with the rule and the scores of that size
-    [handed_on] = [row for row in rows_of(fold / "averages.csv") if row["stage"] == "high" and row["handed_on"] == "1"]
-    assert (handed_on["kind"], handed_on["epochs"]) == ("incoming", "0")
+    [chosen] = [row for row in rows_of(fold / "averages.csv") if row["stage"] == "high" and row["handed_on"] == "1"]
+    assert (chosen["kind"], chosen["epochs"]) == ("incoming", "0")
     assert "started from 0.6000; those are chosen" in (fold / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("hand_on", ["swa", "best_on_val"])
-def test_an_average_that_scores_lower_than_the_incoming_weights_is_not_handed_on(
+def test_an_average_that_scores_lower_than_the_incoming_weights_is_not_chosen(
     dataset: Path, tmp_path: Path, monkeypatch, hand_on: str
 ):
     scored(monkeypatch, 0.5, 0.5, 0.6, 0.4, 0.55)
@@ -77,7 +57,7 @@ def test_an_average_that_scores_lower_than_the_incoming_weights_is_not_handed_on
     assert same(weights_of(fold, "low"), weights_of(fold, "high"))
 
 
-def test_a_stage_that_gains_hands_on_what_it_has_learned(dataset: Path, tmp_path: Path, monkeypatch):
+def test_a_stage_that_gains_ends_with_what_it_has_learned(dataset: Path, tmp_path: Path, monkeypatch):
     scored(monkeypatch, 0.5, 0.6, 0.6)
     fold = train(smoke(), Dataset(dataset), tmp_path)
     assert same(weights_of(fold, "high"), weights_of(fold, "high-best"))
@@ -85,28 +65,25 @@ def test_a_stage_that_gains_hands_on_what_it_has_learned(dataset: Path, tmp_path
 
 
 def test_the_first_stage_has_nothing_to_fall_back_on_but_weights_that_were_given(
-    dataset: Path, tmp_path: Path, monkeypatch
+    finished: Path, dataset: Path, tmp_path: Path, monkeypatch
 ):
-    first = train(smoke(), Dataset(dataset), tmp_path / "first")
-    assert not (first / "low-incoming.safetensors").exists()
+    assert not (finished / "low-incoming.safetensors").exists()
     scored(monkeypatch, 0.9, 0.1)
-    second = train(smoke(), Dataset(dataset), tmp_path / "second", weights=first / "best.safetensors")
-    assert same(weights_of(first, "best"), weights_of(second, "low"))
+    second = train(low_alone(), Dataset(dataset), tmp_path, weights=finished / "best.safetensors")
+    assert same(weights_of(finished, "best"), weights_of(second, "low"))
 
 
-def test_a_run_that_is_stopped_in_its_last_stage_remembers_what_it_started_from(dataset: Path, tmp_path: Path):
-    short = smoke("stages.high.epochs=1")
-    train(short, Dataset(dataset), tmp_path)
-    incoming = load_state(tmp_path / "fold-0" / STATE)["progress"]["incoming"]
+def test_a_run_that_goes_on_in_its_last_stage_remembers_what_the_stage_started_from(begun: Path, dataset: Path):
+    incoming = load_state(begun / "fold-0" / STATE)["progress"]["incoming"]
     assert 0 <= incoming <= 1
-    train(smoke("stages.high.epochs=2"), Dataset(dataset), tmp_path, resume=True)
-    assert load_state(tmp_path / "fold-0" / STATE)["progress"]["incoming"] == incoming
+    train(smoke("stages.high.epochs=2"), Dataset(dataset), begun, resume=True)
+    assert load_state(begun / "fold-0" / STATE)["progress"]["incoming"] == incoming
 
 
 def test_layers_that_were_frozen_keep_their_statistics_in_an_average(dataset: Path, tmp_path: Path):
     frozen = ("training.freeze_encoder_epochs=2", "training.epochs=2")
     averaging = "training.averaging={swa_epochs: 1, hand_on: swa, refresh_cases: 8}"
-    fold = train(smoke(*frozen, averaging), Dataset(dataset), tmp_path)
+    fold = train(low_alone(*frozen, averaging), Dataset(dataset), tmp_path)
     for name in ("low-swa", "low-best"):
         statistics = {key: value for key, value in weights_of(fold, name).items() if key.endswith("running_mean")}
         encoder = [value for key, value in statistics.items() if key.startswith("encoder.")]
@@ -115,7 +92,7 @@ def test_layers_that_were_frozen_keep_their_statistics_in_an_average(dataset: Pa
         assert all((value != 0).any() for key, value in statistics.items() if not key.startswith("encoder."))
 
 
-def test_what_is_in_evaluation_is_used_as_it_is_while_other_layers_are_refreshed():
+def test_a_layer_in_evaluation_is_used_as_it_is_while_others_are_refreshed():
     net, inputs = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1)), torch.randn(8, 1, 4, 4) * 2 + 5
     nn.init.constant_(net[0].running_mean, 3.0)
 
@@ -130,7 +107,7 @@ def test_what_is_in_evaluation_is_used_as_it_is_while_other_layers_are_refreshed
 
 
 def test_a_limit_of_cases_shows_all_of_them_over_the_epochs_of_all_stages(dataset: Path):
-    recipe = load_recipe(SMOKE, ("training.cases_per_epoch=4", "training.epochs=3"))
+    recipe = smoke("training.cases_per_epoch=4", "training.epochs=3")
     learner = Learner(recipe, Dataset(dataset), build_accelerator(recipe), 0)
     low, high = recipe.stages
     train_positions = learner.dataset.positions("train", 0)
@@ -165,15 +142,14 @@ def with_scaler(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
 
 
 def test_a_scaler_leaves_out_steps_that_overflow_and_the_others_are_what_they_are_without(
-    dataset: Path, tmp_path: Path, monkeypatch
+    finished: Path, dataset: Path, tmp_path: Path, monkeypatch
 ):
-    plain = train(smoke(), Dataset(dataset), tmp_path / "plain")
     with monkeypatch.context() as patch:
         with_scaler(patch, 1024.0)
         scaled = train(smoke(), Dataset(dataset), tmp_path / "scaled")
-    assert same(weights_of(plain, "best"), weights_of(scaled, "best"))  # powers of two are exact
+    assert same(weights_of(finished), weights_of(scaled))  # powers of two are exact
     with_scaler(monkeypatch, 2.0**126)
-    train(smoke(), Dataset(dataset), tmp_path / "overflowing")
+    train(low_alone(), Dataset(dataset), tmp_path / "overflowing")
     assert load_state(tmp_path / "overflowing" / "fold-0" / STATE)["scaler"]["scale"] < 2.0**126
 
 
@@ -203,6 +179,6 @@ def test_a_step_waits_for_the_device_once(dataset: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: counted.append(tensor.shape) or tolist(tensor))
     monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: counted.append(None) or tensor.item())
     no_augment = "training.augment={blur_probability: 0, noise_probability: 0, jpeg_probability: 0}"
-    train(smoke(no_augment, "training.accumulate_steps=2"), Dataset(dataset), tmp_path)
+    train(low_alone(no_augment, "training.accumulate_steps=2"), Dataset(dataset), tmp_path)
     of_steps = [shape for shape in counted if shape == (3,)]
-    assert len(of_steps) == 2  # a stage of 8 cases in batches of 4, two batches a step: two losses and a norm
+    assert len(of_steps) == 1  # a stage of 8 cases in batches of 4, two batches a step: two losses and a norm

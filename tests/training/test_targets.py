@@ -182,9 +182,9 @@ def test_a_small_finding_is_present_also_where_its_stage_hardly_shows_it(dataset
     learner = learner_of(
         Dataset(sealed(folder)), 0, "training.augment={affine_probability: 0, distortion_probability: 0}"
     )
-    [batch] = learner.batches(two_sources.positions("train", 0)[None, :8])
+    [batch] = learner.batches.read(learner.dataset.positions("train", 0)[None, :8])
     _, targets = learner.batches.prepared(batch, learner.recipe.stages[0], (0, 0, 0), 8)
-    positive = learner.dataset.positive[two_sources.positions("train", 0)[:8]]
+    positive = learner.dataset.positive[learner.dataset.positions("train", 0)[:8]]
     assert positive.any()
     assert targets.present.tolist() == positive.astype(float).tolist()
     assert targets.masks.amax((1, 2, 3)).tolist() == pytest.approx((positive * 0.25).tolist())  # 64 px to 32
@@ -232,7 +232,7 @@ def test_a_teacher_that_is_not_there_or_gives_nan_is_refused(two_sources: Datase
     teacher = Teacher(str(run), CPU)
     with torch.no_grad():
         next(teacher.predictor.models[0].parameters()).fill_(float("nan"))
-    with pytest.raises(CheckpointError, match="probabilities that are not finite"):
+    with pytest.raises(CheckpointError, match="probabilities are not finite"):
         teacher(torch.zeros(1, 1, 64, 64))
 
 
