@@ -37,7 +37,7 @@ class Validator:
     def __init__(self, accelerator: Accelerator, dataset: Dataset, positions: NDArray[np.int64], flip: bool) -> None:
         self.accelerator, self.dataset, self.positions, self.flip = accelerator, dataset, positions, flip
 
-    def __call__(self, net: nn.Module, stage: StageConfig, preprocessing: Preprocessing) -> Validation:
+    def __call__(self, net: Net, stage: StageConfig, preprocessing: Preprocessing) -> Validation:
         """Score a net; every process takes a share of the cases, and all return the same.
 
         As in `pleura evaluate`, probabilities are enlarged to the prepared size and compared with the masks of that
