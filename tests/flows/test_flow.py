@@ -153,7 +153,7 @@ def test_an_epoch_can_be_shortened_and_then_shows_other_cases_each_time(dataset,
 
     def seen(data, order, batch_size):
         shown.append(tuple(order.tolist()))
-        return package.data.batches.batches(data, order, batch_size)
+        return package.data.loader.batches(data, order, batch_size)
 
     monkeypatch.setattr(module, "batches", seen)
     overrides = ["training.cases_per_epoch=8", "stages.low.epochs=2", "stages.high.epochs=1"]
