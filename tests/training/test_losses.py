@@ -57,7 +57,7 @@ def random_batch(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def test_the_example_of_the_module_runs():
-    assert doctest.testmod(module) == (0, 5)
+    assert doctest.testmod(module) == (0, 6)
 
 
 def test_an_undecided_pixel_costs_the_logarithm_of_two():
