@@ -49,11 +49,9 @@ def test_options_take_the_words_of_their_verbs():
     from pleura.decision import calibration
     from pleura.decision.objectives import OBJECTIVES
     from pleura.evaluation import score, tune
-    from pleura.models import known
 
     for option, values in (
         (options.SplitName, dataset.Split),
-        (options.SplitName, known.Split),
         (options.Tta, Recipe.model_fields["tta"].annotation),
         (import_weights.Architecture, ModelConfig.model_fields["architecture"].annotation),
         (import_weights.InputScaling, ModelConfig.model_fields["input_scaling"].annotation),
