@@ -117,7 +117,7 @@ class Ours:
         )
         self.stage, self.spans = self.recipe.stages[0], spans
         self.learner = Learner(self.recipe, dataset, build_accelerator(self.recipe), fold=0)
-        validator = Validator(self.learner.accelerator, dataset, dataset.positions("val", 0), flip=False)
+        validator = Validator(self.learner.accelerator, dataset, dataset.indices("val", 0), flip=False)
         files, self.progress = Run(dataset.folder / "no run is written"), Progress()
         self.training = loop.Stage(self.stage, self.learner, validator, files, self.progress, monitor=None)
         self.learner.begin_stage(self.stage)
@@ -170,9 +170,9 @@ class PngFiles(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return len(self.wanted)
 
     def __getitem__(self, at: int) -> tuple[Tensor, Tensor]:
-        position, drawn = self.wanted[at]
-        image = self._read(f"{position}.png", Image.Resampling.BILINEAR)
-        mask = self._read(f"{position}-mask.png", Image.Resampling.NEAREST)
+        index, drawn = self.wanted[at]
+        image = self._read(f"{index}.png", Image.Resampling.BILINEAR)
+        mask = self._read(f"{index}-mask.png", Image.Resampling.NEAREST)
         image, mask = chained(image, mask.ge(0.5).float(), drawn, as_published=True)
         return image[0], mask[0]
 
@@ -196,9 +196,9 @@ class Plain:
         """EPOCHS epochs, read through as one: worker processes start once."""
         stage, spans, wanted = self.like.stage, self.spans, []
         for epoch in range(self.epoch, self.epoch + EPOCHS):
-            for step, positions in enumerate(self.like.learner.batches.order(stage, epoch, []).tolist()):
-                drawn = sample_parameters(stage.augment, len(positions), (self.like.recipe.seed, 0, epoch, step))
-                wanted += [(position, drawn.take(torch.tensor([row]))) for row, position in enumerate(positions)]
+            for step, indices in enumerate(self.like.learner.batches.order(stage, epoch, []).tolist()):
+                drawn = sample_parameters(stage.augment, len(indices), (self.like.recipe.seed, 0, epoch, step))
+                wanted += [(index, drawn.take(torch.tensor([row]))) for row, index in enumerate(indices)]
         self.epoch += EPOCHS
         batches = iter(DataLoader(PngFiles(self.folder, wanted), stage.batch_size, num_workers=WORKERS))
         for _ in range(len(wanted) // stage.batch_size):
@@ -230,9 +230,9 @@ def write_data(folder: Path) -> Dataset:
         for size_px, use in ((FILE_PX, "png"), (SIZE_PX, "ours"))
     )
     (folder / "png").mkdir()
-    for position in range(len(large)):
-        Image.fromarray(large.images[position]).save(folder / f"png/{position}.png")
-        Image.fromarray(large.masks([position])[0] * 255).save(folder / f"png/{position}-mask.png")
+    for index in range(len(large)):
+        Image.fromarray(large.images[index]).save(folder / f"png/{index}.png")
+        Image.fromarray(large.masks([index])[0] * 255).save(folder / f"png/{index}-mask.png")
     return dataset
 
 

@@ -125,19 +125,19 @@ def test_mask_longer_than_the_csv_modules_own_limit_is_read(tmp_path: Path):
 
 def test_validation_is_the_fold_and_training_all_the_others(tmp_path: Path):
     dataset = Dataset(write_dataset(tmp_path))
-    assert dataset.positions("val", 1).tolist() == [1]
-    assert dataset.positions("train", 1).tolist() == [0, 2]
-    assert dataset.positions("all", 1).tolist() == [0, 1, 2]
+    assert dataset.indices("val", 1).tolist() == [1]
+    assert dataset.indices("train", 1).tolist() == [0, 2]
+    assert dataset.indices("all", 1).tolist() == [0, 1, 2]
 
 
 def test_fold_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path):
     with pytest.raises(InputError, match="no case is in the val split of fold 7; its folds are 0, 1, 2"):
-        Dataset(write_dataset(tmp_path)).positions("val", 7)
+        Dataset(write_dataset(tmp_path)).indices("val", 7)
 
 
 def test_dataset_of_one_fold_has_nothing_to_train_on(tmp_path: Path):
     with pytest.raises(InputError, match="no case is in the train split of fold 0"):
-        Dataset(write_dataset(tmp_path, [FIRST])).positions("train", 0)
+        Dataset(write_dataset(tmp_path, [FIRST])).indices("train", 0)
 
 
 def test_masks_come_in_the_order_asked_for(tmp_path: Path):

@@ -20,7 +20,7 @@ FIRST = Case("a", 0, None, True, "0 3", None, None, None, None, "a.png", 4, 4, "
 
 
 def opened(folder: Path, n: int, **damage: str) -> Dataset:
-    cases = [replace(FIRST, image_id=f"{position}", mask_rle=f"{position} 1") for position in range(n)]
+    cases = [replace(FIRST, image_id=f"{index}", mask_rle=f"{index} 1") for index in range(n)]
     write_cases(folder / CASES, cases)
     np.save(folder / IMAGES, np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8))
     (folder / CARD).write_text(json.dumps({"format": 1}))
@@ -37,11 +37,11 @@ def test_every_case_comes_once_and_the_last_batch_may_be_smaller(
     tmp_path: Path, n: int, batch_size: int, sizes: list[int]
 ):
     parts = list(batches(opened(tmp_path, n), np.arange(n), batch_size))
-    assert [len(part.positions) for part in parts] == sizes
-    assert np.concatenate([part.positions for part in parts]).tolist() == list(range(n))
+    assert [len(part.indices) for part in parts] == sizes
+    assert np.concatenate([part.indices for part in parts]).tolist() == list(range(n))
 
 
-def test_images_and_masks_belong_to_the_positions_in_the_order_asked_for(tmp_path: Path):
+def test_images_and_masks_belong_to_the_indices_in_the_order_asked_for(tmp_path: Path):
     first, second = batches(opened(tmp_path, 5), np.array([4, 1, 3]), 2)
     assert first.images[:, 0, 0, 0].tolist() == [4, 1]
     assert second.images[:, 0, 0, 0].tolist() == [3]
@@ -60,7 +60,7 @@ def test_no_cases_are_no_batches(tmp_path: Path):
 
 def test_damaged_mask_is_refused_after_the_batches_before_it(tmp_path: Path):
     stream = batches(opened(tmp_path, 4, mask_rle="15 2"), np.arange(4), 2)
-    assert next(stream).positions.tolist() == [0, 1]
+    assert next(stream).indices.tolist() == [0, 1]
     with pytest.raises(InputError, match=r"cases\.csv: the mask of 3: "):
         next(stream)
 

@@ -72,11 +72,11 @@ def test_cases_of_a_source_are_learned_from_in_every_fold_and_validated_in_none(
     assert {data.cases[row].fold for row in always} == {-1}
     assert (data.folds, data.card["folds"], data.card["always_train"]) == ([0, 1], {"0": 4, "1": 4}, 4)
     for fold in data.folds:
-        train, val = data.positions("train", fold), data.positions("val", fold)
+        train, val = data.indices("train", fold), data.indices("val", fold)
         assert set(always) <= set(train.tolist())
         assert not set(always) & set(val.tolist())
         assert sorted([*train, *val]) == list(range(12))
-    assert len(data.positions("all", 0)) == 12
+    assert len(data.indices("all", 0)) == 12
 
 
 def test_csv_of_folds_can_say_it_too(pictures: Path):
@@ -109,15 +109,15 @@ def test_another_choice_is_another_dataset(pictures: Path):
 
 def test_fold_leaves_out_of_training_what_shows_a_patient_that_it_validates(dataset: Path, tmp_path: Path):
     data = rewritten(dataset, tmp_path / "shared", every_third)
-    held_out = data.positions("val", 0)[0]
+    held_out = data.indices("val", 0)[0]
     who = data.cases[held_out].patient
     assert who
     shared = rewritten(
         tmp_path / "shared", tmp_path / "leaky", lambda n, row: {**row, "patient": who} if n == 0 else None
     )
-    assert 0 not in shared.positions("train", 0)
+    assert 0 not in shared.indices("train", 0)
     others = [fold for fold in shared.folds if fold != 0]
-    assert all(0 in shared.positions("train", fold) for fold in others)
+    assert all(0 in shared.indices("train", fold) for fold in others)
     leaks = [finding.what for finding in dataset_folder(tmp_path / "leaky").findings if "leak" in finding.what]
     assert leaks == []
 
@@ -145,7 +145,7 @@ def test_all_folds_together_score_what_is_truth_and_nothing_else(mixed: Dataset,
     assert sorted(row["image_id"] for row in rows) == truth
     best = tmp_path / "run" / "fold-0" / "best.safetensors"
     seen, always = load_checkpoint(best).seen, {case_key(case.image_id) for case in mixed.cases if case.role}
-    learned = {case_key(mixed.cases[row].image_id) for row in mixed.positions("train", 0)}
+    learned = {case_key(mixed.cases[row].image_id) for row in mixed.indices("train", 0)}
     assert set(seen.train) == learned
     assert len(always & learned) > len(always) / 2  # without those of patients that fold 0 validates
     assert not always & set(seen.val)

@@ -96,7 +96,7 @@ def test_it_takes_data_of_ones_own_and_then_predicts_what_was_held_out(
             exec(compile(cell.source, cell.id, "exec"), names)
             names |= own if cell.id == "settings" else {}
     found = {path.stem for path in (tmp_path / "pleura-work" / "smoke" / "found" / "overlays").iterdir()}
-    held_out = {names["dataset"].cases[position].image_id for position in names["dataset"].positions("val", 0)}
+    held_out = {names["dataset"].cases[index].image_id for index in names["dataset"].indices("val", 0)}
     assert len(found) == min(8, len(held_out))
     assert found <= held_out
     assert not (tmp_path / "pleura-work" / "phantoms").exists()

@@ -100,7 +100,7 @@ def test_an_average_has_the_scores_that_were_written_for_it_though_processes_cou
     for kind in ("ema", "swa"):
         file = tmp_path / "fold-0" / f"high-{kind}.safetensors"
         predictor, checkpoint = Predictor.load(file), load_checkpoint(file)
-        found = measure_cases(predictor, data, data.positions("val", 0)).by(predictor.triplet).summary()
+        found = measure_cases(predictor, data, data.indices("val", 0)).by(predictor.triplet).summary()
         for name in ("siim_dice", "auroc"):
             assert found[name] == pytest.approx(checkpoint.scores[name], abs=1e-5), (kind, name)
 

@@ -19,8 +19,8 @@ def seen_rows(train: str, val: str) -> SeenRows:
 
 def test_cases_are_recognised_by_their_ids_and_val_is_the_default_where_there_is_any():
     found = seen_rows("ab", "c")
-    split, positions = found.choose(None, Path())
-    assert (split, positions.tolist()) == ("val", [2])
+    split, indices = found.choose(None, Path())
+    assert (split, indices.tolist()) == ("val", [2])
     assert found.choose("train", Path())[1].tolist() == [0, 1]
 
 
@@ -119,9 +119,9 @@ def test_split_that_chance_alone_may_have_chosen_says_so():
     ids = [f"1.2.3.{number}" for number in range(10_000)]
     strangers = tuple(f"{number:08x}" for number in range(12_000))
     found = SeenRows.of([SeenCases(train=("0" * 32,), val=(case_key(ids[7])[:8], *strangers))], ids)
-    split, positions = found.choose(None, Path())
-    assert (split, positions.tolist()) == ("val", [7])
-    assert "0.028 of so many cases share with another by chance" in found.in_words(split, positions)
+    split, indices = found.choose(None, Path())
+    assert (split, indices.tolist()) == ("val", [7])
+    assert "0.028 of so many cases share with another by chance" in found.in_words(split, indices)
 
 
 def test_several_folds_together_are_refused():

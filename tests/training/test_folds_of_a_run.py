@@ -59,7 +59,7 @@ def test_no_fold_is_judged_by_a_triplet_that_its_own_cases_chose(folds, dataset,
     found = module.search
     monkeypatch.setattr(module, "search", seen)
     module.summarise(data, out, [0, 1, 2])
-    assert counts == [len(data) - len(data.positions("val", fold)) for fold in (0, 1, 2)]
+    assert counts == [len(data) - len(data.indices("val", fold)) for fold in (0, 1, 2)]
 
 
 def test_folds_in_the_way_are_refused_and_finished_ones_left_alone(folds, dataset):

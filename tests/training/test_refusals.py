@@ -88,7 +88,7 @@ def test_a_frozen_encoder_needs_no_second_image(dataset: Path):
 
 def test_training_cases_without_a_positive(dataset: Path, tmp_path: Path):
     data = with_masks(dataset, tmp_path / "data", lambda row: row["fold"] == "0")
-    count = len(data.positions("train", 0))
+    count = len(data.indices("train", 0))
     message = rf"none of the {count} training cases of fold 0 has a pneumothorax: stages\.low has nothing to learn from"
     refused(smoke(), data, tmp_path / "run", InputError, message)
 

@@ -110,11 +110,11 @@ def test_a_limit_of_cases_shows_all_of_them_over_the_epochs_of_all_stages(datase
     recipe = smoke("training.cases_per_epoch=4", "training.epochs=3")
     learner = Learner(recipe, Dataset(dataset), build_accelerator(recipe), 0)
     low, high = recipe.stages
-    train_positions = learner.dataset.positions("train", 0)
-    assert len(train_positions) == 24
+    train_indices = learner.dataset.indices("train", 0)
+    assert len(train_indices) == 24
     orders = [learner.batches.order(low, epoch, []) for epoch in range(3)]
     orders += [learner.batches.order(high, epoch, [{"stage": "low"}] * 3) for epoch in range(3)]
-    assert sorted(np.concatenate([order.ravel() for order in orders])) == train_positions.tolist()
+    assert sorted(np.concatenate([order.ravel() for order in orders])) == train_indices.tolist()
     assert orders[4].tolist() == learner.batches.order(high, 1, [{"stage": "low"}] * 3).tolist()
 
 

@@ -56,64 +56,64 @@ def stage(**labels: object) -> StageConfig:
 
 
 def labels_of(data: Dataset, **settings: object) -> Labels:
-    return Labels(stage(**settings), data, data.positions("train", 0), lambda path: Teacher(path, CPU))
+    return Labels(stage(**settings), data, data.indices("train", 0), lambda path: Teacher(path, CPU))
 
 
-def cases_of(data: Dataset, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+def cases_of(data: Dataset, indices: np.ndarray) -> tuple[Tensor, Tensor]:
     """Images in [0, 1] and masks, (n, 1, S, S)."""
-    images = torch.from_numpy(np.stack([data.images[position] for position in positions]))[:, None].float() / 255
-    return images, torch.from_numpy(data.masks(positions))[:, None].float()
+    images = torch.from_numpy(np.stack([data.images[index] for index in indices]))[:, None].float() / 255
+    return images, torch.from_numpy(data.masks(indices))[:, None].float()
 
 
-def targets_of(labels: Labels, data: Dataset, positions: np.ndarray) -> Targets:
-    return labels.targets(positions, *cases_of(data, positions), nullcontext)
+def targets_of(labels: Labels, data: Dataset, indices: np.ndarray) -> Targets:
+    return labels.targets(indices, *cases_of(data, indices), nullcontext)
 
 
-def is_guess(data: Dataset, positions: np.ndarray) -> np.ndarray:
-    return np.array([data.cases[position].label_source == "guess" for position in positions])
+def is_guess(data: Dataset, indices: np.ndarray) -> np.ndarray:
+    return np.array([data.cases[index].label_source == "guess" for index in indices])
 
 
 def test_without_settings_the_masks_are_what_they_were_and_all_count_alike(two_sources: Dataset):
-    positions = np.arange(6)
-    images, masks = cases_of(two_sources, positions)
-    targets = labels_of(two_sources).targets(positions, images, masks, nullcontext)
+    indices = np.arange(6)
+    images, masks = cases_of(two_sources, indices)
+    targets = labels_of(two_sources).targets(indices, images, masks, nullcontext)
     assert torch.equal(targets.masks, masks)
     assert targets.weights is None
 
 
 def test_weights_and_smoothing_are_by_the_source_of_a_mask(two_sources: Dataset):
     labels = labels_of(two_sources, weights={"guess": 0.25}, smoothing={"guess": 0.2})
-    positions = two_sources.positions("train", 0)
-    targets, (_, masks) = targets_of(labels, two_sources, positions), cases_of(two_sources, positions)
-    guess = is_guess(two_sources, positions)
+    indices = two_sources.indices("train", 0)
+    targets, (_, masks) = targets_of(labels, two_sources, indices), cases_of(two_sources, indices)
+    guess = is_guess(two_sources, indices)
     assert targets.weights is not None
     assert targets.weights.tolist() == np.where(guess, 0.25, 1.0).tolist()
     assert torch.equal(targets.masks[~guess], masks[~guess])
     torch.testing.assert_close(targets.masks[guess], masks[guess] * 0.8)
     assert masks[guess].any()
-    present = two_sources.positive[positions] * np.where(guess, 0.8, 1.0)
+    present = two_sources.positive[indices] * np.where(guess, 0.8, 1.0)
     assert targets.present.tolist() == pytest.approx(present.tolist())
 
 
 def test_weights_alone_leave_masks_as_they_are_and_weights_of_one_change_nothing(two_sources: Dataset):
-    positions = np.arange(4)
-    weighted = targets_of(labels_of(two_sources, weights={"guess": 0.5}), two_sources, positions)
-    assert torch.equal(weighted.masks, cases_of(two_sources, positions)[1])
+    indices = np.arange(4)
+    weighted = targets_of(labels_of(two_sources, weights={"guess": 0.5}), two_sources, indices)
+    assert torch.equal(weighted.masks, cases_of(two_sources, indices)[1])
     ones = labels_of(two_sources, weights={"guess": 1.0}, smoothing={"guess": 0.0})
-    assert targets_of(ones, two_sources, positions).weights is None
+    assert targets_of(ones, two_sources, indices).weights is None
     left_out = labels_of(two_sources, weights={"guess": 0})
-    assert targets_of(left_out, two_sources, left_out.positions[:4]).weights is None
+    assert targets_of(left_out, two_sources, left_out.indices[:4]).weights is None
 
 
 def test_a_teacher_gives_its_share_of_the_targets_of_its_sources(two_sources: Dataset, run: Path):
-    positions = np.arange(8)
+    indices = np.arange(8)
     labels = labels_of(two_sources, teacher=str(run), teacher_share=0.3, teacher_sources=["guess"])
-    targets, (_, masks) = targets_of(labels, two_sources, positions), cases_of(two_sources, positions)
-    told = Predictor.load(run, "none").probabilities(two_sources.images[positions])[:, None]
-    guess = is_guess(two_sources, positions)
+    targets, (_, masks) = targets_of(labels, two_sources, indices), cases_of(two_sources, indices)
+    told = Predictor.load(run, "none").probabilities(two_sources.images[indices])[:, None]
+    guess = is_guess(two_sources, indices)
     assert torch.equal(targets.masks[~guess], masks[~guess])
     torch.testing.assert_close(targets.masks[guess], 0.7 * masks[guess] + 0.3 * torch.from_numpy(told)[guess])
-    present = torch.from_numpy(two_sources.positive[positions].astype(np.float32))
+    present = torch.from_numpy(two_sources.positive[indices].astype(np.float32))
     assert torch.equal(targets.present[~guess], present[~guess])
     highest = torch.from_numpy(told.max(axis=(1, 2, 3)))
     torch.testing.assert_close(targets.present[guess], 0.7 * present[guess] + 0.3 * highest[guess])
@@ -148,13 +148,13 @@ def test_cases_on_whose_mask_the_teacher_does_not_agree_do_not_count(two_sources
     labels = labels_of(two_sources, teacher=str(run), teacher_share=0, least_agreement=0.5, teacher_sources=["guess"])
     assert labels.teacher is not None
     labels.teacher.predictor.triplet = Triplet(1.0, 10**9, 0.5)  # finds nothing
-    positions = two_sources.positions("train", 0)
-    targets = targets_of(labels, two_sources, positions)
-    disagreed = is_guess(two_sources, positions) & two_sources.positive[positions]
+    indices = two_sources.indices("train", 0)
+    targets = targets_of(labels, two_sources, indices)
+    disagreed = is_guess(two_sources, indices) & two_sources.positive[indices]
     assert targets.weights is not None
     assert targets.weights.tolist() == np.where(disagreed, 0.0, 1.0).tolist()
-    assert 0 < disagreed.sum() < len(positions)
-    assert torch.equal(targets.masks, cases_of(two_sources, positions)[1])
+    assert 0 < disagreed.sum() < len(indices)
+    assert torch.equal(targets.masks, cases_of(two_sources, indices)[1])
 
 
 def test_the_agreement_is_the_dice_of_two_masks():
@@ -182,9 +182,9 @@ def test_a_small_finding_is_present_also_where_its_stage_hardly_shows_it(dataset
     learner = learner_of(
         Dataset(sealed(folder)), 0, "training.augment={affine_probability: 0, distortion_probability: 0}"
     )
-    [batch] = learner.batches.read(learner.dataset.positions("train", 0)[None, :8])
+    [batch] = learner.batches.read(learner.dataset.indices("train", 0)[None, :8])
     _, targets = learner.batches.prepared(batch, learner.recipe.stages[0], (0, 0, 0), 8)
-    positive = learner.dataset.positive[learner.dataset.positions("train", 0)[:8]]
+    positive = learner.dataset.positive[learner.dataset.indices("train", 0)[:8]]
     assert positive.any()
     assert targets.present.tolist() == positive.astype(float).tolist()
     assert targets.masks.amax((1, 2, 3)).tolist() == pytest.approx((positive * 0.25).tolist())  # 64 px to 32
@@ -215,15 +215,15 @@ def test_weights_that_leave_no_positive_are_refused_unless_a_teacher_fills_masks
         writer.writeheader()
         writer.writerows(rows)
     data = Dataset(sealed(tmp_path / "dataset"))
-    left_out = int(data.positive[data.positions("train", 0)].sum())
+    left_out = int(data.positive[data.indices("train", 0)].sum())
     message = rf"^stages\.one\.labels\.weights: leave none of the {left_out} positive training cases; .*above 0$"
     with pytest.raises(ConfigError, match=message):
         labels_of(data, weights={"drawn": 0})
     with pytest.raises(ConfigError, match=message):
         labels_of(data, weights={"drawn": 0}, teacher=str(run), teacher_share=0, least_agreement=0.5)
-    assert labels_of(data, weights={"empty": 0}).positions.size == left_out
+    assert labels_of(data, weights={"empty": 0}).indices.size == left_out
     taught = labels_of(data, weights={"drawn": 0}, teacher=str(run))
-    assert not data.positive[taught.positions].any()
+    assert not data.positive[taught.indices].any()
 
 
 def test_a_teacher_that_is_not_there_or_gives_nan_is_refused(two_sources: Dataset, run: Path, tmp_path: Path):
@@ -250,7 +250,7 @@ def test_cases_of_weight_zero_are_in_no_epoch_and_in_no_share_of_positives(two_s
     learner = learner_of(two_sources, 0, "stages.high.labels={weights: {guess: 0}}", "training.positive_rate=0.5")
     low, high = learner.recipe.stages
     shown = np.unique(learner.batches.order(high, 0, [{"stage": "low"}]))
-    train = two_sources.positions("train", 0)
+    train = two_sources.indices("train", 0)
     guess = is_guess(two_sources, train)
     positives = two_sources.positive[train] & ~guess
     assert not is_guess(two_sources, shown).any()
@@ -335,7 +335,7 @@ def test_a_stride_that_cannot_be_frozen_is_refused_before_the_first_stage(two_so
 
 def test_a_state_of_a_version_that_kept_no_learned_cases_goes_on_with_those_of_its_stages(two_sources: Dataset):
     learner, first = learner_of(two_sources, 0), learner_of(two_sources, 0)
-    train = [case_key(two_sources.cases[position].image_id) for position in two_sources.positions("train", 0)]
+    train = [case_key(two_sources.cases[index].image_id) for index in two_sources.indices("train", 0)]
     old = {"model": learner.net.state_dict(), "met": {"train": ["0123abcd"], "val": []}}
     learner.load_state(old, 1, "state")
     assert sorted(learner.provenance.all_seen().train) == sorted([*train, "0123abcd"])
@@ -346,8 +346,8 @@ def test_a_state_of_a_version_that_kept_no_learned_cases_goes_on_with_those_of_i
 
 def test_a_stage_says_what_it_learns_from(two_sources: Dataset, run: Path):
     settings = {"weights": {"guess": 0.5}, "smoothing": {"guess": 0.1}, "teacher": str(run), "least_agreement": 0.2}
-    guesses = int(is_guess(two_sources, two_sources.positions("train", 0)).sum())
-    rest = len(two_sources.positions("train", 0)) - guesses
+    guesses = int(is_guess(two_sources, two_sources.indices("train", 0)).sum())
+    rest = len(two_sources.indices("train", 0)) - guesses
     assert labels_of(two_sources, **settings).in_words() == (
         f"{guesses + rest} cases: {guesses} of guess with weight 0.5, smoothed by 0.1; {rest} of truth with weight 1; "
         f"50% of the targets of all from {run}, none where Dice with it is below 0.2"

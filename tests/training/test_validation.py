@@ -30,7 +30,7 @@ def test_samples_are_drawn_with_the_masks_as_they_were_prepared(dataset: Path):
     data, recipe = Dataset(dataset), load_recipe(SMOKE)
     learner = Learner(recipe, data, build_accelerator(recipe), 0)
     low = recipe.stages[0]
-    validator = Validator(learner.accelerator, data, data.positions("val", 0), False)
+    validator = Validator(learner.accelerator, data, data.indices("val", 0), False)
     ids, images, probabilities, masks = validator.samples(learner.net, low, learner.batches.preprocessing(low), 4)
     rows = {case.image_id: row for row, case in enumerate(data.cases)}
     assert np.array_equal(masks, data.masks([rows[each] for each in ids]))

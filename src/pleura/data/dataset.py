@@ -126,7 +126,7 @@ class Dataset:
         """The sha256 over images and cases that the card holds."""
         return str(self.card["sha256"])
 
-    def positions(self, split: Split, fold: int) -> NDArray[np.int64]:
+    def indices(self, split: Split, fold: int) -> NDArray[np.int64]:
         """Positions of the cases of a split: val is the fold, train all others.
 
         Cases of the role `ALWAYS_TRAIN` are in no val, and in train for every fold but one that validates an image of
@@ -148,12 +148,12 @@ class Dataset:
         """The folds that can be held out, in order."""
         return sorted({case.fold for case in self.cases if case.role is None})
 
-    def masks(self, positions: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+    def masks(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """The masks of some cases, (n, size_px, size_px) uint8 in {0, 1}. Raises: InputError for a damaged mask."""
         shape = (self.size_px, self.size_px)
-        masks = np.zeros((len(positions), *shape), dtype=np.uint8)
-        for row, position in enumerate(positions):
-            case = self.cases[int(position)]
+        masks = np.zeros((len(indices), *shape), dtype=np.uint8)
+        for row, index in enumerate(indices):
+            case = self.cases[int(index)]
             try:
                 masks[row] = rle.decode(case.mask_rle, shape)
             except RLEError as error:

@@ -16,9 +16,9 @@ from pleura.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class Batch:
-    """images and masks: (n, 1, H, W) uint8, of the cases at `positions`."""
+    """images and masks: (n, 1, H, W) uint8, of the cases at `indices`."""
 
-    positions: NDArray[np.int64]
+    indices: NDArray[np.int64]
     images: Tensor
     masks: Tensor
 
@@ -35,6 +35,6 @@ def batches(dataset: Dataset, order: NDArray[np.int64], batch_size: int) -> Iter
                 yield ready.result()
 
 
-def _read(dataset: Dataset, positions: NDArray[np.int64]) -> Batch:
-    images = np.stack([dataset.images[position] for position in positions])
-    return Batch(positions, torch.from_numpy(images)[:, None], torch.from_numpy(dataset.masks(positions))[:, None])
+def _read(dataset: Dataset, indices: NDArray[np.int64]) -> Batch:
+    images = np.stack([dataset.images[index] for index in indices])
+    return Batch(indices, torch.from_numpy(images)[:, None], torch.from_numpy(dataset.masks(indices))[:, None])

@@ -284,7 +284,7 @@ def _folds(
 
 
 def _leaks(cases: Sequence[Case]) -> list[Leak]:
-    # Of what is always trained on, a fold leaves out its own patients: see Dataset.positions.
+    # Of what is always trained on, a fold leaves out its own patients: see Dataset.indices.
     cases = [case for case in cases if case.role is None]
     patients = [case.patient or case.image_id for case in cases]
     return leak_report([case.fold for case in cases], patients, [case.has_pneumothorax for case in cases])

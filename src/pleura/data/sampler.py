@@ -58,7 +58,7 @@ def epoch_order(
     shown: what the earlier epochs have shown, after which the rotations continue. None: each was like this one.
     most: at most so many cases, in the same shares; positives then go round as well, so that no case of either kind
     comes again before all others of it came.
-    Returns: (n,) int64 positions.
+    Returns: (n,) int64 indices.
     Source: the 1st place of SIIM-ACR 2019 drew its negatives with replacement; the rotation is ours.
     """
     if shown is None:

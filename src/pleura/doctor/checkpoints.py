@@ -233,10 +233,10 @@ def _copies(
         )
 
 
-def _try(path: Path, dataset: Dataset, positions: NDArray[np.int64], found: Examination) -> None:
+def _try(path: Path, dataset: Dataset, indices: NDArray[np.int64], found: Examination) -> None:
     """Run it on a few cases, half of them positive if there are enough, and check its probabilities."""
     predictor, check = Predictor.load(path, "none"), OrientationCheck()
-    halves = [positions[dataset.positive[positions] == wanted] for wanted in (True, False)]
+    halves = [indices[dataset.positive[indices] == wanted] for wanted in (True, False)]
     chosen = np.concatenate([half[np.unique(np.linspace(0, len(half) - 1, TRIED_CASES // 2).astype(int))]
                              for half in halves if len(half)])  # fmt: skip
 
@@ -246,7 +246,7 @@ def _try(path: Path, dataset: Dataset, positions: NDArray[np.int64], found: Exam
     parts = []
     for start in range(0, len(chosen), BATCH):
         group = chosen[start : start + BATCH]
-        squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
+        squares = predictor.probabilities(np.stack([dataset.images[index] for index in group]))
         parts.append(score_batch(squares, dataset.masks(group), look))
     cases = CaseScores.join(parts)
     results = cases.by(predictor.triplet)

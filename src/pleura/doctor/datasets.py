@@ -166,16 +166,16 @@ def _part(case: Case) -> str:
 
 def _lungs(dataset: Dataset, small: NDArray[np.float32]) -> Finding | None:
     """Whether masks cover darker ground, in the mean image and in their own, when they are turned or transposed."""
-    positions = np.flatnonzero(dataset.positive)
-    if len(positions) < MIN_POSITIVES:
+    indices = np.flatnonzero(dataset.positive)
+    if len(indices) < MIN_POSITIVES:
         return None
-    positions = positions[np.linspace(0, len(positions) - 1, min(len(positions), MOST_POSITIVES)).astype(int)]
+    indices = indices[np.linspace(0, len(indices) - 1, min(len(indices), MOST_POSITIVES)).astype(int)]
     mean = small.mean(axis=0)
     mean = mean / max(float(mean.std()), 1e-6)
-    darkness = np.zeros((len(positions), len(ORIENTATIONS)))
-    for row, position in enumerate(positions):
-        mask = _shares(dataset.masks([position])[0])
-        ground = mean + small[position] * THUMBNAIL_PX  # a thumbnail has the length 1
+    darkness = np.zeros((len(indices), len(ORIENTATIONS)))
+    for row, index in enumerate(indices):
+        mask = _shares(dataset.masks([index])[0])
+        ground = mean + small[index] * THUMBNAIL_PX  # a thumbnail has the length 1
         darkness[row] = [-float((turned(mask, number) * ground).sum()) / 2 for number in range(len(ORIENTATIONS))]
     means = darkness.mean(axis=0)
     best = int(means.argmax())

@@ -52,24 +52,22 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
             "right for both: write masks of each (pleura predict), then pleura compare MASKS MASKS --truth TRUTH"
         )
     seen = [SeenRows.of([checkpoint.seen for checkpoint in model.checkpoints], *dataset.names) for model in models]
-    positions = np.flatnonzero(dataset.scored & ~(seen[0].train | seen[1].train))
-    if not len(positions):
+    indices = np.flatnonzero(dataset.scored & ~(seen[0].train | seen[1].train))
+    if not len(indices):
         raise InputError(
             f"{data}: every case is training data of {first} or {second}, or always is; compare them on other cases"
         )
     if out:
         refuse_unwritable(out)
-    results = [measure_cases(model, dataset, positions).by(model.triplet) for model in models]
-    chosen = [int(each.val[positions].sum()) for each in seen]
+    results = [measure_cases(model, dataset, indices).by(model.triplet) for model in models]
+    chosen = [int(each.val[indices].sum()) for each in seen]
     doubts = [f"the {which}: {each.doubt}" for which, each in zip(("first", "second"), seen, strict=True) if each.doubt]
-    words = (
-        f"{len(positions)} cases that {'no header lists as training data' if doubts else 'neither has learned from'}"
-    )
+    words = f"{len(indices)} cases that {'no header lists as training data' if doubts else 'neither has learned from'}"
     if any(chosen):
         words += f"; the first was chosen on {chosen[0]} of them, the second on {chosen[1]}"
     if doubts:
         words += f"; whether they are new to both is not known ({'; '.join(doubts)})"
-    return _compared(results, patient_numbers(dataset, positions), words, resamples, True, (first, second), out)
+    return _compared(results, patient_numbers(dataset, indices), words, resamples, True, (first, second), out)
 
 
 def compare_masks(

@@ -76,20 +76,20 @@ def evaluate(
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
     page = _page(model, out)
     known = SeenRows.of([checkpoint.seen for checkpoint in predictor.checkpoints], *dataset.names)
-    split, positions = known.choose(split, dataset.folder, dataset.scored)
-    pixels = PixelMeasures(predictor.triplet, dataset.size_px, _spacings(dataset, positions))
-    scores = measure_cases(predictor, dataset, positions, look=pixels.add)
+    split, indices = known.choose(split, dataset.folder, dataset.scored)
+    pixels = PixelMeasures(predictor.triplet, dataset.size_px, _spacings(dataset, indices))
+    scores = measure_cases(predictor, dataset, indices, look=pixels.add)
     histograms, results = scores.histograms, scores.by(predictor.triplet)
-    patients = patient_numbers(dataset, positions)
+    patients = patient_numbers(dataset, indices)
     estimates = bootstrap(results.summary, patients, resamples) | _shares(results)
     floor = empty_floor(results.positive)
-    in_sample = bool(known.val[positions].any()) and not predictor.triplet_is_given
-    found = [empty_predictor(results), saturated(histograms), pixels.turned(), *_of_training(known, dataset, positions)]
-    facts = _facts(dataset, positions, pixels.cases)
+    in_sample = bool(known.val[indices].any()) and not predictor.triplet_is_given
+    found = [empty_predictor(results), saturated(histograms), pixels.turned(), *_of_training(known, dataset, indices)]
+    facts = _facts(dataset, indices, pixels.cases)
     measured = Measured(results, pixels.cases, facts, patients, pixels.unit, pixels.tolerance)
     report = EvaluationReport(
         pleura=__version__,
-        split=known.in_words(split, positions) + _left_out(dataset, split),
+        split=known.in_words(split, indices) + _left_out(dataset, split),
         positives=int(results.positive.sum()),
         negatives=int((~results.positive).sum()),
         floor=floor,
@@ -108,17 +108,17 @@ def evaluate(
         prevalence=prevalence_of(results, patients),
         curves=curves_of(measured, resamples),
         calibration=calibration_of(results, pixels.pixel_counts, predictor.calibration),
-        cases=_rows(dataset, positions, measured),
-        **_origin(known, dataset, positions, predictor),
+        cases=_rows(dataset, indices, measured),
+        **_origin(known, dataset, indices, predictor),
         command=_command(model, data, split, tta, resamples),
     )
-    _write(page, report, _gallery(predictor, dataset, positions, results))
+    _write(page, report, _gallery(predictor, dataset, indices, results))
     return Evaluation(report, page)
 
 
-def _of_training(known: SeenRows, dataset: Dataset, positions: NDArray[np.int64]) -> list[Finding | None]:
+def _of_training(known: SeenRows, dataset: Dataset, indices: NDArray[np.int64]) -> list[Finding | None]:
     """Patients in training too, and a share of positives unlike training's, where training's cases are here."""
-    rest = np.setdiff1d(positions, np.flatnonzero(known.train))
+    rest = np.setdiff1d(indices, np.flatnonzero(known.train))
     if not known.train.any() or not rest.size:
         return []
     learned, rated = ([dataset.cases[row].patient for row in rows] for rows in (np.flatnonzero(known.train), rest))
@@ -163,18 +163,18 @@ def _tuned(histograms: Histograms, patients: NDArray[np.int64]) -> TunedHere:
     )
 
 
-def _spacings(dataset: Dataset, positions: NDArray[np.int64]) -> list[tuple[float, float] | None]:
+def _spacings(dataset: Dataset, indices: NDArray[np.int64]) -> list[tuple[float, float] | None]:
     """Return the size of a pixel of each square image in mm; None where its header has none."""
     found: list[tuple[float, float] | None] = []
-    for case in (dataset.cases[position] for position in positions):
+    for case in (dataset.cases[index] for index in indices):
         geometry = SquareGeometry(case.rows, case.columns, dataset.size_px, case.pixel_aspect)
         (rows, columns), spacing = geometry.pixels_per_square_pixel, case.pixel_spacing_mm
         found.append((spacing[0] * rows, spacing[1] * columns) if spacing else None)
     return found
 
 
-def _facts(dataset: Dataset, positions: NDArray[np.int64], numbers: Sequence[CaseNumbers]) -> Facts:
-    cases = [dataset.cases[position] for position in positions]
+def _facts(dataset: Dataset, indices: NDArray[np.int64], numbers: Sequence[CaseNumbers]) -> Facts:
+    cases = [dataset.cases[index] for index in indices]
     return Facts(
         area_share=[each.area_share for each in numbers],
         side=[each.side for each in numbers],
@@ -184,11 +184,11 @@ def _facts(dataset: Dataset, positions: NDArray[np.int64], numbers: Sequence[Cas
     )
 
 
-def _rows(dataset: Dataset, positions: NDArray[np.int64], measured: Measured) -> tuple[CaseRow, ...]:
+def _rows(dataset: Dataset, indices: NDArray[np.int64], measured: Measured) -> tuple[CaseRow, ...]:
     results = measured.results
     return tuple(
         CaseRow(
-            image_id=dataset.cases[position].image_id,
+            image_id=dataset.cases[index].image_id,
             positive=bool(results.positive[row]),
             predicted_positive=bool(results.predicted_positive[row]),
             siim_dice=round(float(results.dice[row]), 6),
@@ -197,13 +197,13 @@ def _rows(dataset: Dataset, positions: NDArray[np.int64], measured: Measured) ->
             hd95=round(numbers.hd95, 3),
             surface_dice=round(numbers.surface_dice, 6),
         )
-        for row, (position, numbers) in enumerate(zip(positions, measured.cases, strict=True))
+        for row, (index, numbers) in enumerate(zip(indices, measured.cases, strict=True))
     )
 
 
-def _origin(known: SeenRows, dataset: Dataset, positions: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
+def _origin(known: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
     """Return the fields of the report on provenance: hashes of data and tensors, and the origin of the masks."""
-    parts = {"scored": positions, "train": np.flatnonzero(known.train), "val": np.flatnonzero(known.val)}
+    parts = {"scored": indices, "train": np.flatnonzero(known.train), "val": np.flatnonzero(known.val)}
     counts = {}
     for part, rows in parts.items():
         counts[part] = tuple(LabelSource(**row) for row in dataset.by_source(rows))
@@ -233,7 +233,7 @@ def _write(page: Path, report: EvaluationReport, pictures: dict[str, list[Pictur
 
 
 def _gallery(
-    predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64], results: CaseResults
+    predictor: Predictor, dataset: Dataset, indices: NDArray[np.int64], results: CaseResults
 ) -> dict[str, list[Picture]]:
     """The worst cases, and typical ones: positives around the median."""
     order = np.lexsort((results.scores, results.dice))
@@ -242,16 +242,16 @@ def _gallery(
     middle = max(0, len(found) // 2 - GALLERY // 2)
     chosen = {"The worst": worst.tolist(), "Typical positives": found[middle : middle + GALLERY]}
     return {
-        title: [_picture(predictor, dataset, int(positions[row]), results, row) for row in rows]
+        title: [_picture(predictor, dataset, int(indices[row]), results, row) for row in rows]
         for title, rows in chosen.items()
     }
 
 
-def _picture(predictor: Predictor, dataset: Dataset, position: int, results: CaseResults, row: int) -> Picture:
-    square = predictor.probabilities(dataset.images[position][None])[0]
+def _picture(predictor: Predictor, dataset: Dataset, index: int, results: CaseResults, row: int) -> Picture:
+    square = predictor.probabilities(dataset.images[index][None])[0]
     full = on_grid(square[None], dataset.size_px)[0]
-    image = dataset.images[position].astype(np.float32) / np.float32(255)
-    mask = dataset.masks([position])[0]
+    image = dataset.images[index].astype(np.float32) / np.float32(255)
+    mask = dataset.masks([index])[0]
     drawn = overlay(image, predictor.triplet.apply(full, dataset.size_px**2), mask, longest_px=512)
     positive, predicted_positive = bool(results.positive[row]), bool(results.predicted_positive[row])
     outcome = (
@@ -260,4 +260,4 @@ def _picture(predictor: Predictor, dataset: Dataset, position: int, results: Cas
         else ("false alarm" if predicted_positive else "rightly empty")
     )
     caption = f"{outcome}, Dice {results.dice[row]:.2f}, score {results.scores[row]:.2f}"
-    return Picture(as_data_uri(drawn), caption, dataset.cases[position].image_id)
+    return Picture(as_data_uri(drawn), caption, dataset.cases[index].image_id)

@@ -53,26 +53,24 @@ class Sample:
         return self.histograms.positive
 
 
-def measure(
-    predictor: Predictor, dataset: Dataset, positions: NDArray[np.int64]
-) -> tuple[CaseScores, NDArray[np.int64]]:
+def measure(predictor: Predictor, dataset: Dataset, indices: NDArray[np.int64]) -> tuple[CaseScores, NDArray[np.int64]]:
     """Score some cases, and count their pixels (N, 128, 2) as `pixel_counts`, in one pass.
 
     Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask or another size.
     """
     counts: list[NDArray[np.int64]] = []
-    scores = measure_cases(predictor, dataset, positions, look=lambda *batch: counts.append(pixel_counts(*batch)))
+    scores = measure_cases(predictor, dataset, indices, look=lambda *batch: counts.append(pixel_counts(*batch)))
     return scores, np.concatenate(counts)
 
 
 def sample_of(
     dataset: Dataset,
-    positions: NDArray[np.int64],
+    indices: NDArray[np.int64],
     cases: CaseScores,
     pixels: NDArray[np.int64],
 ) -> Sample:
     """Add the folds of the nested estimate. Raises: InputError if a class is missing or patients are too few."""
-    patients = patient_numbers(dataset, positions)
+    patients = patient_numbers(dataset, indices)
     positive, count = cases.histograms.positive, len(np.unique(patients))
     if positive.all() or not positive.any():
         have = "positives" if positive.any() else "negatives"
@@ -81,7 +79,7 @@ def sample_of(
         raise InputError(f"{dataset.folder}: {count} patients are too few to tune on; it takes {2 * FOLDS} at least")
     areas = cases.histograms.counts[:, :, 1].sum(axis=1).tolist()
     folds = assign_folds([str(patient) for patient in patients], areas, FOLDS, seed=0)
-    keys = [case_key(dataset.cases[position].image_id) for position in positions]
+    keys = [case_key(dataset.cases[index].image_id) for index in indices]
     return Sample(cases.histograms, cases.scores, pixels, patients, folds, keys, dataset.data_hash)
 
 

@@ -118,11 +118,11 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     seen = SeenRows.of([model.seen], *dataset.names)
     if learned := seen.learned(dataset.names[0]):
         raise InputError(f"{data}: the model has learned from {learned}, which say nothing of the site; leave them out")
-    predictor, positions = Predictor([model]), np.flatnonzero(dataset.scored)
-    sample = sample_of(dataset, positions, *measure(predictor, dataset, positions))
+    predictor, indices = Predictor([model]), np.flatnonzero(dataset.scored)
+    sample = sample_of(dataset, indices, *measure(predictor, dataset, indices))
     former, old = predictor.triplet, predictor.calibration or Calibration()
     method: Method = "beta" if old.method == "beta" else "platt"
-    made = _calibrated(sample, np.arange(len(positions)), old, method)
+    made = _calibrated(sample, np.arange(len(indices)), old, method)
     made = replace(
         made, conformal=conformal(sample.scores, sample.positive, sample.patients, wanted.alpha, wanted.confidence)
     )

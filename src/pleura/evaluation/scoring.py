@@ -178,7 +178,7 @@ def on_grid(squares: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
 def measure_cases(
     predictor: Predictor,
     dataset: Dataset,
-    positions: NDArray[np.int64],
+    indices: NDArray[np.int64],
     batch_size: int = 8,
     look: Look | None = None,
 ) -> CaseScores:
@@ -192,15 +192,15 @@ def measure_cases(
             f"{dataset.folder}: was prepared at {dataset.size_px} px, the model at {predictor.prepared_px} px; "
             f"on another grid its scores compare with no others: prepare it with --size {predictor.prepared_px}"
         )
-    groups = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    groups = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     parts = []
     for group in track(groups, "evaluate"):
-        squares = predictor.probabilities(np.stack([dataset.images[position] for position in group]))
+        squares = predictor.probabilities(np.stack([dataset.images[index] for index in group]))
         parts.append(score_batch(squares, dataset.masks(group), look))
     return CaseScores.join(parts)
 
 
-def patient_numbers(dataset: Dataset, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def patient_numbers(dataset: Dataset, indices: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return a number for the patient of each case; one whose patient is not known counts as a patient."""
-    names = [dataset.cases[position].patient or dataset.cases[position].image_id for position in positions]
+    names = [dataset.cases[index].patient or dataset.cases[index].image_id for index in indices]
     return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)

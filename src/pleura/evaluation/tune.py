@@ -197,7 +197,7 @@ def _groups(
         if (there & seen.train).any():
             raise InputError(f"{dataset.folder}: the model learned from some of the cases that it was chosen on")
         groups.append((members, np.flatnonzero(there)))
-    taken = np.concatenate([positions for _, positions in groups])
+    taken = np.concatenate([indices for _, indices in groups])
     if len(np.unique(taken)) < len(taken):
         raise InputError(f"{dataset.folder}: folds of the model share validation cases; tune one checkpoint at a time")
     return groups
@@ -210,13 +210,13 @@ def _sample(
     dataset: Dataset,
 ) -> Sample:
     parts = []
-    for members, positions in groups:
+    for members, indices in groups:
         weights = [files.weights[number] for number in members]
         predictor = Predictor([checkpoints[number] for number in members], weights=weights)
-        parts.append((measure(predictor, dataset, positions), positions))
-    positions = np.concatenate([part[1] for part in parts])
+        parts.append((measure(predictor, dataset, indices), indices))
+    indices = np.concatenate([part[1] for part in parts])
     scores = CaseScores.join([part[0][0] for part in parts])
-    return sample_of(dataset, positions, scores, np.concatenate([part[0][1] for part in parts]))
+    return sample_of(dataset, indices, scores, np.concatenate([part[0][1] for part in parts]))
 
 
 def _write(

@@ -68,7 +68,7 @@ class Batches:
         rate = rate_of_epoch(stage.positive_rate, epoch, stage.epochs)
         chosen = epoch_order(self._positive(stage), rate, self.recipe.seed, before, shown, stage.cases_per_epoch)
         size = global_batch_size(stage, len(chosen), self.accelerator.num_processes)
-        return np.resize(self.labels[stage.name].positions[chosen], (-(-len(chosen) // size), size))
+        return np.resize(self.labels[stage.name].indices[chosen], (-(-len(chosen) // size), size))
 
     def _epochs_before(
         self, stage: StageConfig, epoch: int, history: Sequence[Mapping[str, Any]]
@@ -86,7 +86,7 @@ class Batches:
         return min(Shown().after(positive, rate, stage.cases_per_epoch).cases for rate in rates)
 
     def _positive(self, stage: StageConfig) -> NDArray[np.bool_]:
-        positive: NDArray[np.bool_] = self.dataset.positive[self.labels[stage.name].positions]
+        positive: NDArray[np.bool_] = self.dataset.positive[self.labels[stage.name].indices]
         return positive
 
     def read(self, order: NDArray[np.int64]) -> Iterator[Batch]:
@@ -100,7 +100,7 @@ class Batches:
         Returns: inputs (n, in_channels, S, S), normalised, float32; their targets.
         """
         images, masks = self._augmented(batch, stage, seed, of)
-        targets = self.labels[stage.name].targets(batch.positions, images, masks, self.accelerator.autocast)
+        targets = self.labels[stage.name].targets(batch.indices, images, masks, self.accelerator.autocast)
         masks = targets.masks.expand(-1, self.recipe.model.classes, -1, -1)
         return self._inputs(images, stage), replace(targets, masks=masks)
 
@@ -112,7 +112,7 @@ class Batches:
         torch.manual_seed(torch_seed(self.recipe.seed, progress.stage, stage.epochs))
         for step, batch in enumerate(batches(self.dataset, order, stage.batch_size)):
             seed = (self.recipe.seed, progress.stage, stage.epochs, step)
-            yield self._inputs(self._augmented(batch, stage, seed, len(batch.positions))[0], stage)
+            yield self._inputs(self._augmented(batch, stage, seed, len(batch.indices))[0], stage)
 
     def _augmented(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Tensor]:
         device, size_px = self.accelerator.device, stage.size_px

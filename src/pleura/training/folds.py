@@ -151,11 +151,11 @@ def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim
 
     Raises: CheckpointError if a fold has no best.safetensors, OutputError.
     """
-    positions, cases, own = [], [], []
+    indices, cases, own = [], [], []
     for fold in folds:
         predictor = Predictor.load(out / f"fold-{fold}" / BEST)
-        positions.append(dataset.positions("val", fold))
-        cases.append(measure_cases(predictor, dataset, positions[-1]))
+        indices.append(dataset.indices("val", fold))
+        cases.append(measure_cases(predictor, dataset, indices[-1]))
         own.append(cases[-1].by(predictor.triplet))
     fitted = []
     for index in range(len(folds)):
@@ -163,7 +163,7 @@ def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim
         reweighted = select == "siim_dice_at_siim_prevalence"
         weights = prevalence_weights(others.positive, SIIM_PREVALENCE) if reweighted else None
         fitted.append(cases[index].by(search(others, weights).triplet))
-    everyone = np.concatenate(positions)
+    everyone = np.concatenate(indices)
     pooled = [_pooled(own), _pooled(fitted)]
     patients = patient_numbers(dataset, everyone)
     summary = FoldsSummary(
@@ -183,7 +183,7 @@ def _pooled(parts: list[CaseResults]) -> CaseResults:
     return CaseResults(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
-def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64], results: CaseResults) -> None:
+def _write(summary: FoldsSummary, dataset: Dataset, indices: NDArray[np.int64], results: CaseResults) -> None:
     def plain(value: float) -> float | None:
         return round(value, 6) if np.isfinite(value) else None
 
@@ -192,7 +192,7 @@ def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64]
 
     document: dict[str, Any] = {
         "note": "no case was trained on by the model that scores it; each model's epoch was chosen on these cases",
-        "cases": len(positions),
+        "cases": len(indices),
         "positives": int(results.positive.sum()),
         "floor": plain(summary.floor),
         "folds": {
@@ -207,8 +207,8 @@ def _write(summary: FoldsSummary, dataset: Dataset, positions: NDArray[np.int64]
     }
     write_json(summary.file, document)
     rows: list[tuple[Any, ...]] = [("image_id", "fold", "positive", "called", "siim_dice", "score")]
-    for row, position in enumerate(positions):
-        case = dataset.cases[position]
+    for row, index in enumerate(indices):
+        case = dataset.cases[index]
         flags = (int(results.positive[row]), int(results.predicted_positive[row]))
         rows.append((case.image_id, case.fold, *flags, f"{results.dice[row]:.6f}", f"{results.scores[row]:.6f}"))
     write_csv(summary.file.with_name(CASES), rows)

@@ -23,7 +23,7 @@ class Provenance:
     def __init__(self, dataset: Dataset, fold: int, unknown: Iterable[str]) -> None:
         """unknown: what the first weights learned from without a list of its cases, as in `SeenCases.unknown`."""
         self._dataset = dataset
-        self._val_keys = self._keys(dataset.positions("val", fold))
+        self._val_keys = self._keys(dataset.indices("val", fold))
         self.seen = SeenCases(unknown=tuple(unknown))
         """What the weights have learned from and were chosen on so far, this fold's validation cases apart."""
         self.started_from: list[str] = []
@@ -50,7 +50,7 @@ class Provenance:
         The net is about to learn what the teacher has learned from them. Kept, because a resumed run may have other
         settings.
         """
-        self.seen |= SeenCases(train=tuple(self._keys(labels.positions)))
+        self.seen |= SeenCases(train=tuple(self._keys(labels.indices)))
         if teacher := labels.teacher:
             self.seen |= teacher.seen
             hashes = dict.fromkeys([*self.taught.get("weights_sha256", []), *teacher.weights_sha256])

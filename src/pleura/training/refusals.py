@@ -16,7 +16,7 @@ def refuse_what_cannot_be_learned_or_scored(recipe: Recipe, dataset: Dataset, fo
     Raises: InputError if the fold has nothing to learn from, or to score by; ConfigError for a share of positives where
     there are none.
     """
-    learned, scored = (dataset.positive[dataset.positions(part, fold)] for part in ("train", "val"))
+    learned, scored = (dataset.positive[dataset.indices(part, fold)] for part in ("train", "val"))
     for stage in recipe.stages:
         is_taught = stage.labels.teacher is not None and stage.labels.teacher_share > 0
         if not learned.any() and not is_taught:

@@ -77,7 +77,7 @@ class Teacher:
 
 def refuse_leaks(path: Path | str, seen: SeenCases, dataset: Dataset, fold: int, way_out: str) -> None:
     """Refuse a model that has learned from cases that a fold validates on. Raises: InputError."""
-    ids = [dataset.cases[position].image_id for position in dataset.positions("val", fold)]
+    ids = [dataset.cases[index].image_id for index in dataset.indices("val", fold)]
     if leaked := int(listed(seen.train, ids).sum()):
         raise InputError(
             f"{path}: has learned from {leaked} of the validation cases of fold {fold}"
@@ -92,7 +92,7 @@ class Labels:
         self,
         stage: StageConfig,
         dataset: Dataset,
-        train_positions: NDArray[np.int64],
+        train_indices: NDArray[np.int64],
         teacher_of: Callable[[str], Teacher],
     ) -> None:
         """teacher_of: a teacher by its path.
@@ -104,25 +104,25 @@ class Labels:
         config, self.sources = stage.labels, [case.label_source for case in dataset.cases]
         self._refuse_unknown_sources(dataset.folder)
         self.case_weights = np.array([config.weights.get(source, 1.0) for source in self.sources], dtype=np.float32)
-        self.positions = train_positions[self.case_weights[train_positions] > 0]
+        self.indices = train_indices[self.case_weights[train_indices] > 0]
         """Of the cases that the stage learns from."""
-        if not len(self.positions):
+        if not len(self.indices):
             raise ConfigError(f"{self.where}.weights: leave no training case; give some source a weight above 0")
         self.marks = 1 - np.array([config.smoothing.get(source, 0.0) for source in self.sources], dtype=np.float32)
         of_all = not config.teacher_sources
         self.is_taught = np.array([of_all or source in config.teacher_sources for source in self.sources], dtype=bool)
         self.teacher = teacher_of(config.teacher) if config.teacher is not None else None
         taught = self.teacher is not None and config.teacher_share > 0
-        self._refuse_negatives_alone(dataset.positive, train_positions, taught)
+        self._refuse_negatives_alone(dataset.positive, train_indices, taught)
         self.present = dataset.positive * self.marks
-        self.weighted = bool((self.case_weights[self.positions] != 1).any()) or config.least_agreement > 0
+        self.weighted = bool((self.case_weights[self.indices] != 1).any()) or config.least_agreement > 0
 
     def _refuse_negatives_alone(
-        self, positive: NDArray[np.bool_], train_positions: NDArray[np.int64], taught: bool
+        self, positive: NDArray[np.bool_], train_indices: NDArray[np.int64], taught: bool
     ) -> None:
-        if positive[self.positions].any() or (taught and self.is_taught[self.positions].any()):
+        if positive[self.indices].any() or (taught and self.is_taught[self.indices].any()):
             return  # a teacher fills images without masks of their own
-        if left_out := int(positive[train_positions].sum()):
+        if left_out := int(positive[train_indices].sum()):
             raise ConfigError(
                 f"{self.where}.weights: leave none of the {left_out} positive training cases; give the source of some "
                 "a weight above 0"
@@ -140,16 +140,16 @@ class Labels:
                     )
 
     def targets(
-        self, positions: NDArray[np.int64], images: Tensor, masks: Tensor, autocast: Callable[[], Any]
+        self, indices: NDArray[np.int64], images: Tensor, masks: Tensor, autocast: Callable[[], Any]
     ) -> Targets:
         """Return the targets of cases after augmentation: images and masks in [0, 1], (n, 1, S, S).
 
         autocast: for the teacher's pass. Raises: CheckpointError if the teacher's probabilities are not finite.
         """
-        goal = masks * torch.from_numpy(self.marks[positions]).to(masks)[:, None, None, None]
-        present = torch.from_numpy(self.present[positions]).to(masks)
-        weights = torch.from_numpy(self.case_weights[positions]).to(masks)
-        rows = torch.from_numpy(np.flatnonzero(self.is_taught[positions])).to(masks.device)
+        goal = masks * torch.from_numpy(self.marks[indices]).to(masks)[:, None, None, None]
+        present = torch.from_numpy(self.present[indices]).to(masks)
+        weights = torch.from_numpy(self.case_weights[indices]).to(masks)
+        rows = torch.from_numpy(np.flatnonzero(self.is_taught[indices])).to(masks.device)
         if self.teacher is not None and len(rows):
             with autocast():
                 taught = self.teacher(images[rows])
@@ -164,12 +164,12 @@ class Labels:
     def in_words(self) -> str:
         """Return how many cases of which source there are, with which weight, and what else changes their targets."""
         parts = []
-        for source, count in sorted(Counter(self.sources[position] for position in self.positions).items()):
+        for source, count in sorted(Counter(self.sources[index] for index in self.indices).items()):
             part = f"{count} of {source} with weight {self.config.weights.get(source, 1.0):g}"
             if smoothing := self.config.smoothing.get(source, 0.0):
                 part += f", smoothed by {smoothing:g}"
             parts.append(part)
-        words = f"{len(self.positions)} cases: {'; '.join(parts)}"
+        words = f"{len(self.indices)} cases: {'; '.join(parts)}"
         if self.teacher is not None:
             whose = ", ".join(self.config.teacher_sources) or "all"
             words += f"; {self.config.teacher_share:.0%} of the targets of {whose} from {self.teacher.path}"
@@ -191,5 +191,5 @@ def labels_of_stages(recipe: Recipe, dataset: Dataset, fold: int, device: torch.
             refuse_leaks(path, teachers[path].seen, dataset, fold, "take another teacher")
         return teachers[path]
 
-    train_positions = dataset.positions("train", fold)
-    return {stage.name: Labels(stage, dataset, train_positions, teacher_of) for stage in recipe.stages}
+    train_indices = dataset.indices("train", fold)
+    return {stage.name: Labels(stage, dataset, train_indices, teacher_of) for stage in recipe.stages}

@@ -98,7 +98,7 @@ def _train_stages(
 ) -> None:
     """Train the stages that are left, each from the final weights of the one before."""
     recipe, dataset, reduction = learner.recipe, learner.dataset, learner.batches.reduction
-    validator = Validator(learner.accelerator, dataset, dataset.positions("val", learner.fold), recipe.tta == "flip")
+    validator = Validator(learner.accelerator, dataset, dataset.indices("val", learner.fold), recipe.tta == "flip")
     monitor = Monitor(run.folder, tensorboard, len(progress.history)) if learner.writes else None
     if reduction != REDUCTION:
         logger.info("images are reduced as when the run began: %s, not %s", reduction, REDUCTION)

@@ -34,8 +34,8 @@ class Validation:
 class Validator:
     """Scorer of nets on the validation cases of one fold, at the size of a stage."""
 
-    def __init__(self, accelerator: Accelerator, dataset: Dataset, positions: NDArray[np.int64], flip: bool) -> None:
-        self.accelerator, self.dataset, self.positions, self.flip = accelerator, dataset, positions, flip
+    def __init__(self, accelerator: Accelerator, dataset: Dataset, indices: NDArray[np.int64], flip: bool) -> None:
+        self.accelerator, self.dataset, self.indices, self.flip = accelerator, dataset, indices, flip
 
     def __call__(self, net: Net, stage: StageConfig, preprocessing: Preprocessing) -> Validation:
         """Score a net; every process takes a share of the cases, and all return the same.
@@ -45,7 +45,7 @@ class Validator:
         """
         accelerator = self.accelerator
         net.eval()
-        mine = self.positions[accelerator.process_index :: accelerator.num_processes]
+        mine = self.indices[accelerator.process_index :: accelerator.num_processes]
         parts: list[CaseScores] = []
         for batch in batches(self.dataset, mine, max(1, stage.batch_size // accelerator.num_processes)):
             with accelerator.autocast():
@@ -64,25 +64,25 @@ class Validator:
     ) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
         """Return a few cases, always the same: ids, then images in [0, 1], probabilities and masks, all (n, S, S)."""
         net.eval()
-        positions = _spread(self.dataset, self.positions, count)
-        images = torch.from_numpy(np.stack([self.dataset.images[position] for position in positions]))[:, None]
+        indices = _spread(self.dataset, self.indices, count)
+        images = torch.from_numpy(np.stack([self.dataset.images[index] for index in indices]))[:, None]
         with self.accelerator.autocast():
             parts = [
                 infer(net, part.to(self.accelerator.device), preprocessing, self.flip).cpu()
                 for part in torch.split(images, stage.batch_size)
             ]
-        ids = [self.dataset.cases[position].image_id for position in positions]
+        ids = [self.dataset.cases[index].image_id for index in indices]
         shown = images[:, 0].numpy().astype(np.float32) / np.float32(255)
-        return ids, shown, on_grid(torch.cat(parts).numpy(), self.dataset.size_px), self.dataset.masks(positions)
+        return ids, shown, on_grid(torch.cat(parts).numpy(), self.dataset.size_px), self.dataset.masks(indices)
 
 
-def _spread(dataset: Dataset, positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _spread(dataset: Dataset, indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return the cases to draw after each epoch: three positives to a negative, spread over the fold."""
-    positive = dataset.positive[positions]
+    positive = dataset.positive[indices]
     wanted = -(-count * 3 // 4)
     chosen = [
         part[np.linspace(0, len(part) - 1, min(number, len(part))).astype(np.int64)]
-        for part, number in ((positions[positive], wanted), (positions[~positive], count - wanted))
+        for part, number in ((indices[positive], wanted), (indices[~positive], count - wanted))
         if len(part) and number > 0
     ]
-    return np.concatenate(chosen) if chosen else positions[:0]
+    return np.concatenate(chosen) if chosen else indices[:0]
