@@ -172,6 +172,8 @@ def test_pretrained_weights_that_are_not_there_are_missed_only_where_a_run_begin
     train(gone, Dataset(dataset), tmp_path / "second", weights=finished / "best.safetensors")
     with pytest.raises(InputError, match=r"gone\.safetensors"):
         train(gone, Dataset(dataset), tmp_path / "third")
+    with pytest.raises(InputError, match=r"gone\.safetensors"):
+        train(gone, Dataset(dataset), begun, stage="low")
 
 
 def test_the_seconds_of_an_epoch_count_what_it_took_before_it_was_stopped(dataset, tmp_path, monkeypatch):

@@ -265,7 +265,7 @@ def changed_settings(
     ]
     if late and not finished:
         raise OutputError(f"{'; '.join(late)}; leave that as it was, or choose another --out")
-    if "model.pretrained" in messages and not finished:
+    if "model.pretrained" in messages and not finished and begin_at != recipe.stages[0].name:
         messages["model.pretrained"] += ", which changes nothing: the run has weights of its own"
     return list(messages.values())
 

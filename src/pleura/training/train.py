@@ -62,8 +62,9 @@ def train(
             for change in changes:
                 logger.info("not used, as all stages are finished: %s", change)
         return run.folder
-    begins_midway = stage not in (None, recipe.stages[0].name)
-    learner = Learner(recipe, dataset, accelerator, fold, fresh=not (state or weights or begins_midway))
+    # --stage with the first stage begins anew, whatever the folder holds: from the recipe's own first weights.
+    begins_anew = stage == recipe.stages[0].name or (stage is None and state is None)
+    learner = Learner(recipe, dataset, accelerator, fold, fresh=begins_anew and weights is None)
     changes += learner.batches.changed_teachers(state) if state else []
     progress, resumed = _load_start(learner, run, state, stage, weights)
     with _logged(run, learner.writes):
