@@ -82,6 +82,9 @@ for name in get_command(app).commands:
     assert heavy & imported_after(code, tmp_path) == set()
 
 
-@pytest.mark.parametrize("verb", ["prepare", "score", "compare", "recipes", "doctor", "migrate.recipe"])
+@pytest.mark.parametrize(
+    "verb",
+    ["data.prepare", "evaluation.score", "evaluation.compare", "config.bundled", "doctor", "config.imported.recipe"],
+)
 def test_a_command_that_runs_no_net_begins_without_torch(verb: str, tmp_path: Path):
     assert {"torch", "timm", "matplotlib"} & imported_after(f"import pleura.{verb}", tmp_path) == set()

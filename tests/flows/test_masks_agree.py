@@ -50,7 +50,7 @@ def test_what_is_read_is_read_alike(folder: Path, name: str) -> None:
     assert scored(folder).read.pooled_dice == 1
     found = examine(folder / "masks", Against(images=folder / "images"))
     assert not any("cannot be read" in finding.what or "empty" in finding.what for finding in found.findings)
-    assert examine(folder / "masks", Against(truth=folder / "truth")).told[1].startswith("SIIM mean Dice 1.000000")
+    assert examine(folder / "masks", Against(truth=folder / "truth")).facts[1].startswith("SIIM mean Dice 1.000000")
     masks = Dataset(folder / "out").masks([0, 1])  # what tune and evaluate count
     assert Histograms.of(np.ones((2, SIDE, SIDE), np.float32), masks).counts[..., 1].sum() == 800
 
@@ -71,7 +71,7 @@ def test_what_is_refused_is_refused_alike(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("inverted", ["ab", "b"])
-def test_exchanged_colours_are_told_by_every_command(
+def test_exchanged_colours_are_found_by_every_command(
     folder: Path, inverted: str, pleura: Callable[..., object]
 ) -> None:
     for name in "ab":
@@ -84,9 +84,9 @@ def test_exchanged_colours_are_told_by_every_command(
     )
     assert "are black and white exchanged" in done.stderr  # type: ignore[attr-defined]
     for path in (folder / "masks", out):
-        told = [f.what for f in examine(path).findings if "cover 90 % of the image" in f.what]
-        assert len(told) == 1
-        assert told[0].startswith(f"{len(inverted)} masks")
+        found = [f.what for f in examine(path).findings if "cover 90 % of the image" in f.what]
+        assert len(found) == 1
+        assert found[0].startswith(f"{len(inverted)} masks")
     assert any("predicted masks cover 90 %" in finding.what for finding in scored(folder).read.findings)
 
 

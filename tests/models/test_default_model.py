@@ -18,12 +18,13 @@ from pleura.cli.train import next_step
 from pleura.config.bundled import load_experiment
 from pleura.config.parse import load_card
 from pleura.data.phantoms.radiographs import make_phantom
+from pleura.decision.triplet import image_score
 from pleura.errors import CheckpointError, OutputError
 from pleura.evaluation.card import card
 from pleura.evaluation.evaluate import _command, evaluate
 from pleura.evaluation.tune import TuneSettings, tune
 from pleura.files import hash_files
-from pleura.inference.predictor import Predictor, find_model, image_score
+from pleura.inference.predictor import Predictor, find_model
 from pleura.models import default as default_module
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import DEFAULT, FILE

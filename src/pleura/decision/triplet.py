@@ -121,3 +121,9 @@ def prevalence_weights(positive: NDArray[np.bool_], prevalence: float) -> NDArra
     if share in (0, 1):
         return np.full(len(positive), 1 / len(positive))
     return np.asarray(np.where(positive, prevalence / share, (1 - prevalence) / (1 - share)) / len(positive))
+
+
+def image_score(probabilities: NDArray[np.float32]) -> float:
+    """Return the mean of the highest 0.1 % of an image's probabilities, (H, W) in [0, 1] -> [0, 1]."""
+    wanted = max(1, round(probabilities.size * SCORED_SHARE))
+    return float(np.partition(probabilities.reshape(-1), -wanted)[-wanted:].mean())

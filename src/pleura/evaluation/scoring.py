@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,16 @@ from pleura.data.problems import Finding
 from pleura.decision.calibration import LOGIT_LEVELS, pixel_counts
 from pleura.decision.laterality import side_of
 from pleura.decision.search import Histograms
-from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
+from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet, image_score
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck
 from pleura.evaluation.metrics.operating import Candidates
 from pleura.evaluation.metrics.siim import CaseResults
 from pleura.evaluation.metrics.surface import SurfaceDistances
-from pleura.inference.predictor import Predictor, image_score
 from pleura.progress import track
+
+if TYPE_CHECKING:  # `pleura score` has masks and no net: it starts without torch
+    from pleura.inference.predictor import Predictor
 
 COVERED_SHARE = 0.1
 LEAST_AREA_PX = 100

@@ -19,7 +19,7 @@ from pleura.data.in_memory import each_of, radiograph_of
 from pleura.data.radiograph import geometry_of
 from pleura.decision.calibration import Calibration
 from pleura.decision.laterality import side_of
-from pleura.decision.triplet import SCORED_SHARE, Triplet
+from pleura.decision.triplet import Triplet, image_score
 from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError, PleuraError
 from pleura.inference.device import pick_device
@@ -273,12 +273,6 @@ class Predictor:
             area_mm2=area_px * spacing[0] * spacing[1] if spacing else None,
             side=side_of(mask),
         )
-
-
-def image_score(probabilities: NDArray[np.float32]) -> float:
-    """Return the mean of the highest 0.1 % of an image's probabilities, (H, W) in [0, 1] -> [0, 1]."""
-    wanted = max(1, round(probabilities.size * SCORED_SHARE))
-    return float(np.partition(probabilities.reshape(-1), -wanted)[-wanted:].mean())
 
 
 def _flips(tta: object) -> bool:
