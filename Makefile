@@ -14,7 +14,7 @@ PROCESSES ?= 2
 RECIPE ?= recipes/default.yaml
 SETTINGS ?=
 CARD ?=
-# At most one negative in ten called: what is best for SIIM's 22 % positives finds half of them, for fewer false alarms.
+# At most one negative in ten predicted positive: what is best for SIIM's 22 % positives finds half of them, for fewer false alarms.
 TUNE ?= --objective dice_on_positives --specificity 0.9
 
 install: $(STAMP)

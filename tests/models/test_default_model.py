@@ -1,6 +1,6 @@
 """The model that comes with pleura: it is there, says what it is, and finds today what it found when it was put there.
 
-`python tests/test_default_model.py` writes what it finds now, after another model has been put in its place.
+`python tests/models/test_default_model.py` writes what it finds now, after another model has been put in its place.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def stored():
 
 
 def test_default_weights_find_what_they_found_when_they_were_added(stored):
-    remake = "another model was put in its place: run python tests/test_default_model.py"
+    remake = "another model was put in its place: run python tests/models/test_default_model.py"
     assert str(stored["sha256"]) == hash_files(FILE), remake
     probabilities, scores = found_by_default()
     np.testing.assert_allclose(probabilities, stored["probabilities"] / 65535, rtol=0, atol=TOLERANCE)

@@ -2,8 +2,7 @@
 
 Flip, affine, elastic, grid and optical distortion are composed into one sampling grid per image, so that a radiograph
 is interpolated once however many warps it gets, from its prepared size to that of the stage, on whichever device the
-batch lies. Lengths are relative to the side of
-the image: the same parameters warp 256 px and 1024 px alike.
+batch lies. Lengths are relative to the side of the image: the same parameters warp 256 px and 1024 px alike.
 
 The order, from input to output: flip, shift-scale-rotate, distortion, intensity, blur, JPEG, noise.
 """

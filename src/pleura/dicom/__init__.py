@@ -1,1 +1,1 @@
-"""DICOM in and out: pixels and what describes them; segmentations, secondary captures and reports."""
+"""DICOM files, read: pixels, what describes them, and segmentations. Nothing is written yet."""

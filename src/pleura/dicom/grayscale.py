@@ -1,4 +1,4 @@
-"""Grey values: the stored values of a DICOM file, rendered as its header prescribes."""
+"""Stored values -> grey values as the header prescribes: modality LUT, VOI LUT or window, inversion, padding."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Packed:
 def pack(model: Path, out: Path, card: Path | None = None) -> Packed:
     """Write a checkpoint with its large tensors in float16, its header as it was; equal input gives equal bytes.
 
-    model: a checkpoint, or a folder of one. card: YAML with the fields of `config.Card`, for the header.
+    model: a checkpoint, or a folder of one. card: YAML with the fields of `config.card.Card`, for the header.
     Raises: CheckpointError if it is several checkpoints, or holds numbers that float16 has not; ConfigError for the
     card; OutputError if `out` is there already.
     """

@@ -1,4 +1,4 @@
-"""From an image to a mask: `Predictor` is the one path, for the command line, evaluation and every service."""
+"""From an image to a mask: `Predictor` is the one path, for Python, the command line and evaluation."""
 
 from __future__ import annotations
 

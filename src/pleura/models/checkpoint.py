@@ -48,7 +48,7 @@ class Checkpoint:
     calibration: dict[str, Any] | None = None
     seen: SeenCases = field(default_factory=SeenCases)
     card: dict[str, Any] | None = None
-    """What a user of the model needs to know, the fields of `config.Card`; None for most."""
+    """What a user of the model needs to know, the fields of `config.card.Card`; None for most."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

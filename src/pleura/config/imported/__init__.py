@@ -1,1 +1,1 @@
-"""Other projects' recipes and weights -> ours. Each file is one word of the command line, or what it reads."""
+"""Other projects' training files -> our recipes, for `pleura import-recipe`."""

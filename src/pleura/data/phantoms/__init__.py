@@ -1,1 +1,1 @@
-"""Phantom radiographs for the demo and the tests."""
+"""Phantom radiographs for the demo, `pleura pack`, the benchmarks and the tests."""
