@@ -21,10 +21,16 @@ from scipy.ndimage import gaussian_filter
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.decision.objectives import Objective
 from pleura.decision.search import Histograms
-from pleura.decision.triplet import PUBLISHED
+from pleura.decision.triplet import Triplet
 from pleura.evaluation.metrics.siim import siim_dice
 
 SIDE_PX, IMAGES, LARGE = 512, 48, 12_000
+PUBLISHED = [
+    Triplet(top, area, bottom)
+    for top, area in ((0.75, 1000), (0.75, 2000), (0.6, 2000), (0.6, 3000))
+    for bottom in (0.3, 0.4)
+]
+"""The eight that the winner tried on validation."""
 
 
 def images() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

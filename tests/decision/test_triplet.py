@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pleura.decision.search import Histograms
 from pleura.decision.triplet import (
     LEVELS,
-    PUBLISHED,
     REFERENCE_AREA_PX,
     SIIM_PREVALENCE,
     Triplet,
@@ -53,12 +52,6 @@ def test_a_cropped_image_is_judged_by_the_square_it_was_padded_to():
     needs_half = Triplet(0.8, REFERENCE_AREA_PX // 2, 0.5)
     assert needs_half.apply(probabilities, 512 * 512).all()
     assert not Triplet(0.8, REFERENCE_AREA_PX // 2 + 8, 0.5).apply(probabilities, 512 * 512).any()
-
-
-def test_the_eight_published_rules_are_those_of_the_winner():
-    listed = {(0.75, 1000), (0.75, 2000), (0.6, 2000), (0.6, 3000)}
-    assert set(PUBLISHED) == {Triplet(top, area, bottom) for top, area in listed for bottom in (0.3, 0.4)}
-    assert len(set(PUBLISHED)) == 8
 
 
 @pytest.mark.parametrize(

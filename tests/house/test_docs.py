@@ -29,7 +29,7 @@ from pleura.data.dataset import Case
 from pleura.data.rle import SIIM_SIDE_PX
 from pleura.evaluation.metrics.siim import empty_floor
 from pleura.evaluation.metrics.titles import METRICS
-from pleura.inference.batch import COLUMNS, WRITES
+from pleura.inference.writers import COLUMNS, WRITES
 from pleura.models.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

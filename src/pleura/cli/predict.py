@@ -37,8 +37,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")] = False,
 ) -> None:
     """Find pneumothorax on radiographs: masks, overlays and tables."""
-    from pleura.inference.batch import WRITES, BatchSettings, model_name, predict_batch
+    from pleura.inference.batch import BatchSettings, model_name, predict_batch
     from pleura.inference.predictor import Predictor
+    from pleura.inference.writers import WRITES
 
     wanted = tuple(word.strip() for word in write.split(",") if word.strip())
     unknown = [word for word in wanted if word not in WRITES]

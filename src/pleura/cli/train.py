@@ -149,13 +149,14 @@ def folds_in_words(summary: FoldsSummary) -> Iterator[str]:
 
 def settings_in_words(recipe: Recipe) -> Iterator[str]:
     """Yield the net of a recipe, and by stage the main settings and those that are not the default."""
+    from pleura.config.document import dotted
     from pleura.config.idle import idle_settings
     from pleura.config.training import StageConfig
 
     net = ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if key in _NET)
     yield f"{recipe.name}: {net}; seed {recipe.seed}, tta {recipe.tta}"
-    stages = [_flat(stage.model_dump(exclude={"name"})) for stage in recipe.stages]
-    defaults = _flat(StageConfig(name="a").model_dump(exclude={"name"}))
+    stages = [dotted(stage.model_dump(exclude={"name"})) for stage in recipe.stages]
+    defaults = dotted(StageConfig(name="a").model_dump(exclude={"name"}))
     idle = idle_settings(recipe)
     keys = [key for key in defaults if key in _ALWAYS or any(stage.get(key) != defaults[key] for stage in stages)]
     width = max(map(len, keys)) + 2
@@ -163,13 +164,6 @@ def settings_in_words(recipe: Recipe) -> Iterator[str]:
     for key in keys:
         yield f"  {key:<{width}}" + "".join(f"{_short(stage.get(key)):<14} " for stage in stages).rstrip()
     yield from (f"  {each}" for each in idle)
-
-
-def _flat(document: dict[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) and value else {path + key: value}
-    return flat
 
 
 def _short(value: Any) -> str:

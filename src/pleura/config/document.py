@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str) -> Any:
     """Parse YAML. Raises: one of NOT_YAML."""
     return yaml.load(text, _Loader)
+
+
+def dotted(document: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return a nested mapping as dotted path -> value; lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        inner = f"{path}.{key}" if path else key
+        flat |= dotted(value, inner) if isinstance(value, dict) and value else {inner: value}
+    return flat
 
 
 def read_yaml(path: Path, parse: Callable[[str], Any] = parse_yaml) -> Any:

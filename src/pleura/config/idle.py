@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pleura.config.augmentation import AugmentConfig
+from pleura.config.document import dotted
 from pleura.config.model import ModelConfig
 from pleura.config.overrides import Override
 from pleura.config.recipe import Recipe
@@ -39,15 +40,15 @@ def idle_settings(recipe: Recipe) -> list[Idle]:
 
     What stages share counts only if none of them uses it.
     """
-    defaults = _flat(ModelConfig().model_dump())
-    values = _flat(recipe.model.model_dump())
+    defaults = dotted(ModelConfig().model_dump())
+    values = dotted(recipe.model.model_dump())
     found = [
         Idle(f"model.{key}", values[key], reason)
         for key, reason in idle_of_model(recipe).items()
         if values[key] != defaults[key]
     ]
-    defaults = _flat(StageConfig(name="a").model_dump())
-    every = [(stage, _flat(stage.model_dump()), idle_of_stage(stage)) for stage in recipe.stages]
+    defaults = dotted(StageConfig(name="a").model_dump())
+    every = [(stage, dotted(stage.model_dump()), idle_of_stage(stage)) for stage in recipe.stages]
     for key in defaults:
         for value in _distinct(values[key] for _, values, _ in every if key in values):
             those = [(stage, idle.get(key)) for stage, values, idle in every if values.get(key) == value]
@@ -167,14 +168,6 @@ def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
             yield from _leaves((*path, str(key)), inner)
     else:
         yield path
-
-
-def _flat(document: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        inner = f"{path}.{key}" if path else key
-        flat |= _flat(value, inner) if isinstance(value, dict) and value else {inner: value}
-    return flat
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

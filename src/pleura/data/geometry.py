@@ -104,14 +104,6 @@ class SquareGeometry:
         inner = np.ascontiguousarray(probabilities[self.inner], dtype=np.float32)
         return np.clip(_resize(inner, (self.rows, self.columns), Image.Resampling.BILINEAR), inner.min(), inner.max())
 
-    def mask_to_original(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a mask, {0, 1} (size_px, size_px), as uint8 {0, 1} (rows, columns), by the rule of `mask_to_square`.
-
-        Raises: InputError where the shape differs.
-        """
-        self._check("mask", mask.shape, (self.size_px, self.size_px))
-        return _resize_mask(mask[self.inner], (self.rows, self.columns))
-
     def _check(self, what: str, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
         if shape != expected:
             is_now = " x ".join(map(str, shape))

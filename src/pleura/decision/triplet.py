@@ -103,14 +103,6 @@ def _on_grid(name: str, value: object) -> float:
     return min(max(level, int(value > 0)), LEVELS - int(value < 1)) / LEVELS
 
 
-PUBLISHED = tuple(
-    Triplet(top, area, bottom)
-    for top, areas in ((0.75, (1000, 2000)), (0.6, (2000, 3000)))
-    for area in areas
-    for bottom in (0.3, 0.4)
-)
-"""The eight triplets that the winner tried on validation."""
-
 NOTHING = Triplet(1.0, REFERENCE_AREA_PX + 1, 1.0)
 """The rule that finds nothing, not even on an image whose every probability is 1."""
 

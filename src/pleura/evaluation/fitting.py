@@ -53,6 +53,13 @@ class Sample:
         return self.histograms.positive
 
 
+def check_rates(alpha: float, confidence: float) -> None:
+    """Refuse a miss rate or a confidence that is none. Raises: InputError unless both lie between 0 and 1."""
+    for name, value in (("--alpha", alpha), ("--confidence", confidence)):
+        if not 0 < value < 1:
+            raise InputError(f"{name}: {value} is not between 0 and 1")
+
+
 def measure(predictor: Predictor, dataset: Dataset, indices: NDArray[np.int64]) -> tuple[CaseScores, NDArray[np.int64]]:
     """Score some cases, and count their pixels (N, 128, 2) as `pixel_counts`, in one pass.
 

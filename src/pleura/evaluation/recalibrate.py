@@ -21,7 +21,7 @@ from pleura.decision.calibration import Calibration, Method, conformal
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
-from pleura.evaluation.fitting import Sample, fit_part, measure, quality, sample_of
+from pleura.evaluation.fitting import Sample, check_rates, fit_part, measure, quality, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.nested import nested
 from pleura.files import hash_files
@@ -45,9 +45,7 @@ class SiteSettings:
 
     def __post_init__(self) -> None:
         """Raises: InputError for a number out of range."""
-        for name, value in (("--alpha", self.alpha), ("--confidence", self.confidence)):
-            if not 0 < value < 1:
-                raise InputError(f"{name}: {value} is not between 0 and 1")
+        check_rates(self.alpha, self.confidence)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pleura.decision.calibration import Method
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError
-from pleura.evaluation.fitting import Sample, calibrate, measure, sample_of
+from pleura.evaluation.fitting import Sample, calibrate, check_rates, measure, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.nested import Spread, landscape, nested, spread
 from pleura.evaluation.report.landscape import landscape_png
@@ -49,9 +49,7 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         """Raises: InputError for a number out of range."""
-        for name, value in (("--alpha", self.alpha), ("--confidence", self.confidence)):
-            if not 0 < value < 1:
-                raise InputError(f"{name}: {value} is not between 0 and 1")
+        check_rates(self.alpha, self.confidence)
 
 
 @dataclass(frozen=True)

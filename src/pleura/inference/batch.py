@@ -26,12 +26,11 @@ from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.files import hash_files, held, journal_line, read_journal, write_csv, write_journal
 from pleura.inference.predictor import Predictor, find_model
-from pleura.inference.writers import COLUMNS, NEEDED, TYPES, entry_of, remove_files, table_rows, write_files
+from pleura.inference.writers import COLUMNS, NEEDED, TYPES, WRITES, entry_of, remove_files, table_rows, write_files
 from pleura.models.default import is_default
 from pleura.progress import track
 
 JOURNAL, TABLE, RUNS, PROBLEMS = "journal.jsonl", "predictions.csv", "masks.csv", "problems.csv"
-WRITES = ("mask", "rle", "overlay")
 PIXELS_IN_FLIGHT = 30_000_000
 """Of one batch, unless a single radiograph has more; while it is predicted the next one is read."""
 STAMP = ("file", "size", "mtime_ns")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -20,7 +21,13 @@ from pleura.errors import OutputError
 from pleura.files import write_atomically
 from pleura.inference.prediction import Prediction
 
-MASKS, OVERLAYS = "masks", "overlays"
+PICTURES: dict[str, tuple[str, Callable[[Prediction], Image.Image]]] = {
+    "mask": ("masks", lambda prediction: Image.fromarray(prediction.predicted_mask * np.uint8(255))),
+    "overlay": ("overlays", lambda prediction: prediction.overlay()),
+}
+"""Word of --write -> the folder of its PNG files, one for each radiograph, and what draws them."""
+WRITES = ("mask", "rle", "overlay")
+"""The words of --write; `rle` is a table."""
 COLUMNS = (
     "image_id",
     "is_positive",
@@ -82,21 +89,19 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> None:
-    """Write the mask and the overlay of one prediction, as asked for; both or none. Raises: OutputError."""
-    name, mask = prediction.image_id, prediction.predicted_mask
+    """Write the `PICTURES` of one prediction that are asked for; all or none. Raises: OutputError."""
     try:
-        if "mask" in write:
-            _write_png(file_of(out / MASKS, name), Image.fromarray(mask * 255))
-        if "overlay" in write:
-            _write_png(file_of(out / OVERLAYS, name), prediction.overlay())
+        for word, (folder, draw) in PICTURES.items():
+            if word in write:
+                _write_png(file_of(out / folder, prediction.image_id), draw(prediction))
     except OutputError:
-        remove_files(out, name)
+        remove_files(out, prediction.image_id)
         raise
 
 
 def remove_files(out: Path, image_id: str) -> None:
-    """Remove the mask and the overlay of an id, where they are."""
-    for folder in (MASKS, OVERLAYS):
+    """Remove the `PICTURES` of an id, where they are."""
+    for folder, _ in PICTURES.values():
         with suppress(OSError):
             file_of(out / folder, image_id).unlink()
 
