@@ -16,7 +16,7 @@ from pleura.config.parse import load_recipe
 from pleura.data.cases import ALWAYS_TRAIN
 from pleura.data.dataset import Dataset
 from pleura.data.prepare import PrepareSettings, prepare
-from pleura.doctor.datasets import dataset_folder
+from pleura.doctor.datasets import examine_dataset
 from pleura.errors import InputError
 from pleura.evaluation.evaluate import evaluate
 from pleura.models.checkpoint import load_checkpoint
@@ -118,7 +118,7 @@ def test_fold_leaves_out_of_training_what_shows_a_patient_that_it_validates(data
     assert 0 not in shared.indices("train", 0)
     others = [fold for fold in shared.folds if fold != 0]
     assert all(0 in shared.indices("train", fold) for fold in others)
-    leaks = [finding.what for finding in dataset_folder(tmp_path / "leaky").findings if "leak" in finding.what]
+    leaks = [finding.what for finding in examine_dataset(tmp_path / "leaky").findings if "leak" in finding.what]
     assert leaks == []
 
 
@@ -155,14 +155,14 @@ def test_all_folds_together_score_what_is_truth_and_nothing_else(mixed: Dataset,
 
 
 def test_doctor_counts_them_and_names_folds_without_a_positive(mixed: Dataset, dataset: Path, tmp_path: Path):
-    examined = dataset_folder(mixed.folder)
+    examined = examine_dataset(mixed.folder)
     assert f"{int((~mixed.scored).sum())} of them are for training alone, and scored in no fold" in examined.facts
     negative = {"has_pneumothorax": "0", "mask_rle": "-1"}
     rewritten(dataset, tmp_path / "one", lambda _, row: {**row, **negative} if row["fold"] == "1" else None)
-    warned = [finding.what for finding in dataset_folder(tmp_path / "one").findings]
+    warned = [finding.what for finding in examine_dataset(tmp_path / "one").findings]
     assert any(what.startswith("no case of fold 1 has a pneumothorax") for what in warned)
     rewritten(dataset, tmp_path / "none", lambda _, row: {**row, **negative})
-    warned = [finding.what for finding in dataset_folder(tmp_path / "none").findings]
+    warned = [finding.what for finding in examine_dataset(tmp_path / "none").findings]
     assert any(what.startswith("no case has a pneumothorax") for what in warned)
 
 

@@ -13,7 +13,7 @@ from sklearn.metrics import brier_score_loss
 
 from pleura.decision.calibration import (
     Calibration,
-    Rule,
+    RuleOut,
     brier,
     conformal,
     ece,
@@ -194,7 +194,7 @@ def test_a_patient_counts_once_by_the_lowest_score_and_negatives_not_at_all():
 def test_a_calibration_survives_json():
     import json
 
-    made = Calibration(1.7, (0.5, 0.25, -1.0), "beta", Rule(0.2, 0.05, 0.95, 80))
+    made = Calibration(1.7, (0.5, 0.25, -1.0), "beta", RuleOut(0.2, 0.05, 0.95, 80))
     assert Calibration.of(json.loads(json.dumps(made.header()))) == made
     assert Calibration.of({**Calibration().header(), "quality": {}}) == Calibration()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from foreign_masks import write_segments
+from mask_writers import write_segments
 from pydicom.dataset import Dataset
 
 from pleura.data.masks import open_masks

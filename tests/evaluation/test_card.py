@@ -24,7 +24,7 @@ from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluation.card import attach, card, parameter_count
 from pleura.evaluation.evaluate import evaluate
-from pleura.evaluation.report.markdown import fill, plain, table
+from pleura.evaluation.report.markdown import fill, in_words, table
 from pleura.models.build import build_model
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.models.identity import weights_hash
@@ -334,8 +334,8 @@ def test_a_bar_in_a_cell_does_not_end_it():
     ["x/net.pth", "/srv/Jane Doe/net.pth", "C:\\Jane Doe\\net.pth", "..\\Jane Doe\\net.pth", "~/a b/net.pth"],
 )
 def test_of_a_path_only_its_last_part_is_told(path):
-    assert plain({"a": [1, 2.5], "b": path}) == "(a 1 2.5, b net.pth)"
+    assert in_words({"a": [1, 2.5], "b": path}) == "(a 1 2.5, b net.pth)"
 
 
 def test_words_with_a_slash_are_no_path():
-    assert plain("2 processes on 2 CPU cores (x86/64)") == "2 processes on 2 CPU cores (x86/64)"
+    assert in_words("2 processes on 2 CPU cores (x86/64)") == "2 processes on 2 CPU cores (x86/64)"

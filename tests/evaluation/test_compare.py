@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_masks import SIDE, some_masks, write_pngs
+from mask_writers import SIDE, some_masks, write_pngs
 
 from pleura.errors import InputError
 from pleura.evaluation.compare import compare_masks, compare_models

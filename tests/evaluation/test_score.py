@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_masks import SIDE, some_masks, write_csv, write_pngs, write_seg
+from mask_writers import SIDE, some_masks, write_csv, write_pngs, write_seg
 from PIL import Image
 from places import ROOT
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pleura.data.dataset import Dataset
-from pleura.decision.calibration import Calibration, Rule
+from pleura.decision.calibration import Calibration, RuleOut
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import NOTHING, Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
@@ -205,7 +205,7 @@ def test_the_command_tells_the_triplets_what_to_expect_and_the_files(own, site, 
 def test_the_triplet_finds_the_same_with_a_calibration_and_without(own, site):
     file = own / "fold-0" / "best.safetensors"
     plain = replace(load_checkpoint(file), triplet=Triplet(0.3, 0, 0.3))
-    header = Calibration(3.0, (0.5, 0.5, -1.0), "platt", Rule(0.9999, 0.05, 0.95, 60)).header()
+    header = Calibration(3.0, (0.5, 0.5, -1.0), "platt", RuleOut(0.9999, 0.05, 0.95, 60)).header()
     image = Dataset(site).images[0]
     before, after = (Predictor([one]).predict(image) for one in (plain, replace(plain, calibration=header)))
     assert np.array_equal(before.predicted_mask, after.predicted_mask)

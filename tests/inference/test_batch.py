@@ -13,7 +13,7 @@ from dicom_files import RAMP_8, save_dicom
 from PIL import Image
 
 from pleura import files
-from pleura.decision.calibration import at_prevalence
+from pleura.decision.calibration import probability_at_prevalence
 from pleura.errors import InputError, OutputError
 from pleura.inference import batch
 from pleura.inference.batch import BatchResult, BatchSettings, predict_batch
@@ -237,9 +237,9 @@ def test_prevalence_moves_the_probability_by_bayes_rule(tmp_path):
 
 
 def test_odds_at_another_prevalence():
-    assert at_prevalence(0.8, 0.5, 0.2) == pytest.approx(0.5)  # odds 4, times (.2 / .8) / (.5 / .5)
-    assert at_prevalence(0.3, 0.4, 0.4) == pytest.approx(0.3)
-    assert (at_prevalence(0.0, 0.4, 0.1), at_prevalence(1.0, 0.4, 0.1)) == (0.0, 1.0)
+    assert probability_at_prevalence(0.8, 0.5, 0.2) == pytest.approx(0.5)  # odds 4, times (.2 / .8) / (.5 / .5)
+    assert probability_at_prevalence(0.3, 0.4, 0.4) == pytest.approx(0.3)
+    assert (probability_at_prevalence(0.0, 0.4, 0.1), probability_at_prevalence(1.0, 0.4, 0.1)) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("prevalence", [0.0, 1.0, -1.0, 5.0, float("nan")])

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pleura.config.model import ModelConfig
-from pleura.decision.calibration import Calibration, Rule
+from pleura.decision.calibration import Calibration, RuleOut
 from pleura.decision.triplet import Triplet
 from pleura.doctor import Against, examine
 from pleura.errors import CheckpointError, PleuraError
@@ -54,7 +54,7 @@ MODEL = ModelConfig(encoder="test_resnet", pretrained=False, decoder_widths=[8, 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("header") / "whole.safetensors"
     torch.manual_seed(0)
-    calibration = Calibration(1.5, (1.0, 1.0, 0.5), "platt", Rule(0.2, 0.05, 0.95, 80)).header()
+    calibration = Calibration(1.5, (1.0, 1.0, 0.5), "platt", RuleOut(0.2, 0.05, 0.95, 80)).header()
     checkpoint = Checkpoint(
         MODEL,
         dict(build_model(MODEL).state_dict()),

@@ -144,7 +144,7 @@ def test_an_interrupted_ensemble_goes_on_and_leaves_what_is_finished(dataset, tm
     train_ensemble(ensemble, ONE_STEP, Dataset(dataset), tmp_path / "run", resume=True)
     after = (tmp_path / "run" / "smoke" / "fold-0" / "best.safetensors").stat()
     assert (after.st_ino, after.st_mtime_ns) == (finished.st_ino, finished.st_mtime_ns)
-    assert len(Predictor.load(tmp_path / "run").models) == 2
+    assert len(Predictor.load(tmp_path / "run").nets) == 2
 
 
 def test_a_folder_of_other_members_is_refused(copy, dataset, tmp_path):

@@ -332,12 +332,12 @@ def test_bfloat16_logits_give_the_loss_and_the_gradient_of_float32(config: LossC
 
 
 def of_two_processes(halves: list[tuple[Tensor, Tensor]], config: LossConfig) -> list[Tensor]:
-    """The loss of each of two processes, where a gather adds the other one's sums."""
+    """The loss of each of two processes, where all_reduce adds the other one's sums."""
     losses = []
     for mine, theirs in ((0, 1), (1, 0)):
         heard: list[Tensor] = []
-        combo_loss(*halves[theirs], config, gather=lambda sums, heard=heard: heard.append(sums) or sums)
-        losses.append(combo_loss(*halves[mine], config, gather=lambda sums, heard=heard: sums + heard.pop(0)))
+        combo_loss(*halves[theirs], config, all_reduce=lambda sums, heard=heard: heard.append(sums) or sums)
+        losses.append(combo_loss(*halves[mine], config, all_reduce=lambda sums, heard=heard: sums + heard.pop(0)))
         assert not heard
     return losses
 
@@ -369,7 +369,7 @@ def test_what_is_not_pooled_is_not_gathered(config: LossConfig):
     def refuse(sums: Tensor) -> Tensor:
         raise AssertionError(sums)
 
-    assert combo_loss(*random_batch(0), config, gather=refuse) == combo_loss(*random_batch(0), config)
+    assert combo_loss(*random_batch(0), config, all_reduce=refuse) == combo_loss(*random_batch(0), config)
 
 
 def test_every_term_has_a_weight_and_every_weight_a_term():
@@ -408,7 +408,7 @@ def test_deep_outputs_add_the_mean_of_their_losses():
 
 def test_deep_outputs_are_pooled_over_processes_too():
     (logits, masks), calls = random_batch(6), []
-    total_loss(logits, masks, only(dice=1, deep=1), deep=[logits, logits], gather=lambda x: calls.append(x) or x)
+    total_loss(logits, masks, only(dice=1, deep=1), deep=[logits, logits], all_reduce=lambda x: calls.append(x) or x)
     assert len(calls) == 3
 
 

@@ -91,9 +91,14 @@ def test_two_processes_have_the_mean_loss_and_the_mean_gradient_of_the_whole_bat
     losses = []
     for mine, theirs in ((0, 1), (1, 0)):
         heard: list[Tensor] = []
-        loss(halves[theirs][0], config, halves[theirs][1], gather=lambda sums, heard=heard: heard.append(sums) or sums)
+        loss(
+            halves[theirs][0],
+            config,
+            halves[theirs][1],
+            all_reduce=lambda sums, heard=heard: heard.append(sums) or sums,
+        )
         add = lambda sums, heard=heard: sums + heard.pop(0)  # noqa: E731
-        losses.append(loss(halves[mine][0], config, halves[mine][1], gather=add))
+        losses.append(loss(halves[mine][0], config, halves[mine][1], all_reduce=add))
         assert not heard
     mean = sum(losses) / 2
     assert mean.item() == pytest.approx(whole.item(), rel=1e-5)

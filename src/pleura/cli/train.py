@@ -56,7 +56,7 @@ def train(
 
     recipes = list(load_members(settings, overrides or []).values()) if isinstance(settings, Ensemble) else [settings]
     for each in recipes:
-        check_model(each.model, begins=not (resume or stage or weights))
+        check_model(each.model, needs_weights=not (resume or stage or weights))
     if is_first_process():
         logging.getLogger("pleura").info("\n".join(line for each in recipes for line in settings_in_words(each)))
     dataset = Dataset(data)

@@ -102,7 +102,7 @@ def expit(logits: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(np.exp(-np.logaddexp(0, -logits)))
 
 
-def at_prevalence(probability: float, fitted: float, wanted: float) -> float:
+def probability_at_prevalence(probability: float, fitted: float, wanted: float) -> float:
     """Move a probability from the prevalence `fitted` to the prevalence `wanted`, by Bayes' rule on the odds.
 
     The probability is in [0, 1], the prevalences strictly between. Source: Saerens, Latinne & Decaestecker 2002,
@@ -200,28 +200,28 @@ def _regress(columns: Numbers, targets: Numbers) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A threshold of the image score below which a pneumothorax is ruled out."""
+class RuleOut:
+    """A threshold of the image score below which a pneumothorax is ruled out; not the decision rule, `Triplet`."""
 
     threshold: float
     """Images with a lower score are ruled out."""
     alpha: float
-    """Share of positive patients that the threshold misses at the most."""
+    """The largest share of positive patients that the threshold may miss."""
     confidence: float
-    """Probability with which it keeps to that share."""
+    """Probability that it misses no larger share of all patients like those it was fitted on."""
     patients: int
     """Positive patients that it was fitted on."""
 
 
-def _rule_of(header: object) -> Rule:
-    names = [each.name for each in fields(Rule)]
+def _rule_of(header: object) -> RuleOut:
+    names = [each.name for each in fields(RuleOut)]
     if not isinstance(header, Mapping) or set(header) != set(names):
         raise ValueError(f"a calibration's rule for ruling out has just {', '.join(names)}, not {header!r:.60}")
     patients = header["patients"]
     if not isinstance(patients, int) or isinstance(patients, bool) or patients < 1:
         raise ValueError(f"conformal.patients is a whole number above 0, not {patients!r:.40}")
     threshold, alpha, confidence = (_within(f"conformal.{name}", header[name], 0, 1) for name in names[:3])
-    return Rule(threshold, alpha, confidence, patients)
+    return RuleOut(threshold, alpha, confidence, patients)
 
 
 def _within(name: str, number: object, least: float, most: float) -> float:
@@ -237,7 +237,7 @@ class Calibration:
     temperature: float = 1.0
     image: tuple[float, float, float] = (1.0, 1.0, 0.0)
     method: str = "none"
-    conformal: Rule | None = None
+    conformal: RuleOut | None = None
 
     @classmethod
     def of(cls, header: Mapping[str, Any]) -> Calibration:
@@ -276,7 +276,7 @@ def conformal(
     patients: Sequence[int] | NDArray[np.int64],
     alpha: float,
     confidence: float,
-) -> Rule | None:
+) -> RuleOut | None:
     """Return the highest threshold that misses less than `alpha` of positive patients, with `confidence`.
 
     None if the positive patients are too few. A patient counts once, by the lowest score of the positive images, since
@@ -294,7 +294,7 @@ def conformal(
     kept = betainc(ranks, len(ordered) - ranks + 1, alpha) >= confidence
     if not kept.any():
         return None
-    return Rule(float(ordered[int(np.flatnonzero(kept)[-1])]), alpha, confidence, len(ordered))
+    return RuleOut(float(ordered[int(np.flatnonzero(kept)[-1])]), alpha, confidence, len(ordered))
 
 
 def positives_needed(alpha: float, confidence: float) -> int:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.decision.search import Found, Gains, Histograms, search_gains
+from pleura.decision.search import Gains, Histograms, Optimum, search_gains
 from pleura.decision.triplet import SIIM_PREVALENCE
 from pleura.errors import InputError
 
@@ -53,7 +53,7 @@ class Objective:
         """Return the gains to search. repeats: (N,) how often each image counts, as in a bootstrap; once by default."""
         return OBJECTIVES[self.name](self, histograms, self._weights(histograms.positive, repeats))
 
-    def search(self, histograms: Histograms) -> Found:
+    def search(self, histograms: Histograms) -> Optimum:
         """Return the best triplet for these cases; exact."""
         return search_gains(histograms, self.gains(histograms))
 

@@ -100,14 +100,14 @@ class Gains:
 
 
 @dataclass(frozen=True)
-class Found:
+class Optimum:
     """The optimum of a search."""
 
     triplet: Triplet
     score: float
 
 
-def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -> Found:
+def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -> Optimum:
     """Return the triplet of highest (weighted) mean SIIM Dice among all 256 x areas x 256, bottom <= top; exact.
 
     weights: (N,) of the images, such as `prevalence_weights`; equal by default.
@@ -120,7 +120,7 @@ def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -
     )
 
 
-def search_gains(histograms: Histograms, wanted: Gains) -> Found:
+def search_gains(histograms: Histograms, wanted: Gains) -> Optimum:
     """Return the triplet of highest base and gains among all 256 x areas x 256, bottom <= top; exact."""
     areas, whole = histograms.areas(), histograms.area_px
     best, best_second, found = 0.0, 0.0, NOTHING
@@ -151,7 +151,7 @@ def search_gains(histograms: Histograms, wanted: Gains) -> Found:
             needed = _between(below, int(sorted_areas[largest]), whole)
             best, best_second = score, second
             found = Triplet(top / LEVELS, needed, bottom / LEVELS)
-    return Found(found, wanted.base + best)
+    return Optimum(found, wanted.base + best)
 
 
 def _between(below: int, area: int, whole: int) -> int:

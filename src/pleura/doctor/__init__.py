@@ -12,8 +12,8 @@ from pleura.data.dataset import CARD
 from pleura.data.masks import mask_files
 from pleura.doctor import masks
 from pleura.doctor.examination import Against, Examination
-from pleura.doctor.predictions import predictions
-from pleura.doctor.tables import check_folds, folds_csv, header_of, siim_csv
+from pleura.doctor.predictions import examine_predictions
+from pleura.doctor.tables import check_folds, examine_folds, examine_masks_csv, header_of
 from pleura.errors import InputError, excerpt
 from pleura.models.default import model_path
 
@@ -66,29 +66,29 @@ def _examined(path: Path, against: Against) -> Examination:
         or start.startswith((_ZIP, _PICKLE))
         or path.suffix.lower() in (".pth", ".pt", ".safetensors")
     ):
-        from pleura.doctor.checkpoints import checkpoint_file
+        from pleura.doctor.checkpoints import examine_checkpoint
 
-        return checkpoint_file(path, against)
+        return examine_checkpoint(path, against)
     if start.startswith(_NUMPY):
-        return masks.mask_array(path)
+        return masks.examine_mask_array(path)
     if start.startswith(_PNG) or start[128:132] == _DICOM:
         return _masks(path, against)
     if path.suffix.lower() in (".yaml", ".yml"):
-        from pleura.doctor.recipes import recipe_file
+        from pleura.doctor.recipes import examine_recipe
 
-        return recipe_file(path)
+        return examine_recipe(path)
     return _table(path, against)
 
 
 def _folder(path: Path, against: Against) -> Examination:
     if (path / CARD).is_file():
-        from pleura.doctor.datasets import dataset_folder
+        from pleura.doctor.datasets import examine_dataset
 
-        return dataset_folder(path)
+        return examine_dataset(path)
     if any(path.glob("fold-*/best.safetensors")) or any(path.glob("best.safetensors")):
-        from pleura.doctor.checkpoints import run_folder
+        from pleura.doctor.checkpoints import examine_run
 
-        return run_folder(path, against)
+        return examine_run(path, against)
     if any(mask_files(path).values()):
         return _masks(path, against)
     raise InputError(f"{path}: holds neither a dataset ({CARD}), nor a run, nor masks; name {KINDS}")
@@ -96,16 +96,16 @@ def _folder(path: Path, against: Against) -> Examination:
 
 def _masks(path: Path, against: Against) -> Examination:
     if against.truth:
-        return predictions(path, against.truth, against)
-    return masks.mask_files(path, against)
+        return examine_predictions(path, against.truth, against)
+    return masks.examine_mask_files(path, against)
 
 
 def _table(path: Path, against: Against) -> Examination:
     header = header_of(path)
     has_runs, has_folds = find_column(header, RUNS) is not None, find_column(header, FOLD) is not None
     if has_runs and (not has_folds or "EncodedPixels" in header):
-        return predictions(path, against.truth, against) if against.truth else siim_csv(path, against)
+        return examine_predictions(path, against.truth, against) if against.truth else examine_masks_csv(path, against)
     if has_folds:
-        return folds_csv(path, against)
+        return examine_folds(path, against)
     found = excerpt(", ".join(header)) or "nothing"
     raise InputError(f"{path}: is nothing that pleura doctor examines (first line: {found}); name {KINDS}")

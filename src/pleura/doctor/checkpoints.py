@@ -39,11 +39,11 @@ ELSEWHERE = (
 """Prefix of a key -> the project that names keys so; the first match counts."""
 
 
-def run_folder(folder: Path, against: Against) -> Examination:
+def examine_run(folder: Path, against: Against) -> Examination:
     """Examine every checkpoint of a run. Raises: CheckpointError, InputError."""
     found = Examination("a run")
     for path in find_model(folder).checkpoints:
-        part = checkpoint_file(path, against)
+        part = examine_checkpoint(path, against)
         name = path.relative_to(folder).as_posix()
         found.facts += [f"{name}: {line}" for line in part.facts]
         for finding in part.findings:
@@ -51,7 +51,7 @@ def run_folder(folder: Path, against: Against) -> Examination:
     return found
 
 
-def checkpoint_file(path: Path, against: Against) -> Examination:
+def examine_checkpoint(path: Path, against: Against) -> Examination:
     """Examine a checkpoint of pleura, or a state dict of another project. Raises: CheckpointError, InputError."""
     if path.suffix == ".safetensors" and _is_ours(path):
         return _ours(path, against)
@@ -240,14 +240,14 @@ def _try(path: Path, dataset: Dataset, indices: NDArray[np.int64], found: Examin
     chosen = np.concatenate([half[np.unique(np.linspace(0, len(half) - 1, TRIED_CASES // 2).astype(int))]
                              for half in halves if len(half)])  # fmt: skip
 
-    def look(probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> None:
+    def on_batch(probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> None:
         check.add(masks, np.stack([predictor.triplet.apply(each, dataset.size_px**2) for each in probabilities]))
 
     parts = []
     for start in range(0, len(chosen), BATCH):
         group = chosen[start : start + BATCH]
         squares = predictor.probabilities(np.stack([dataset.images[index] for index in group]))
-        parts.append(score_batch(squares, dataset.masks(group), look))
+        parts.append(score_batch(squares, dataset.masks(group), on_batch))
     cases = CaseScores.join(parts)
     results = cases.by(predictor.triplet)
     positives = int(results.positive.sum())

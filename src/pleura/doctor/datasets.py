@@ -31,7 +31,7 @@ MIRRORED, PLAIN = 4, {1: 7, 2: 6, 3: 5}
 turned mask from a turned and mirrored one. PLAIN has the orientation to name, without the mirror."""
 
 
-def dataset_folder(folder: Path) -> Examination:
+def examine_dataset(folder: Path) -> Examination:
     """Examine a dataset folder. Raises: InputError if it cannot be read."""
     if faults := case_faults(folder):
         found = Examination("a dataset", [f"{len(faults)} faults in {CASES}, for which the rest was not looked at"])

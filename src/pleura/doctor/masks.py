@@ -17,7 +17,7 @@ from pleura.evaluation.checks import not_binary
 PNG_ONE = 255
 
 
-def mask_files(path: Path, against: Against) -> Examination:
+def examine_mask_files(path: Path, against: Against) -> Examination:
     """Examine PNG or DICOM-SEG files of masks: grey values, several ways to write a mask, inverted masks.
 
     Raises: InputError if the path holds no masks, or several kinds.
@@ -80,7 +80,7 @@ def _without_mask(source: MaskSource, images: Path, found: Examination) -> None:
         )
 
 
-def mask_array(path: Path) -> Examination:
+def examine_mask_array(path: Path) -> Examination:
     """Examine masks in a .npy file, (N, H, W) in {0, 1}. Raises: InputError if it is no array of numbers."""
     try:
         masks: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)

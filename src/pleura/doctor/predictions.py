@@ -16,7 +16,7 @@ from pleura.evaluation.checks import OrientationCheck, empty_predictor, pooled_d
 from pleura.evaluation.metrics.siim import CaseResults, siim_dice
 
 
-def predictions(path: Path, truth: Path, against: Against) -> Examination:
+def examine_predictions(path: Path, truth: Path, against: Against) -> Examination:
     """Compare predicted masks with true ones. Raises: InputError, for a damaged mask too."""
     guesses, cases = (open_masks(each, segments=against.segments) for each in (path, truth))
     found = Examination("predicted masks", [f"{len(guesses.masks)} predictions, {len(cases.masks)} true masks"])

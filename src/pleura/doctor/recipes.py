@@ -25,7 +25,7 @@ ON_LOGITS = re.compile(r"logit|bce|focal|combo", re.IGNORECASE)
 """Names of losses that put a sigmoid before them."""
 
 
-def recipe_file(path: Path) -> Examination:
+def examine_recipe(path: Path) -> Examination:
     """Examine a recipe, an ensemble, or a training file of another project. Raises: ConfigError if it is no YAML."""
     document = read_yaml(path, yaml.safe_load)
     if isinstance(document, dict) and sum(key in document for key in THEIRS) >= 2:

@@ -61,7 +61,7 @@ def _positives(folds_csv: Path, ids: list[str], masks_csv: Path | None) -> NDArr
     return np.array([column[image_id] == "1" for image_id in ids], dtype=bool)
 
 
-def folds_csv(path: Path, against: Against) -> Examination:
+def examine_folds(path: Path, against: Against) -> Examination:
     """Examine a csv of folds: leaks of patients, prevalences that differ between folds. Raises: InputError."""
     folds = read_folds(path)
     found = Examination("a csv of folds", [f"{len(folds)} cases in {len(set(folds.values()))} folds"])
@@ -115,7 +115,7 @@ FAULTS = {
 }
 
 
-def siim_csv(path: Path, against: Against) -> Examination:
+def examine_masks_csv(path: Path, against: Against) -> Examination:
     """Examine a csv of SIIM masks: damaged rows, missing ids, masks that lie the wrong way. Raises: InputError."""
     scan, found = _Scan(), Examination("a csv of SIIM masks")
     _scan_rows(path, scan, found)

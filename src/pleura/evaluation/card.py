@@ -14,7 +14,7 @@ from pleura.config.recipe import Recipe
 from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.evaluation.report.card_scores import kept
 from pleura.evaluation.report.document import EvaluationReport
-from pleura.evaluation.report.markdown import plain
+from pleura.evaluation.report.markdown import in_words
 from pleura.evaluation.report.model_card import CardFacts, render
 from pleura.files import hash_files
 from pleura.inference.predictor import find_checkpoint
@@ -51,7 +51,7 @@ def card(model: Path | str = DEFAULT) -> str:
         sha256=hash_files(path),
         parameters=parameter_count(checkpoint),
         number_types=sorted({str(each.dtype).removeprefix("torch.") for each in _learned(checkpoint).values()}),
-        net=", ".join(f"{key} {plain(value)}" for key, value in net.items()),
+        net=", ".join(f"{key} {in_words(value)}" for key, value in net.items()),
         header=header | {"model": checkpoint.model.model_dump(mode="json")},
         seen={"train": len(checkpoint.seen.train), "val": len(checkpoint.seen.val)},
         unlisted=checkpoint.seen.unknown,
@@ -130,7 +130,7 @@ def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:
     if not isinstance(ours, Recipe) or _but_weights(ours) != _but_weights(theirs):
         return None
     start, usual = theirs.model.pretrained, ours.model.pretrained
-    change = f"model.pretrained={plain(start)}" if start != usual else None
+    change = f"model.pretrained={in_words(start)}" if start != usual else None
     if is_default(path) and name == DEFAULT:
         settings = f" SETTINGS={shlex.quote(change)}" if change else ""
         return f"make model DATA=DATA CARD=recipes/cards/default.yaml{settings}"

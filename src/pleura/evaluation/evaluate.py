@@ -75,21 +75,21 @@ def evaluate(
     model = model_path(model)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
     page = _page(model, out)
-    known = SeenRows.of([checkpoint.seen for checkpoint in predictor.checkpoints], *dataset.names)
-    split, indices = known.choose(split, dataset.folder, dataset.scored)
+    seen = SeenRows.of([checkpoint.seen for checkpoint in predictor.checkpoints], *dataset.names)
+    split, indices = seen.choose(split, dataset.folder, dataset.scored)
     pixels = PixelMeasures(predictor.triplet, dataset.size_px, _spacings(dataset, indices))
-    scores = measure_cases(predictor, dataset, indices, look=pixels.add)
+    scores = measure_cases(predictor, dataset, indices, on_batch=pixels.add)
     histograms, results = scores.histograms, scores.by(predictor.triplet)
     patients = patient_numbers(dataset, indices)
     estimates = bootstrap(results.summary, patients, resamples) | _shares(results)
     floor = empty_floor(results.positive)
-    in_sample = bool(known.val[indices].any()) and not predictor.triplet_is_given
-    found = [empty_predictor(results), saturated(histograms), pixels.turned(), *_of_training(known, dataset, indices)]
+    in_sample = bool(seen.val[indices].any()) and not predictor.triplet_is_given
+    found = [empty_predictor(results), saturated(histograms), pixels.turned(), *_of_training(seen, dataset, indices)]
     facts = _facts(dataset, indices, pixels.cases)
     measured = Measured(results, pixels.cases, facts, patients, pixels.unit, pixels.tolerance)
     report = EvaluationReport(
         pleura=__version__,
-        split=known.in_words(split, indices) + _left_out(dataset, split),
+        split=seen.in_words(split, indices) + _left_out(dataset, split),
         positives=int(results.positive.sum()),
         negatives=int((~results.positive).sum()),
         floor=floor,
@@ -109,20 +109,20 @@ def evaluate(
         curves=curves_of(measured, resamples),
         calibration=calibration_of(results, pixels.pixel_counts, predictor.calibration),
         cases=_rows(dataset, indices, measured),
-        **_origin(known, dataset, indices, predictor),
+        **_origin(seen, dataset, indices, predictor),
         command=_command(model, data, split, tta, resamples),
     )
     _write(page, report, _gallery(predictor, dataset, indices, results))
     return Evaluation(report, page)
 
 
-def _of_training(known: SeenRows, dataset: Dataset, indices: NDArray[np.int64]) -> list[Finding | None]:
+def _of_training(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64]) -> list[Finding | None]:
     """Patients in training too, and a share of positives unlike training's, where training's cases are here."""
-    rest = np.setdiff1d(indices, np.flatnonzero(known.train))
-    if not known.train.any() or not rest.size:
+    rest = np.setdiff1d(indices, np.flatnonzero(seen.train))
+    if not seen.train.any() or not rest.size:
         return []
-    learned, rated = ([dataset.cases[row].patient for row in rows] for rows in (np.flatnonzero(known.train), rest))
-    prevalence = float(dataset.positive[known.train].mean())
+    learned, rated = ([dataset.cases[row].patient for row in rows] for rows in (np.flatnonzero(seen.train), rest))
+    prevalence = float(dataset.positive[seen.train].mean())
     return [shared_patients(learned, rated), other_prevalence(dataset.positive[rest], prevalence)]
 
 
@@ -201,9 +201,9 @@ def _rows(dataset: Dataset, indices: NDArray[np.int64], measured: Measured) -> t
     )
 
 
-def _origin(known: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
+def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
     """Return the fields of the report on provenance: hashes of data and tensors, and the origin of the masks."""
-    parts = {"scored": indices, "train": np.flatnonzero(known.train), "val": np.flatnonzero(known.val)}
+    parts = {"scored": indices, "train": np.flatnonzero(seen.train), "val": np.flatnonzero(seen.val)}
     counts = {}
     for part, rows in parts.items():
         counts[part] = tuple(LabelSource(**row) for row in dataset.by_source(rows))

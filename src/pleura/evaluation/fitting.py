@@ -1,4 +1,4 @@
-"""What tuning and calibrating a model look at, and how its calibration is fitted and judged."""
+"""The cases that a model is tuned and calibrated on; the fit of its calibration, and how good that is."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def measure(predictor: Predictor, dataset: Dataset, indices: NDArray[np.int64]) 
     Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask or another size.
     """
     counts: list[NDArray[np.int64]] = []
-    scores = measure_cases(predictor, dataset, indices, look=lambda *batch: counts.append(pixel_counts(*batch)))
+    scores = measure_cases(predictor, dataset, indices, on_batch=lambda *batch: counts.append(pixel_counts(*batch)))
     return scores, np.concatenate(counts)
 
 
@@ -91,7 +91,7 @@ def sample_of(
 
 
 def calibrate(sample: Sample, method: Method, alpha: float, confidence: float) -> dict[str, Any]:
-    """Fit the calibration; as a header has it, with ECE and Brier before, after, and of cases that it did not see."""
+    """Fit the calibration and return it as a header has it, with ECE and Brier before, after, and on held-out cases."""
     made = Calibration(
         temperature(sample.pixels),
         fit_scores(sample.scores, sample.positive, method),

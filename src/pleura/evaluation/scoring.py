@@ -155,19 +155,19 @@ class CaseScores:
         return CaseResults(self.histograms.positive, predicted_positive, dice, self.scores)
 
 
-Look: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.uint8]], None]
+OnBatch: TypeAlias = Callable[[NDArray[np.float32], NDArray[np.uint8]], None]
 """A function of each batch on the grid of its masks: probabilities in [0, 1] and masks in {0, 1}, both (n, H, H)."""
 
 
-def score_batch(squares: NDArray[np.float32], masks: NDArray[np.uint8], look: Look | None = None) -> CaseScores:
+def score_batch(squares: NDArray[np.float32], masks: NDArray[np.uint8], on_batch: OnBatch | None = None) -> CaseScores:
     """Score some cases: every score of a net comes from here.
 
     squares: (n, h, h) probabilities of square images; they are enlarged to the size of the masks (n, H, H), so that
     no small finding is lost and scores of nets of any size have the same ground truth.
     """
     full = on_grid(squares, masks.shape[-1])
-    if look is not None:
-        look(full, masks)
+    if on_batch is not None:
+        on_batch(full, masks)
     return CaseScores(Histograms.of(full, masks), np.array([image_score(square) for square in squares]))
 
 
@@ -182,7 +182,7 @@ def measure_cases(
     dataset: Dataset,
     indices: NDArray[np.int64],
     batch_size: int = 8,
-    look: Look | None = None,
+    on_batch: OnBatch | None = None,
 ) -> CaseScores:
     """Score a model on some cases of a dataset, in one pass.
 
@@ -198,7 +198,7 @@ def measure_cases(
     parts = []
     for group in track(groups, "evaluate"):
         squares = predictor.probabilities(np.stack([dataset.images[index] for index in group]))
-        parts.append(score_batch(squares, dataset.masks(group), look))
+        parts.append(score_batch(squares, dataset.masks(group), on_batch))
     return CaseScores.join(parts)
 
 

@@ -41,7 +41,7 @@ class Prediction:
     something: the two rules are for different questions."""
     area_px: int
     area_mm2: float | None
-    """None where the spacing is not known."""
+    """None where the spacing is not radiograph."""
     side: str | None
     """`R` or `L` of the patient, `B` for both, None where nothing is found. Assumes the usual display, the patient's
     right at the left of the image."""
@@ -71,7 +71,7 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON has it: numbers, text and None; `mask_rle` is on `rows` x `columns`."""
         rows, columns = self.predicted_mask.shape
-        known = self.radiograph
+        radiograph = self.radiograph
         return {
             "image_id": self.image_id,
             "is_positive": bool(self.is_positive),
@@ -84,10 +84,10 @@ class Prediction:
             "rows": int(rows),
             "columns": int(columns),
             "mask_rle": rle.encode(self.predicted_mask),
-            "sop_instance_uid": known.sop_instance_uid,
-            "series_instance_uid": known.series_instance_uid,
-            "study_instance_uid": known.study_instance_uid,
-            "notes": list(known.notes),
+            "sop_instance_uid": radiograph.sop_instance_uid,
+            "series_instance_uid": radiograph.series_instance_uid,
+            "study_instance_uid": radiograph.study_instance_uid,
+            "notes": list(radiograph.notes),
         }
 
     def save(self, path: Path | str) -> Path:

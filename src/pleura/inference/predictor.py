@@ -150,9 +150,9 @@ class Predictor:
         self.triplet = triplet or _mean_triplet([checkpoint.triplet for checkpoint in checkpoints], self.weights)
         self.calibration = _calibration(calibration, self.checkpoints)
         self.prevalence = _prevalence(calibration or self.checkpoints[0].calibration) if self.calibration else None
-        self.models = []
+        self.nets = []
         for checkpoint in checkpoints:
-            self.models.append(net_of(checkpoint).eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+            self.nets.append(net_of(checkpoint).eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT, tta: str | None = None, device: str | None = None) -> Predictor:
@@ -189,9 +189,9 @@ class Predictor:
         images = torch.from_numpy(np.array(squares))[:, None].to(self.device)
         largest = max(preprocessing.size_px for preprocessing in self.preprocessings)
         total = images.new_zeros((len(images), largest, largest), dtype=torch.float32)
-        every = zip(self.models, self.preprocessings, self.flips, self.weights, strict=True)
-        for model, preprocessing, flip, weight in every:
-            part = infer(model, images, preprocessing, flip)
+        every = zip(self.nets, self.preprocessings, self.flips, self.weights, strict=True)
+        for net, preprocessing, flip, weight in every:
+            part = infer(net, images, preprocessing, flip)
             if part.shape[-1] != largest:
                 part = torch.nn.functional.interpolate(part[:, None], size=largest, mode="bilinear")[:, 0]
             total = total + float(weight) * part
@@ -211,10 +211,11 @@ class Predictor:
         return self.predict_radiographs([radiograph_of(image)])[0]
 
     def predict_many(self, images: Iterable[Any], batch_size: int = 4) -> Iterator[Prediction]:
-        """Find pneumothorax on radiographs as `predict` takes them, one after the other, in their order.
+        """Yield the prediction of each radiograph, in order; `predict` says what a radiograph may be.
 
-        images: a list or any iterator; no more than batch_size of them are in memory. Raises: InputError for what is
-        none, at once; for one that cannot be read, when its turn comes and those before it were given back.
+        images: a list or any iterator; at most batch_size of them are in memory.
+        Raises: InputError at once if `images` cannot be iterated; for a radiograph that cannot be read, after the
+        predictions of those before it.
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size is a whole number from 1 on, not {batch_size!r:.40}")
@@ -258,8 +259,8 @@ class Predictor:
         probabilities = geometry.probabilities_to_original(prepared)
         mask = self.triplet.apply(probabilities, geometry.whole_area_px)
         area_px, spacing = int(mask.sum()), radiograph.pixel_spacing_mm
-        score, known = image_score(square), self.calibration
-        out_of = known.conformal if known else None
+        score, calibration = image_score(square), self.calibration
+        rule_out = calibration.conformal if calibration else None
         return Prediction(
             image_id=radiograph.image_id,
             radiograph=radiograph,
@@ -267,8 +268,8 @@ class Predictor:
             predicted_mask=mask,
             is_positive=area_px > 0,
             score=score,
-            probability=float(known.images(score)) if known else None,
-            ruled_out=bool(score < out_of.threshold) if out_of else None,
+            probability=float(calibration.images(score)) if calibration else None,
+            ruled_out=bool(score < rule_out.threshold) if rule_out else None,
             area_px=area_px,
             area_mm2=area_px * spacing[0] * spacing[1] if spacing else None,
             side=side_of(mask),

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from pleura.data import rle
 from pleura.data.finding import OWN_SOFTWARE
 from pleura.data.geometry import SquareGeometry
-from pleura.decision.calibration import at_prevalence
+from pleura.decision.calibration import probability_at_prevalence
 from pleura.errors import OutputError
 from pleura.files import write_atomically
 from pleura.inference.prediction import Prediction
@@ -160,6 +160,6 @@ def table_rows(
         if row["probability"] is not None:
             row["prevalence"] = None if fitted is None else round(wanted or fitted, 6)
             if fitted is not None and wanted is not None:
-                row["probability"] = round(at_prevalence(float(row["probability"]), fitted, wanted), 6)
+                row["probability"] = round(probability_at_prevalence(float(row["probability"]), fitted, wanted), 6)
         rows.append(row)
     return rows

@@ -30,16 +30,16 @@ __all__ = [
 ARCHITECTURES: dict[str, Callable[[Encoder, ModelConfig], Net]] = {"unet": UNet, "albunet": AlbuNet}
 
 
-def check_model(config: ModelConfig, begins: bool = False) -> None:
+def check_model(config: ModelConfig, needs_weights: bool = False) -> None:
     """Refuse a net that cannot be built, before any data is read.
 
-    begins: whether the pretrained weights are needed too.
+    needs_weights: also refuse pretrained weights that cannot be had.
 
     Raises: ConfigError for settings that do not fit, InputError for weights that are missing.
     """
     if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
         raise InputError(f"model.pretrained: there is no file {config.pretrained}; give a path, true or false")
-    downloads = begins and config.pretrained is True
+    downloads = needs_weights and config.pretrained is True
     build_model(config if downloads else config.model_copy(update={"pretrained": False}))
 
 

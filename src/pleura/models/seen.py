@@ -46,8 +46,8 @@ WORTH_SAYING = 0.001
 def case_key(image_id: str) -> str:
     """Return 32 hexadecimal digits for an image id, enough to recognise a case among billions.
 
-    Half are of the last part of the id, which is all that ids of version 0.1.0 had. Half are of the whole id, or of the
-    UID alone where its name is one: a UID names the same image in every folder.
+    The first half is a hash of the id's last part, which was the whole id in version 0.1.0. The second half is a hash
+    of the whole id, or of the last part alone if that is a UID, which names the same image in every folder.
     """
     name = _last_part(image_id)
     whole = name if _UID.fullmatch(name) and _UID_CHARACTERS <= len(name) <= 64 else image_id
@@ -209,14 +209,14 @@ class SeenRows:
         return f"{len(rows)} of its cases, {first}{self.train_by_chance}"
 
 
-def listed(known: Iterable[str], image_ids: Sequence[str]) -> NDArray[np.bool_]:
-    """(N,) whether each of N cases is among keys."""
-    return among(known, [case_key(image_id) for image_id in image_ids])
+def listed(seen_keys: Iterable[str], image_ids: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) whether each of N cases is one of those with `seen_keys`."""
+    return among(seen_keys, [case_key(image_id) for image_id in image_ids])
 
 
-def among(known: Iterable[str], keys: Sequence[str]) -> NDArray[np.bool_]:
-    """(N,) whether each of N keys is among others, the shorter of two compared with the beginning of the longer."""
-    there = set(known)
+def among(seen_keys: Iterable[str], keys: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) whether each of N keys is among `seen_keys`; a short key equals every key that begins with it."""
+    there = set(seen_keys)
     beginnings = {key[:SHORT_DIGITS] for key in there}
     found = [
         key in there or key[:SHORT_DIGITS] in there or (len(key) == SHORT_DIGITS and key in beginnings) for key in keys
@@ -224,13 +224,13 @@ def among(known: Iterable[str], keys: Sequence[str]) -> NDArray[np.bool_]:
     return np.array(found, dtype=bool)
 
 
-def _namesakes(known: Iterable[str], keys: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
-    """(N,) whether each of N cases, by its key, has the file name of one among `known`.
+def _namesakes(seen_keys: Iterable[str], keys: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) whether each of N cases, by its key, has the file name of one among `seen_keys`.
 
     sources: the path of each; version 0.1.0 made the key from the name there, also where the id is a UID.
     """
-    known = set(known)
-    names, short = {key[:NAME_DIGITS] for key in known}, {key for key in known if len(key) == SHORT_DIGITS}
+    seen = set(seen_keys)
+    names, short = {key[:NAME_DIGITS] for key in seen}, {key for key in seen if len(key) == SHORT_DIGITS}
     alike = np.array([key[:NAME_DIGITS] in names for key in keys], dtype=bool)
     if short and sources:
         files = [_digest(_last_part(source))[:SHORT_DIGITS] for source in sources]

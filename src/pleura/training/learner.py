@@ -80,7 +80,7 @@ class Learner:
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a gradient that is not finite is fp16's scale alone: a step to leave out, not a net that diverges.
+        """Whether a gradient that is not finite may come from the loss scale of fp16: the step is then left out.
 
         At a scale below 1 the gradient itself is at fault.
         """

@@ -38,15 +38,15 @@ from torch.nn import functional
 
 from pleura.config.training import LossConfig
 
-Gather = Callable[[Tensor], Tensor]
+AllReduce = Callable[[Tensor], Tensor]
 """Sum of a tensor over processes, its gradient summed as well: `pleura.training.distributed.sum_over_processes`."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Weights of the images of a batch, and the other processes' part of it."""
+class BatchWeights:
+    """Weights of the images of a batch, and how to sum over the processes that share it."""
 
-    gather: Gather | None = None
+    all_reduce: AllReduce | None = None
     """Sums over processes; None: this process has the whole batch."""
     weights: Tensor | None = None
     """(N,) of each image, not negative; None: all count alike."""
@@ -54,17 +54,17 @@ class Batch:
     """(N,) weights over their mean in the global batch; 0 where all are 0."""
 
     @classmethod
-    def of(cls, gather: Gather | None, weights: Tensor | None) -> Batch:
-        """Return the batch of images with weights (N,). With weights and `gather`, call it in each process."""
+    def of(cls, all_reduce: AllReduce | None, weights: Tensor | None) -> BatchWeights:
+        """Set weights (N,) against their mean in the global batch; with `all_reduce`, every process has to call it."""
         if weights is None:
-            return cls(gather)
+            return cls(all_reduce)
         sums = torch.stack([weights.sum(), weights.new_tensor(len(weights))])
-        total, count = (sums if gather is None else gather(sums)).unbind()
+        total, count = (sums if all_reduce is None else all_reduce(sums)).unbind()
         # Where no image counts there is nothing to learn, and nothing to divide by.
-        return cls(gather, weights, weights * count / torch.where(total > 0, total, 1))
+        return cls(all_reduce, weights, weights * count / torch.where(total > 0, total, 1))
 
 
-ALIKE = Batch()
+ALIKE = BatchWeights()
 """Images of equal weight, in one process."""
 
 
@@ -74,18 +74,18 @@ def total_loss(
     config: LossConfig,
     presence: Tensor | None = None,
     deep: Sequence[Tensor] = (),
-    gather: Gather | None = None,
+    all_reduce: AllReduce | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of a net: `combo_loss`, and the losses of its presence and deep outputs; a scalar.
 
     logits: (N, C, H, W). masks: the same shape in [0, 1]. presence: (N, 1), logits of "is there any". deep: one
-    (N, C, H, W) of logits for each decoder stage. gather, weights: see `combo_loss`. present: (N,) in [0, 1], what
+    (N, C, H, W) of logits for each decoder stage. all_reduce, weights: see `combo_loss`. present: (N,) in [0, 1], what
     `presence` shall be; masks do not show it, because a warp or a smaller size may leave nothing of a small finding.
     Raises: ValueError if `config` has a weight for an output that is not given.
     """
-    batch = Batch.of(gather, weights)
+    batch = BatchWeights.of(all_reduce, weights)
     total = _combo(logits, masks, config, batch)
     if config.presence:
         if presence is None or present is None:
@@ -103,20 +103,21 @@ def combo_loss(
     logits: Tensor,
     masks: Tensor,
     config: LossConfig,
-    gather: Gather | None = None,
+    all_reduce: AllReduce | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Return the weighted sum of the terms of `TERMS`; a scalar.
 
     logits: (N, C, H, W), any float dtype. masks: the same shape in [0, 1], any dtype.
-    gather: sums over processes, for the terms that are pooled over the batch; without it they pool the images of this
-    process. Call it in each process. weights: (N,) float32, of each image; None: all count alike.
+    all_reduce: sums a tensor over processes, for the terms that are pooled over the batch; every process then has to
+    call this. None: the images of this process are the batch. weights: (N,) float32, of each image; None: all count
+    alike.
     Source: 1st place of SIIM-ACR 2019 (weights BCE, Dice, focal).
     """
-    return _combo(logits, masks, config, Batch.of(gather, weights))
+    return _combo(logits, masks, config, BatchWeights.of(all_reduce, weights))
 
 
-def _combo(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
+def _combo(logits: Tensor, masks: Tensor, config: LossConfig, batch: BatchWeights) -> Tensor:
     logits, masks = _precise(logits, masks)
     total = logits.new_zeros(())
     for name, term in TERMS.items():
@@ -125,7 +126,7 @@ def _combo(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> T
     return total
 
 
-def bce_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
+def bce_loss(logits: Tensor, masks: Tensor, batch: BatchWeights = ALIKE) -> Tensor:
     """Return the binary cross-entropy, mean over pixels; a scalar."""
     logits, masks = _precise(logits, masks)
     if batch.shares is None:
@@ -133,7 +134,7 @@ def bce_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
     return _mean(functional.binary_cross_entropy_with_logits(logits, masks, reduction="none"), batch)
 
 
-def presence_loss(presence: Tensor, present: Tensor, batch: Batch = ALIKE) -> Tensor:
+def presence_loss(presence: Tensor, present: Tensor, batch: BatchWeights = ALIKE) -> Tensor:
     """Return the binary cross-entropy of "is there any", mean over images; a scalar.
 
     presence: (N, 1) logits; present: (N,).
@@ -143,7 +144,7 @@ def presence_loss(presence: Tensor, present: Tensor, batch: Batch = ALIKE) -> Te
 
 
 def soft_dice_loss(
-    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: Batch = ALIKE
+    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: BatchWeights = ALIKE
 ) -> Tensor:
     """Return 1 - soft Dice on probabilities, in [0, 1]; a scalar, pooled over the batch or the mean over images.
 
@@ -155,7 +156,7 @@ def soft_dice_loss(
 
 
 def soft_jaccard_loss(
-    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: Batch = ALIKE
+    logits: Tensor, masks: Tensor, per_image: bool = False, smooth: float = 1.0, batch: BatchWeights = ALIKE
 ) -> Tensor:
     """Return 1 - soft Jaccard index on probabilities, in [0, 1]; a scalar, as `soft_dice_loss`."""
     overlap, predicted, true = _sums(logits, masks, per_image, batch)
@@ -169,7 +170,7 @@ def tversky_loss(
     beta: float = 0.7,
     per_image: bool = False,
     smooth: float = 1.0,
-    batch: Batch = ALIKE,
+    batch: BatchWeights = ALIKE,
 ) -> Tensor:
     """Return 1 - soft Tversky index; a scalar in [0, 1]. `alpha` weighs false positives, `beta` false negatives.
 
@@ -180,7 +181,7 @@ def tversky_loss(
     return _mean(1 - (overlap + smooth) / (overlap + wrong + smooth), batch)
 
 
-def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0, batch: Batch = ALIKE) -> Tensor:
+def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0, batch: BatchWeights = ALIKE) -> Tensor:
     """Return the binary focal loss, mean over pixels; a scalar.
 
     Source: Lin et al. 2017 (arXiv 1708.02002), eq. 4; for soft targets Li et al. 2020 (arXiv 2006.04388), eq. 4.
@@ -192,7 +193,7 @@ def focal_loss(logits: Tensor, masks: Tensor, gamma: float = 2.0, batch: Batch =
     return _mean(distance**gamma * entropy, batch)
 
 
-def lovasz_loss(logits: Tensor, masks: Tensor, batch: Batch = ALIKE) -> Tensor:
+def lovasz_loss(logits: Tensor, masks: Tensor, batch: BatchWeights = ALIKE) -> Tensor:
     """Return the symmetric Lovász hinge, the mean of that of masks and of background, mean over images; a scalar.
 
     Each is the Lovász extension of the Jaccard loss at the hinge errors max(0, 1 - y logit), y = +-1: convex, and the
@@ -234,14 +235,14 @@ def _precise(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return logits, masks.to(logits.dtype)
 
 
-def _mean(losses: Tensor, batch: Batch) -> Tensor:
+def _mean(losses: Tensor, batch: BatchWeights) -> Tensor:
     """The mean over images, (N,) or (N, ...), by weight; of what is pooled over the batch, (), it is itself."""
     if batch.shares is None or losses.ndim == 0:
         return losses.mean()
     return (losses.reshape(len(losses), -1).mean(1) * batch.shares.to(losses.dtype)).mean()
 
 
-def _sums(logits: Tensor, masks: Tensor, per_image: bool, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def _sums(logits: Tensor, masks: Tensor, per_image: bool, batch: BatchWeights) -> tuple[Tensor, Tensor, Tensor]:
     """Overlap, probabilities and masks, summed over the batch (scalars) or over each image (N,)."""
     logits, masks = _precise(logits, masks)
     probabilities = torch.sigmoid(logits)
@@ -252,26 +253,26 @@ def _sums(logits: Tensor, masks: Tensor, per_image: bool, batch: Batch) -> tuple
     if not per_image:
         if batch.weights is not None:
             sums = (sums * batch.weights.to(sums.dtype)).sum(1)
-        if batch.gather is not None:
-            sums = batch.gather(sums)
+        if batch.all_reduce is not None:
+            sums = batch.all_reduce(sums)
     overlap, predicted, true = sums.unbind()
     return overlap, predicted, true
 
 
-def _dice(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
+def _dice(logits: Tensor, masks: Tensor, config: LossConfig, batch: BatchWeights) -> Tensor:
     return soft_dice_loss(logits, masks, config.per_image, config.smooth, batch)
 
 
-def _jaccard(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
+def _jaccard(logits: Tensor, masks: Tensor, config: LossConfig, batch: BatchWeights) -> Tensor:
     return soft_jaccard_loss(logits, masks, config.per_image, config.smooth, batch)
 
 
-def _tversky(logits: Tensor, masks: Tensor, config: LossConfig, batch: Batch) -> Tensor:
+def _tversky(logits: Tensor, masks: Tensor, config: LossConfig, batch: BatchWeights) -> Tensor:
     alpha, beta = config.tversky_alpha, config.tversky_beta
     return tversky_loss(logits, masks, alpha, beta, config.per_image, config.smooth, batch)
 
 
-TERMS: dict[str, Callable[[Tensor, Tensor, LossConfig, Batch], Tensor]] = {
+TERMS: dict[str, Callable[[Tensor, Tensor, LossConfig, BatchWeights], Tensor]] = {
     "bce": lambda logits, masks, config, batch: bce_loss(logits, masks, batch),
     "dice": _dice,
     "focal": lambda logits, masks, config, batch: focal_loss(logits, masks, config.focal_gamma, batch),

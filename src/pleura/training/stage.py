@@ -76,7 +76,7 @@ class Stage:
         """Take the steps of an epoch that are left; return the seconds of waiting for data, and the batch size."""
         config, learner, progress = self.config, self.learner, self.progress
         accelerator, recipe, batches = learner.accelerator, learner.recipe, learner.batches
-        gather = sum_over_processes if accelerator.num_processes > 1 else None
+        all_reduce = sum_over_processes if accelerator.num_processes > 1 else None
         order = batches.order(config, progress.epoch, progress.history)
         steps, batch_size = order.shape
         learner.freeze_encoder(progress.epoch)
@@ -91,7 +91,7 @@ class Stage:
             torch.manual_seed(torch_seed(*seed, accelerator.process_index))  # for dropout, whatever came before
             with accelerator.autocast():
                 outputs = learner.model(inputs)
-            further = (outputs.presence, outputs.deep, gather, targets.weights, targets.present)
+            further = (outputs.presence, outputs.deep, all_reduce, targets.weights, targets.present)
             loss = total_loss(outputs.logits, targets.masks, config.loss, *further)
             losses.append(accelerator.reduce(loss.detach(), "mean"))
             first = progress.step - progress.step % config.accumulate_steps  # of the batches that are added up

@@ -56,9 +56,9 @@ class Teacher:
         Raises: CheckpointError if they are not finite.
         """
         given, total = self.predictor, torch.zeros_like(images)
-        for model, preprocessing, weight in zip(given.models, given.preprocessings, given.weights, strict=True):
+        for net, preprocessing, weight in zip(given.nets, given.preprocessings, given.weights, strict=True):
             at_this_size = replace(preprocessing, size_px=images.shape[-1])
-            total = total + float(weight) * infer(model, images, at_this_size)[:, None]
+            total = total + float(weight) * infer(net, images, at_this_size)[:, None]
         if not total.isfinite().all():
             raise CheckpointError(f"{self.path}: the teacher's probabilities are not finite; take another")
         return total.clamp(0, 1)  # weights like 0.1 add up to 1 but for a rounding

@@ -37,12 +37,12 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def plain(value: object) -> str:
+def in_words(value: object) -> str:
     """Return a JSON value in words; of a path only its last part: folders mean nothing elsewhere."""
     if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{key} {plain(inner)}" for key, inner in value.items()) + ")"
+        return "(" + ", ".join(f"{key} {in_words(inner)}" for key, inner in value.items()) + ")"
     if isinstance(value, list | tuple):
-        return " ".join(map(plain, value))
+        return " ".join(map(in_words, value))
     if isinstance(value, str) and (_ABSOLUTE.match(value) or (_PART.search(value) and " " not in value)):
         return PurePath(value.replace("\\", "/")).name
     return f"{value:g}" if isinstance(value, float) else str(value)

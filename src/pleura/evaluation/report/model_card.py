@@ -11,7 +11,7 @@ from typing import Any
 
 from pleura.evaluation.report.card_scores import score_sections
 from pleura.evaluation.report.document import EvaluationReport
-from pleura.evaluation.report.markdown import fill, plain, table
+from pleura.evaluation.report.markdown import fill, in_words, table
 from pleura.inference.overlay import DISCLAIMER
 
 NOT_WEIGHTS = ("smooth", "focal_gamma", "tversky_alpha", "tversky_beta")
@@ -153,7 +153,7 @@ def _training(facts: CardFacts) -> Iterator[str]:
     recorded = {key: value for key, value in provenance.items() if key != "data_sha256"}
     if recorded:
         yield fill(
-            "Recorded of this file: " + ", ".join(f"{key} {plain(value)}" for key, value in recorded.items()) + "."
+            "Recorded of this file: " + ", ".join(f"{key} {in_words(value)}" for key, value in recorded.items()) + "."
         )
     for key in ("seconds", "machine"):
         if not any(key in name for name in _keys(provenance)):
@@ -162,7 +162,7 @@ def _training(facts: CardFacts) -> Iterator[str]:
         yield "Another by the same recipe, from a prepared dataset:"
         yield f"```sh\n{facts.rebuild}\n```"
     else:
-        name = plain(recipe.get("name") or "without a name")
+        name = in_words(recipe.get("name") or "without a name")
         yield fill(
             f"Its recipe, {name}, is none of those that come with this version of pleura, or was changed, or did not "
             "make all of it: no command here makes it anew."
@@ -178,7 +178,7 @@ def _beginning(recipe: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     return {
         True: "the encoder began with weights of ImageNet",
         False: "it began with random weights",
-    }.get(start, f"the encoder began with {plain(start)}")
+    }.get(start, f"the encoder began with {in_words(start)}")
 
 
 def _stage(stage: Mapping[str, Any]) -> list[object]:
@@ -197,7 +197,7 @@ def _labels(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         changed = {key: value for key, value in labels.items() if value and key not in of_teacher}
         if any(key in changed for key in ("weights", "smoothing", "teacher")):
             yield fill(
-                f"Masks in stage {stage['name']}: " + ", ".join(f"{k} {plain(v)}" for k, v in changed.items()) + "."
+                f"Masks in stage {stage['name']}: " + ", ".join(f"{k} {in_words(v)}" for k, v in changed.items()) + "."
             )
 
 
