@@ -150,7 +150,7 @@ CHECK = "check"
 def held(folder: Path, what: str, name: str = LOCK) -> Iterator[None]:
     """Keep other processes from writing to a folder meanwhile; makes the folder. The lock of a killed process is void.
 
-    what: what a process does there, as in "another process {what}". Where the file system has no locks, none is held.
+    what: ends the refusal "another process ...", such as "trains there". A file system without locks holds none.
     Raises: OutputError if another process holds it.
     """
     path = folder / name

@@ -16,10 +16,10 @@ def track(
 ) -> Iterator[Item]:
     """Yield the items and show how far along they are, with the time left; `pleura --quiet` shows nothing.
 
-    Where standard error is no terminal, a line is written after half a minute, and then ever more seldom, up to every
+    Where standard error is no terminal, a line is written after half a minute, and then ever more seldom, at last every
     ten minutes: short work writes none.
-    description: None shows nothing. done: items of `total` that an earlier run finished. images: in each item, to show
-    images a second.
+    description: None shows nothing. done: how many of `total` an earlier run finished. images: how many images an item
+    has, for images a second; 0 shows no speed.
     """
     quiet = description is None or logging.getLogger("pleura").level > logging.INFO
     total = len(items) if total is None and isinstance(items, Sized) else total

@@ -21,7 +21,9 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
     split: Annotated[
         SplitName | None,
-        typer.Option(help="val: the cases that chose the model. Default: val, or all without such cases."),
+        typer.Option(
+            help="val: the cases that the model was chosen on. Default: val, or all if the data has none of them."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The report's folder. Default: beside the model.")

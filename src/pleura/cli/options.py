@@ -28,8 +28,8 @@ Specificity = Annotated[float | None, typer.Option(help="The least specificity, 
 MissCost = Annotated[
     float | None, typer.Option(help="Cost of a missed pneumothorax in false alarms, for expected_cost. Default: 10.")
 ]
-Alpha = Annotated[float, typer.Option(help="The miss rate to stay below when pneumothorax is ruled out.")]
-Confidence = Annotated[float, typer.Option(help="The confidence with which it stays below.")]
+Alpha = Annotated[float, typer.Option(help="When ruling out: the share of positive patients that may be missed.")]
+Confidence = Annotated[float, typer.Option(help="When ruling out: the confidence that no more are missed.")]
 
 
 def check_goal(objective: ObjectiveName, specificity: float | None, miss_cost: float | None) -> tuple[float, float]:

@@ -32,7 +32,9 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
     prevalence: Annotated[
         float | None,
-        typer.Option(help="Share of positives where the model is used, which probabilities are re-weighted to."),
+        typer.Option(
+            help="Re-weight reported probabilities to this share of positives, that of where the model is used."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")] = False,
 ) -> None:

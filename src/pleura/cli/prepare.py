@@ -29,14 +29,16 @@ def prepare(
     rle_grid: Annotated[
         Literal["siim", "image"] | None,
         typer.Option(
-            help="Pixels that the runs of a csv count. siim, the default: 1024 x 1024; image: each image's own."
+            help="The grid that runs of a csv are on. siim, the default: 1024 x 1024; image: each image's own."
         ),
     ] = None,
     segment: Segments = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each core.")] = 0,
     always_train: Annotated[
         list[str] | None,
-        typer.Option(help="Label source, such as pseudo for pseudo.csv: trained on in every fold, scored in none."),
+        typer.Option(
+            help="A label source, such as pseudo for pseudo.csv, to train on in every fold and score in none."
+        ),
     ] = None,
 ) -> None:
     """Turn radiographs and masks into a dataset folder, with folds that keep patients together."""

@@ -26,10 +26,11 @@ def score(
     pred: Annotated[Path, typer.Option(help="Predicted masks, in any of these forms.")],
     patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; or SIIM to NIH.")] = None,
     cases: Annotated[
-        Scored, typer.Option(help="truth: an image without a prediction counts as empty; both: it is left out.")
+        Scored,
+        typer.Option(help="An image without a prediction counts as predicted empty (truth), or is left out (both)."),
     ] = "truth",
     grid: Annotated[
-        str | None, typer.Option(help="ROWSxCOLUMNS of the image whose pixels runs count. Default: 1024x1024.")
+        str | None, typer.Option(help="ROWSxCOLUMNS of the grid that runs of a csv are on. Default: 1024x1024.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The folder to write score.json and cases.csv to.")

@@ -24,7 +24,9 @@ def tune(
     model: Annotated[Path, typer.Argument(parser=named, help="A checkpoint, or the folder of a run or ensemble.")],
     data: Annotated[Path, typer.Option(help="The dataset folder.")],
     objective: Goal = "siim_dice",
-    split: Annotated[TunedOn, typer.Option(help="val: the cases that chose the model; all: every case.")] = "val",
+    split: Annotated[
+        TunedOn, typer.Option(help="val: the cases that the model was chosen on; all: every case.")
+    ] = "val",
     prevalence: Annotated[
         float, typer.Option(help="Share of positives that scores are weighted to; 0: as the cases are.")
     ] = 0.2215,

@@ -28,8 +28,9 @@ class ModelConfig(Strict):
     last_width: Annotated[int, Field(ge=1)] = 64
     """Channels at full resolution, before the 1 x 1 convolution of a `unet`; unused where output_stride is above 1."""
     output_stride: Literal[1, 2, 4, 8] = 1
-    """A `unet` decodes to 1 / output_stride of the image's side and enlarges its logits linearly from there; above 1,
-    decoder_widths, if any, has none for the finer stages. Full resolution costs most of a light net's time."""
+    """A `unet` decodes to 1 / output_stride of the image's side, and its logits are enlarged linearly from there. Above
+    1 there are fewer decoder stages, and decoder_widths has fewer entries. Full resolution costs most of a light net's
+    time."""
     normalisation: Literal["none", "batch", "group"] = "none"
     """Normalisation after each decoder convolution of a `unet`; the winner's nets have none."""
     bottleneck: Literal["plain", "scse"] = "plain"
@@ -37,7 +38,7 @@ class ModelConfig(Strict):
     upsampling: Literal["nearest", "bilinear", "transposed"] = "nearest"
     """How a decoder stage of a `unet` doubles the resolution; `transposed` has weights of its own."""
     presence_head: bool = False
-    """A second output of a `unet`, from the deepest feature: is there any pneumothorax."""
+    """A second output of a `unet`, from the deepest feature: the logit of any pneumothorax on the image."""
     presence_rule: Literal["cap", "mean"] = "cap"
     """How the presence head changes the pixels. `cap`: no pixel gets a higher probability than the image (4th place).
     `mean`: the logits of all pixels are shifted alike, until the highest is the mean of itself and the head's, so that

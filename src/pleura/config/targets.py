@@ -32,8 +32,8 @@ class LabelsConfig(Strict):
     teacher_sources: list[Source] = Field(default=[])
     """Sources whose cases learn from the teacher; empty: all."""
     least_agreement: Probability = 0.0
-    """Cases of these sources whose mask has a lower Dice with the teacher's, by its own triplet, have weight 0 in that
-    step; both empty agree in full."""
+    """A case of `teacher_sources` has weight 0 in a step where the Dice of its mask and the teacher's mask, by the
+    teacher's triplet, is lower than this; two empty masks have a Dice of 1."""
 
     @model_validator(mode="after")
     def _a_teacher_has_an_effect(self) -> LabelsConfig:

@@ -81,8 +81,8 @@ class AveragingConfig(Strict):
     soup: bool = False
     """Greedy soup of the top k: each joins if the average gains by it (arXiv 2203.05482)."""
     refresh_cases: Annotated[int, Field(ge=0)] = 512
-    """Training cases from which an average's BatchNorm statistics are computed, except those of frozen layers; 0
-    averages them like the weights."""
+    """How many training cases the BatchNorm statistics of an average are computed from (frozen layers keep theirs); 0:
+    the statistics are averaged like the weights."""
     hand_on: Literal["best", "swa", "ema", "top_k", "soup", "best_on_val"] = "best"
     """Which weights the stage ends with. The next stage starts from them; those of the last are best.safetensors.
     `best`: the single best epoch; `best_on_val`: whichever scores best. Where the weights that the stage started from
@@ -106,7 +106,7 @@ class TrainingConfig(Strict):
     size_px: Annotated[int, Field(ge=32)] = 512
     """Side of the square images of this stage."""
     epochs: Annotated[int, Field(ge=1)] = 10
-    """Number of epochs; positive_rate says which cases one has."""
+    """Number of epochs; the cases of one follow from positive_rate."""
     batch_size: Annotated[int, Field(ge=1)] = 4
     """Images in a batch."""
     accumulate_steps: Annotated[int, Field(ge=1)] = 1
@@ -126,8 +126,8 @@ class TrainingConfig(Strict):
     freeze_encoder_stride: Literal[0, 1, 2, 4, 8, 16, 32] = 0
     """The encoder's layers up to its feature at this stride do not learn in this stage; 0: all do."""
     positive_rate: Rate | tuple[Rate, Rate] | None = None
-    """Share of positives in an epoch: all of them, and a rotation of negatives. A pair slides from the first epoch's
-    to the last's. null: every case once."""
+    """Share of positives in an epoch, which has all positives and as many negatives as the share asks for, others in
+    each epoch. A pair: the share of the first epoch and of the last, in equal steps. null: every case once."""
     cases_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """At most this many cases an epoch, positives and negatives in their shares; no case is repeated before all have
     been used. null: all of them. Shortens a run on a slow machine."""

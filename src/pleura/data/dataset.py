@@ -118,7 +118,7 @@ class Dataset:
 
     @property
     def names(self) -> tuple[list[str], list[str]]:
-        """The id and the source file of each case: by either a model may have seen it."""
+        """The ids and the source files of all cases. `SeenRows.of` recognises a case by either."""
         return [case.image_id for case in self.cases], [case.source for case in self.cases]
 
     @property
@@ -127,10 +127,10 @@ class Dataset:
         return str(self.card["sha256"])
 
     def indices(self, split: Split, fold: int) -> NDArray[np.int64]:
-        """Positions of the cases of a split: val is the fold, train all others.
+        """Indices of the cases of a split: val is the fold, train all others, all every case.
 
-        Cases of the role `ALWAYS_TRAIN` are in no val, and in train for every fold but one that validates an image of
-        the same patient: that would be a leak.
+        Cases of the role `ALWAYS_TRAIN` are never in val. They are in train, unless the fold validates an image of the
+        same patient, which would be a leak.
         Raises: InputError if the split holds no case.
         """
         held_out = self.scored & np.array([case.fold == fold for case in self.cases], dtype=bool)

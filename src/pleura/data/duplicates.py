@@ -68,7 +68,7 @@ def perceptual_hashes(small: NDArray[np.float32]) -> NDArray[np.bool_]:
 def near_duplicates(
     small: NDArray[np.float32], max_distance: int = MAX_DISTANCE, min_correlation: float = MIN_CORRELATION
 ) -> NDArray[np.int64]:
-    """(K, 2) positions of pairs that show the same picture, first < second, in order.
+    """(K, 2) indices of pairs that show the same picture, first < second, in order.
 
     small: thumbnails. max_distance: bits of 64 in which hashes may differ. min_correlation: of thumbnails, in [-1, 1].
     """

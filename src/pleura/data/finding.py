@@ -61,13 +61,13 @@ class Found:
 def find_radiographs(inputs: Iterable[Path | str], apart_from: Collection[Path] = ()) -> Found:
     """Find the radiographs that files, folders and patterns name.
 
-    A file named outright is taken as it is. Folders are searched to any depth, and linked folders too: DICOM by its
-    content whatever its suffix, PNG and JPEG by .png, .jpg, .jpeg, and whatever is named .dcm or .dicom. A DICOM file
-    without the 128 bytes before its magic counts where a SOP Instance UID can be read at its beginning. Hidden files,
-    DICOMDIR, and masks and overlays that pleura wrote are left out. What exists under a name is that, also where the
-    name could be a pattern; patterns are filtered as folders are.
+    A file that an input names is always taken. Folders, linked ones too, are searched to any depth for DICOM (by
+    content, whatever the suffix), for .png, .jpg and .jpeg, and for whatever is named .dcm or .dicom. A DICOM file
+    without preamble counts if a SOP Instance UID can be read at its beginning. Hidden files, DICOMDIR, and masks and
+    overlays that pleura wrote are left out. An input that exists is no pattern; the matches of a pattern are filtered
+    like the files of a folder.
 
-    apart_from: files that are not even counted. Raises: InputError where an input names no radiograph.
+    apart_from: files to leave out without counting them. Raises: InputError where an input names no radiograph.
     """
     found, seen = Found(), {os.path.realpath(path) for path in apart_from}
     by_path: dict[str, Located] = {}

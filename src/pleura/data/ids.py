@@ -238,8 +238,8 @@ def without_aliases(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def pair(names: Mapping[str, Sequence[str]], images: Mapping[str, Sequence[str]], where: Path | str) -> dict[str, str]:
     """Return name -> the image that it means; a name that fits none is left out.
 
-    names, images: each with other names that it goes by, as paths; of its name and these the first that fits.
-    where: for the refusal, what the names are of.
+    names, images: name -> its aliases, such as paths. A name and then its aliases are tried, and the first that fits an
+    image counts. where: the source of the names, for a refusal.
     Raises: InputError if a name fits several images, or several names one image.
     """
     index = Names((image, alias) for image, aliases in images.items() for alias in (aliases or ("",)))

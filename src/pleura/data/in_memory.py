@@ -57,7 +57,7 @@ def radiograph_of(source: object) -> Radiograph:
 
 
 def each_of(source: object) -> Iterator[object]:
-    """The radiographs of an iterable, one by one. Raises: InputError for what is one radiograph, or none."""
+    """Iterate over several radiographs. Raises: InputError for a single radiograph, or what cannot be iterated."""
     single = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Radiograph)
     flat = (isinstance(source, np.ndarray) or _is_tensor(source)) and getattr(source, "ndim", 0) < 3
     if single or flat or is_dataset(source) or hasattr(source, "read") or isinstance(source, dict):

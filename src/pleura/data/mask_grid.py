@@ -12,11 +12,12 @@ from pleura.errors import InputError
 def read_pair(
     first: AnyMask | None, second: AnyMask | None, grid: Shape | None = None, what: str = ""
 ) -> tuple[FoundMask | None, FoundMask | None, bool]:
-    """Return the true and the predicted mask of one image on the true one's grid; None for one known to be empty.
+    """Bring the true (`first`) and the predicted (`second`) mask of one image onto one grid.
 
-    Runs count 1024 x 1024 px, or for an image that the other side shows not to be square, the image's own; `grid`
-    overrules both. Two squares of other sizes are compared on the true one's, and a mask on the image's own grid on a
-    dataset's square. The last of the three: whether the prediction was resized. what: its name for the refusal.
+    Runs count the pixels of `grid`; without it those of 1024 x 1024, or of the other mask's grid if that is not square.
+    Two squares are compared on the true one's grid; a dataset's square and a mask on its image's grid, on that square.
+    what: the name of the prediction in a refusal.
+    Returns: both masks, None for one that is known to be empty, and whether the prediction was resized.
     Raises: InputError if a mask is damaged, or the shapes cannot be brought together.
     """
     sides = [None if side is None or side.is_empty else side for side in (first, second)]

@@ -53,11 +53,11 @@ def epoch_order(
 ) -> NDArray[np.int64]:
     """Return the cases of one epoch, shuffled; a pure function of its arguments, so that a killed run repeats it.
 
-    positive: (N,) bool. positive_rate: share r of positives in the epoch: all P of them and P (1 - r) / r negatives,
-    which go round through all negatives before one comes again. None: every case once.
-    shown: what the earlier epochs have shown, after which the rotations continue. None: each was like this one.
-    most: at most so many cases, in the same shares; positives then go round as well, so that no case of either kind
-    comes again before all others of it came.
+    positive: (N,) bool. positive_rate: the share r of positives. The epoch has all P positives and P (1 - r) / r
+    negatives; no negative is repeated before all have been shown. None: every case once.
+    shown: what the earlier epochs have shown, where this one continues. None: each was like this one.
+    most: the largest number of cases, in the same shares; then positives too are not repeated before all have been
+    shown.
     Returns: (n,) int64 indices.
     Source: the 1st place of SIIM-ACR 2019 drew its negatives with replacement; the rotation is ours.
     """

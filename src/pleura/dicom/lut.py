@@ -17,10 +17,11 @@ _LEAST_SHARE = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A look-up table: input `first_word` and what lies below it gives the first entry, and so on.
+    """A look-up table: inputs up to `first_word` give the first entry, the next input the second, and so on.
 
-    `entries` is float64 (count,). `first_word` is 16 bits whose sign the input decides. `declared_full` is the highest
-    value of the depth that the descriptor states. Source: DICOM PS3.3 C.11.1.1.1, C.11.2.1.1.
+    `entries` is float64 (count,). `first_word` is 16 bits; the sign of the inputs decides whether it is signed.
+    `declared_full` is the highest value of the depth that the descriptor states.
+    Source: DICOM PS3.3 C.11.1.1.1, C.11.2.1.1.
     """
 
     entries: NDArray[np.float64]
@@ -31,10 +32,9 @@ class Table:
     def full(self) -> float:
         """The full scale of the output.
 
-        It is the highest value of the declared depth, unless the entries contradict that: where one is larger, where
-        the highest is exactly the full scale of a smaller depth, or where it is below a quarter of the declared one.
-        Then it is the highest entry. So a right table of 12 bits that spans 100 to 3000 is shown over 0 to 4095, and
-        entries of 12 bits that are declared as 16 or as 8 as well.
+        It is the highest value of the declared depth, unless the highest entry contradicts that: larger than it, less
+        than a quarter of it, or exactly the full scale of a smaller depth. Then it is the highest entry. So entries
+        from 100 to 3000 that are declared as 12 bits have 4095; entries up to 4095 declared as 16 or as 8 bits too.
         """
         highest = float(self.entries.max())
         bits = int(highest).bit_length()

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SAME_ASPECT = 0.01
-"""Up to this part more high than wide, or more wide than high, a pixel counts as square."""
+"""Pixels whose sides differ by at most this share count as square."""
 LARGEST_ASPECT = 10.0
-"""No detector, scanner or export has pixels that are more times as high as wide, or as wide as high."""
+"""The largest ratio of a pixel's sides; no detector, scanner or export has a larger one."""
 # No side becomes longer than this: nets are shown far less, and a file of few bytes may claim any shape.
 _LONGEST_PX = 4096
 

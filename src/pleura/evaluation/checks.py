@@ -225,17 +225,17 @@ def shared_patients(train: Iterable[str | None], val: Iterable[str | None]) -> F
 def pooled_dice(dice: Numbers, sizes: Numbers) -> float:
     """Dice of the pixels of all images together, in [0, 1]; NaN where there are none.
 
-    dice: (N,) of each image. sizes: (N,) the area of both its masks together, as a share of the image. Images where
-    both are empty add nothing, and large masks count more than small ones: it compares with no mean over images.
+    dice: (N,) of each image. sizes: (N,) area of the true mask plus that of the predicted one, as a share of the image.
+    Not comparable with a mean over images: large masks count more, and images where both masks are empty not at all.
     """
     total = float(sizes.sum())
     return float(dice @ sizes) / total if total else float("nan")
 
 
 def reported_dice(reported: float, results: CaseResults, pooled: float) -> Finding | None:
-    """Whether a Dice that was reported as the mean is another number of the same predictions.
+    """Find out whether a Dice that was reported as the mean is another Dice of the same predictions.
 
-    Such as the pooled Dice of pixels, which the .8241 of arXiv 2509.03950 is.
+    For example, the .8241 of arXiv 2509.03950 is the pooled Dice of all pixels. pooled: see `pooled_dice`.
     """
     positive, predicted_positive, dice = results.positive, results.predicted_positive, results.dice
     either = positive | predicted_positive

@@ -16,14 +16,14 @@ from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap, patient_wei
 
 @dataclass(frozen=True)
 class Nested:
-    """A choice of triplets, scored on cases that it did not see."""
+    """The scores of cases, each by a triplet that was chosen on the other folds."""
 
     triplets: list[Triplet]
-    """The choice without each fold."""
+    """One for each fold, chosen on the other folds."""
     predicted_positive: NDArray[np.bool_]
-    """(N,) whether something is found on each case, by the choice without its fold."""
+    """(N,) whether something is found on each case, by the triplet of its fold."""
     dice: NDArray[np.float64]
-    """(N,) its SIIM Dice by the same."""
+    """(N,) SIIM Dice by the triplet of its fold."""
     score: Estimate
     """Of all cases together, with the interval of resampled patients."""
 
@@ -36,9 +36,9 @@ def nested(
     choose: Callable[[NDArray[np.int64]], Triplet] | None = None,
     resamples: int = 1000,
 ) -> Nested:
-    """Choose on all folds but one, score on that one, for each; folds keep patients together.
+    """Score each fold by the triplet chosen on the other folds; a fold holds all cases of its patients.
 
-    patients, folds: (N,). choose: the triplet for the cases at some positions; by default the objective's best.
+    patients, folds: (N,). choose: maps indices of cases to a triplet; by default the objective's best for them.
     Source: Varma & Simon 2006.
     """
     best = choose or (lambda rows: objective.search(histograms.take(rows)).triplet)

@@ -31,7 +31,7 @@ from pleura.models.default import model_path
 from pleura.models.seen import SeenRows
 
 FORMER_COUNTS_AS = 50
-"""As many local cases of the rarer class have the weight of the former values."""
+"""The former values weigh as much as this many local cases of the rarer class."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Recalibrated:
     weight: float
     """Of the local cases."""
     gain: Estimate
-    """Of the score by the moved triplet, on local patients that it was not fitted on, over the former one's."""
+    """Score by the moved triplet minus score by the former one, on local patients that it was not fitted on."""
     brier_gain: Estimate
-    """The same for the Brier score of images: how much lower it becomes."""
+    """By how much the Brier score of images falls, on the same patients."""
     calibration: dict[str, Any]
     cases: int
     positives: int

@@ -83,11 +83,11 @@ class Tuned:
 def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Path | None = None) -> Tuned:
     """Find the best triplet and the calibration for a model, and write them into it.
 
-    model: a checkpoint, whose header is written anew; a run, where that of each fold's best checkpoint is; an ensemble,
-    where ensemble.json is. Beside it, tune.json has all of the numbers and the score around the optimum, and tune.png a
-    picture; they are named after `out`, STEM.tune.json, where that is given.
+    model: what is written is the header of a checkpoint, those of the best checkpoints of a run, or an ensemble's
+    ensemble.json. Beside it, tune.json has all of the numbers and the score around the optimum, and tune.png a picture;
+    with `out` they are named after it, STEM.tune.json.
     split `val`: the cases that the model was chosen on. `all`: each case of the dataset; from then on they count as
-    cases that it was chosen on. out: a file for a tuned copy of the one checkpoint, which then stays as it is.
+    cases that it was chosen on. out: a file for a tuned copy; the checkpoint then stays as it is.
     Raises: CheckpointError, InputError, OutputError; into the model that comes with pleura nothing is written.
     """
     wanted, model = settings or TuneSettings(), model_path(model)

@@ -12,7 +12,7 @@ WAIT_S = 5
 
 @contextmanager
 def offline_unless_reachable() -> Iterator[None]:
-    """Restrict the hub to its cache meanwhile, if its host does not answer."""
+    """While the context lasts, let the hub use its cache alone if its host does not answer."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

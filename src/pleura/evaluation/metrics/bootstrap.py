@@ -81,7 +81,7 @@ def bootstrap(
 ) -> dict[str, Estimate]:
     """Compute several statistics with 95 % percentile intervals, resampling patients with all their cases.
 
-    statistics: maps positions of cases (repeats allowed) to named numbers; may give NaN, which a resample then skips.
+    statistics: maps indices of cases (repeats allowed) to named numbers; a NaN is left out of the interval.
     patients: (N,) the patient of each case as a number. Cases of one patient are not independent: resampling them
     one by one would make intervals too narrow.
     Source: Efron & Tibshirani 1993, ch. 13; cluster bootstrap, Davison & Hinkley 1997, 3.8.
