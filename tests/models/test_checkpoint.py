@@ -81,6 +81,16 @@ def test_all_but_the_tensors_comes_back_as_it_was(saved: Path):
     assert [getattr(loaded, name) for name in names] == [getattr(CHECKPOINT, name) for name in names]
 
 
+def test_names_of_files_that_are_no_utf8_come_back_as_they_were(tmp_path: Path):
+    """On Unix a name is bytes: that of a dataset stands in an evaluation's command, that of weights in `imported`."""
+    name = os.fsdecode(b"data-\xff")
+    card = {"title": "A net", "evaluation": {"command": f"pleura evaluate a.safetensors --data {name}"}}
+    save_checkpoint(tmp_path / "a.safetensors", replace(CHECKPOINT, card=card, provenance={"imported": name}))
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert loaded.card == card
+    assert loaded.provenance == {"imported": name}
+
+
 def test_tensors_come_back_with_their_values_and_types(saved: Path):
     weights = load_checkpoint(saved).weights
     assert weights.keys() == WEIGHTS.keys()

@@ -52,7 +52,7 @@ def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
         raise CheckpointError(f"{origin}: is no checkpoint of this version of pleura (its header has no such format)")
     given = {key: _json(metadata, key, origin) for key in ("model", *KEYS)}
     past = {key: given[key] for key in PastPart.model_fields}
-    checked, faults = check(PastPart, past)
+    checked, faults = check(PastPart, _as_unicode(past))
     if checked is None:
         raise _refusal(origin, "; ".join(faults[:3]))
     values = past | {
@@ -70,6 +70,11 @@ def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
             f"{origin}: header preprocessing.in_channels is {made}, and the net takes {taken}; {WAY_OUT}"
         )
     return values
+
+
+def _as_unicode(document: Any) -> Any:
+    """Return JSON with a `?` for each byte of a file name that is no UTF-8, such as in an evaluation's command."""
+    return json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _json(metadata: Mapping[str, str], key: str, origin: Path | str) -> Any:
