@@ -37,7 +37,8 @@ BCE, DICE, FOCAL, LOVASZ = only(bce=1), only(dice=1), only(focal=1), only(lovasz
 ALL = LossConfig(bce=3, dice=1, focal=4)
 POOLED = [DICE, only(jaccard=1), only(tversky=1)]
 EACH = [config.model_copy(update={"per_image": True}) for config in POOLED]
-CONFIGS = [BCE, FOCAL, *POOLED, *EACH, ALL]
+HALF = [config.model_copy(update={"per_image": 0.5}) for config in POOLED]
+CONFIGS = [BCE, FOCAL, *POOLED, *EACH, *HALF, ALL]
 WITH_LOVASZ = [*CONFIGS, LOVASZ]
 
 ONE_OF_FOUR = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
@@ -434,3 +435,17 @@ def test_the_total_loss_of_an_empty_or_a_full_batch_has_a_finite_gradient_everyw
     for gradient in torch.autograd.grad(loss, (logits, presence)):
         assert gradient.isfinite().all()
         assert (gradient * towards_truth > 0).all()
+
+
+def test_per_image_between_0_and_1_is_the_mean_of_both_by_its_share() -> None:
+    torch.manual_seed(0)
+    logits, masks = torch.randn(3, 1, 8, 8), (torch.rand(3, 1, 8, 8) > 0.8).float()
+    for config in POOLED:
+        pooled, each, between = (
+            combo_loss(logits, masks, config.model_copy(update={"per_image": share})) for share in (0, 1, 0.25)
+        )
+        assert not torch.isclose(pooled, each)
+        assert torch.isclose(between, 0.75 * pooled + 0.25 * each)
+    assert LossConfig(per_image=True).per_image is True
+    with pytest.raises(ValueError, match="per_image"):
+        LossConfig(per_image=1.5)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pleura.config.augmentation import AugmentConfig
-from pleura.config.strict import NotNegative, Rate, Strict
+from pleura.config.strict import NotNegative, Probability, Rate, Strict
 from pleura.config.targets import LabelsConfig
 
 
@@ -30,8 +30,10 @@ class LossConfig(Strict):
     """Binary cross-entropy of the presence head; needs model.presence_head."""
     deep: NotNegative = 0.0
     """The sum above on each deeply supervised stage, mean over stages; needs model.deep_supervision."""
-    per_image: bool = False
-    """Dice, Jaccard and Tversky: false pools them over the batch, as the winner; true: mean over images."""
+    per_image: bool | Probability = False
+    """Dice, Jaccard and Tversky: false (or 0) pools them over the batch, as the winner; true (or 1): mean over images;
+    a number between: that share of the latter, the rest pooled. Pooled, large findings decide; per image, all count
+    alike."""
     smooth: Annotated[float, Field(gt=0)] = 1.0
     """Added to numerator and denominator of Dice, Jaccard and Tversky, in pixels: a false positive on an empty image
     costs, and its gradient does not vanish. The winner has 1e-6."""

@@ -259,17 +259,31 @@ def _sums(logits: Tensor, masks: Tensor, per_image: bool, batch: BatchWeights) -
     return overlap, predicted, true
 
 
+def _blend(term: Callable[[bool], Tensor], share: float) -> Tensor:
+    """The mean of a term per image and pooled over the batch, the former by `share`."""
+    if share in (0, 1):
+        return term(bool(share))
+    return share * term(True) + (1 - share) * term(False)
+
+
 def _dice(logits: Tensor, masks: Tensor, config: LossConfig, batch: BatchWeights) -> Tensor:
-    return soft_dice_loss(logits, masks, config.per_image, config.smooth, batch)
+    return _blend(
+        lambda per_image: soft_dice_loss(logits, masks, per_image, config.smooth, batch), float(config.per_image)
+    )
 
 
 def _jaccard(logits: Tensor, masks: Tensor, config: LossConfig, batch: BatchWeights) -> Tensor:
-    return soft_jaccard_loss(logits, masks, config.per_image, config.smooth, batch)
+    return _blend(
+        lambda per_image: soft_jaccard_loss(logits, masks, per_image, config.smooth, batch), float(config.per_image)
+    )
 
 
 def _tversky(logits: Tensor, masks: Tensor, config: LossConfig, batch: BatchWeights) -> Tensor:
     alpha, beta = config.tversky_alpha, config.tversky_beta
-    return tversky_loss(logits, masks, alpha, beta, config.per_image, config.smooth, batch)
+    return _blend(
+        lambda per_image: tversky_loss(logits, masks, alpha, beta, per_image, config.smooth, batch),
+        float(config.per_image),
+    )
 
 
 TERMS: dict[str, Callable[[Tensor, Tensor, LossConfig, BatchWeights], Tensor]] = {
