@@ -84,7 +84,8 @@ def test_a_dataset_becomes_a_packed_tuned_and_scored_model(data, tmp_path):
     card, out = tmp_path / "the card.yaml", tmp_path / "the model"
     card.write_text("\n".join(f"{name}: some words" for name in Card.model_fields))
     words = ("model", f"DATA={data}", f"OUT={out}", f"RECIPE={SMOKE}", f"CARD={card}", "PROCESSES=2")
-    done = make(*words, "SETTINGS=samples=0 training.cases_per_epoch=8")
+    tune = "TUNE=--objective dice_on_positives --specificity 0.9 --resamples 10"
+    done = make(*words, tune, "SETTINGS=samples=0 training.cases_per_epoch=8")
     assert done.returncode == 0, done.stdout + done.stderr
     file = out / "default.safetensors"
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -67,6 +67,16 @@ def test_each_stage_has_its_own_line_of_losses_and_its_name_above() -> None:
     assert [text.get_text() for text in axes[0].texts] == ["low", "middle", "high"]
 
 
+def test_the_legend_lies_below_the_scores_within_the_width_of_the_panels() -> None:
+    figure = module._figure(rows(6))
+    figure.draw_without_rendering()
+    scores, loss, _ = figure.axes
+    legend, panel = scores.get_legend().get_window_extent(), scores.get_window_extent()
+    assert panel.x0 <= legend.x0 < legend.x1 <= panel.x1
+    assert loss.get_window_extent().y1 <= legend.y0 < legend.y1 <= panel.y0
+    assert panel.width > 0.85 * figure.bbox.width  # the layout has not narrowed the panels for it
+
+
 def test_a_metric_that_a_fold_cannot_have_is_left_out() -> None:
     history = [row | {"auroc": math.nan, "gain_over_empty": math.nan} for row in rows(4)]
     named = [name for name in lines_of(history, panel=0) if not name.startswith("_")]

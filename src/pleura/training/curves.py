@@ -79,7 +79,8 @@ def _figure(history: Sequence[Mapping[str, Any]]) -> Figure:
         lr.plot(epochs, rates[first - 1 : last], color=LR_COLOUR, marker=marker, markersize=4)
     scores.set(ylabel="validation score", ylim=(-0.02, 1.02))
     if scores.lines:
-        scores.legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=4, frameon=False, fontsize=9, borderaxespad=0)
+        # Two titles a row: four are wider than the panels, which the layout would narrow to make room.
+        scores.legend(loc="upper left", bbox_to_anchor=(0, -0.02), ncols=2, frameon=False, fontsize=9, borderaxespad=0)
     loss.set(ylabel="training loss")
     lr.set(ylabel="learning rate", xlabel="epoch, counted over all stages", xlim=(0.5, len(history) + 0.5))
     for formatter in (lr.yaxis.set_major_formatter, lr.yaxis.set_minor_formatter):
