@@ -19,7 +19,7 @@ from pleura.errors import CheckpointError, ConfigError
 from pleura.inference.engines.torch import infer
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pleura.models.net import Net, Outputs, PresenceHead
+from pleura.models.net import Net, Outputs, PresenceHead, image_logits, with_presence
 from pleura.models.preprocessing import Preprocessing, normalise
 from pleura.models.resize import resize_images
 
@@ -297,6 +297,16 @@ def test_net_passes_the_rule_of_its_settings_on():
     assert build_model({**given, "presence_rule": "mean"}).config.presence_rule == "mean"
 
 
-def test_rule_without_a_head_is_refused():
+@pytest.mark.parametrize("setting", [{"presence_rule": "mean"}, {"presence_pooling": "mean_max"}])
+def test_setting_of_a_head_without_a_head_is_refused(setting):
     with pytest.raises(ConfigError, match="presence_head=true"):
-        build_model({"encoder": "test_resnet", "pretrained": False, "presence_rule": "mean"})
+        build_model({"encoder": "test_resnet", "pretrained": False, **setting})
+
+
+@pytest.mark.parametrize("rule", ["cap", "mean"])
+@pytest.mark.parametrize("has_head", [True, False])
+def test_image_logit_is_that_of_the_highest_pixel_after_the_presence_rule(rule: str, has_head: bool):
+    torch.manual_seed(0)
+    logits, presence = torch.randn(4, 1, 8, 8), torch.randn(4, 1) if has_head else None
+    stated = with_presence(logits, presence, rule).amax((1, 2, 3))[:, None]
+    torch.testing.assert_close(image_logits(logits, presence, rule), stated)

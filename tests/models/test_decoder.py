@@ -255,6 +255,15 @@ def test_presence_head_is_a_linear_layer_on_the_mean_of_the_deepest_feature():
 
 
 @torch.inference_mode()
+def test_presence_head_can_see_the_maximum_beside_the_mean():
+    net, images = net_of(presence_head=True, presence_pooling="mean_max").eval(), random_images(64, 64)
+    cells = net.encoder(images)[-1].flatten(2)
+    pooled = torch.cat([cells.mean(dim=2), cells.amax(dim=2)], dim=1)
+    stated = pooled @ net.presence.linear.weight.T + net.presence.linear.bias
+    torch.testing.assert_close(net.outputs(images).presence, stated)
+
+
+@torch.inference_mode()
 def test_deep_output_is_a_stages_own_convolution_enlarged_and_cropped():
     net, images = net_of(deep_supervision=True).eval(), random_images(60, 50)
     seen: list[Tensor] = []

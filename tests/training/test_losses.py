@@ -374,7 +374,16 @@ def test_what_is_not_pooled_is_not_gathered(config: LossConfig):
 
 
 def test_every_term_has_a_weight_and_every_weight_a_term():
-    settings_of_terms = {"presence", "deep", "per_image", "smooth", "focal_gamma", "tversky_alpha", "tversky_beta"}
+    settings_of_terms = {
+        "presence",
+        "image",
+        "deep",
+        "per_image",
+        "smooth",
+        "focal_gamma",
+        "tversky_alpha",
+        "tversky_beta",
+    }
     assert set(TERMS) == set(LossConfig.model_fields) - settings_of_terms
 
 
@@ -435,6 +444,16 @@ def test_the_total_loss_of_an_empty_or_a_full_batch_has_a_finite_gradient_everyw
     for gradient in torch.autograd.grad(loss, (logits, presence)):
         assert gradient.isfinite().all()
         assert (gradient * towards_truth > 0).all()
+
+
+def test_image_loss_is_a_cross_entropy_of_its_own_beside_that_of_the_head() -> None:
+    masks, present, image = torch.zeros(2, 1, 8, 8), torch.tensor([0.0, 1.0]), torch.tensor([[2.0], [-1.0]])
+    config = LossConfig(image=0.5)
+    total = total_loss(torch.zeros(2, 1, 8, 8), masks, config, present=present, image=image)
+    expected = (math.log1p(math.exp(2)) + math.log1p(math.exp(1))) / 2
+    assert total.item() == pytest.approx(combo_loss(torch.zeros(2, 1, 8, 8), masks, config).item() + expected / 2)
+    with pytest.raises(ValueError, match=r"loss\.image"):
+        total_loss(torch.zeros(2, 1, 8, 8), masks, config, present=present)
 
 
 def test_per_image_between_0_and_1_is_the_mean_of_both_by_its_share() -> None:

@@ -232,6 +232,16 @@ def test_presence_and_deep_losses_train_the_heads(dataset, tmp_path):
     assert {"presence.linear.weight", "deep.0.weight"} <= weights_of(fold, "best").keys()
 
 
+def test_image_loss_trains_the_head_through_the_rule(dataset, tmp_path):
+    head = ("model.presence_head=true", "model.presence_rule=mean", "model.presence_pooling=mean_max")
+    biases = []
+    for weight in (0, 1):
+        loss = f"training.loss={{bce: 1, dice: 0, presence: 0.001, image: {weight}}}"
+        fold = train(low_alone(*head, loss), Dataset(dataset), tmp_path / str(weight))
+        biases.append(weights_of(fold, "best")["presence.linear.bias"].item())
+    assert biases[0] != biases[1]
+
+
 def test_the_share_of_time_spent_waiting_for_data_is_in_the_table(finished):
     assert all(0 <= float(row["waiting_share"]) < 1 for row in rows_of(finished / "metrics.csv"))
 

@@ -89,9 +89,9 @@ def idle_of_model(recipe: Recipe) -> dict[str, str]:
         idle |= dict.fromkeys(keys, "albunet has one decoder; set model.architecture=unet for others")
     elif model.output_stride > 1:
         idle["last_width"] = "nothing is decoded at full resolution; set model.output_stride=1 for it"
-    for head, loss in (("presence_head", "presence"), ("deep_supervision", "deep")):
-        if getattr(model, head) and not any(getattr(stage.loss, loss) for stage in recipe.stages):
-            idle[head] = f"no stage trains it; give training.loss.{loss} a weight"
+    for head, losses in (("presence_head", ("presence", "image")), ("deep_supervision", ("deep",))):
+        if getattr(model, head) and not any(getattr(stage.loss, loss) for stage in recipe.stages for loss in losses):
+            idle[head] = f"no stage trains it; give training.loss.{losses[0]} a weight"
     return idle
 
 

@@ -39,6 +39,8 @@ class ModelConfig(Strict):
     """How a decoder stage of a `unet` doubles the resolution; `transposed` has weights of its own."""
     presence_head: bool = False
     """A second output of a `unet`, from the deepest feature: the logit of any pneumothorax on the image."""
+    presence_pooling: Literal["mean", "mean_max"] = "mean"
+    """What the presence head sees of the deepest feature: its mean over the image (4th place), or mean and maximum."""
     presence_rule: Literal["cap", "mean"] = "cap"
     """How the presence head changes the pixels. `cap`: no pixel gets a higher probability than the image (4th place).
     `mean`: the logits of all pixels are shifted alike, until the highest is the mean of itself and the head's, so that
@@ -61,8 +63,9 @@ class ModelConfig(Strict):
             raise ValueError(f"albunet is built on resnet34, not on {self.encoder}; set model.encoder=resnet34")
         if self.architecture == "albunet" and (self.presence_head or self.deep_supervision):
             raise ValueError("albunet has neither presence_head nor deep_supervision; set model.architecture=unet")
-        if self.presence_rule != "cap" and not self.presence_head:
-            raise ValueError("presence_rule is for a net with a presence head; set model.presence_head=true")
+        for key, changed in (("rule", self.presence_rule != "cap"), ("pooling", self.presence_pooling != "mean")):
+            if changed and not self.presence_head:
+                raise ValueError(f"presence_{key} is for a net with a presence head; set model.presence_head=true")
         if self.architecture == "albunet" and self.output_stride > 1:
             raise ValueError("albunet decodes to full resolution; set model.output_stride=1 or model.architecture=unet")
         return self

@@ -28,6 +28,9 @@ class LossConfig(Strict):
     """1 - soft Tversky index (arXiv 1706.05721)."""
     presence: NotNegative = 0.0
     """Binary cross-entropy of the presence head; needs model.presence_head."""
+    image: NotNegative = 0.0
+    """Binary cross-entropy of the image's logit, that of its highest pixel by model.presence_rule: what the image is
+    predicted by. With the rule `mean` half of its gradient goes to the head, half to that pixel."""
     deep: NotNegative = 0.0
     """The sum above on each deeply supervised stage, mean over stages; needs model.deep_supervision."""
     per_image: bool | Probability = False

@@ -58,7 +58,7 @@ class UNet(Net):
             self.last_upsample = nn.Identity()
             self.head = nn.Conv2d(widths[-1], config.classes, 1)
         # Drawn last, so that a seed gives the same net above with these heads and without.
-        self.presence = PresenceHead(encoder.channels[-1]) if config.presence_head else None
+        self.presence = PresenceHead(encoder.channels[-1], config.presence_pooling) if config.presence_head else None
         deep_widths = widths if config.deep_supervision else []
         self.deep = nn.ModuleList(nn.Conv2d(width, config.classes, 1) for width in deep_widths)
 

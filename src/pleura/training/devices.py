@@ -16,7 +16,7 @@ def build_accelerator(recipe: Recipe) -> Accelerator:
     # A head whose loss has no weight gets no gradient: DistributedDataParallel then needs `find_unused_parameters`.
     # Where every head has a weight, that would search in each step for nothing, and warn of it.
     idle = any(
-        (recipe.model.presence_head and not stage.loss.presence)
+        (recipe.model.presence_head and not (stage.loss.presence or stage.loss.image))
         or (recipe.model.deep_supervision and not stage.loss.deep)
         for stage in recipe.stages
     )

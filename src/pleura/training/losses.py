@@ -77,12 +77,14 @@ def total_loss(
     all_reduce: AllReduce | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
+    image: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of a net: `combo_loss`, and the losses of its presence and deep outputs; a scalar.
+    """Return the loss of a net: `combo_loss`, and the losses of its image, presence and deep outputs; a scalar.
 
     logits: (N, C, H, W). masks: the same shape in [0, 1]. presence: (N, 1), logits of "is there any". deep: one
     (N, C, H, W) of logits for each decoder stage. all_reduce, weights: see `combo_loss`. present: (N,) in [0, 1], what
-    `presence` shall be; masks do not show it, because a warp or a smaller size may leave nothing of a small finding.
+    `presence` and `image` shall be; masks do not show it, because a warp or a smaller size may leave nothing of a small
+    finding. image: (N, 1), logits of `image_logits`.
     Raises: ValueError if `config` has a weight for an output that is not given.
     """
     batch = BatchWeights.of(all_reduce, weights)
@@ -91,6 +93,10 @@ def total_loss(
         if presence is None or present is None:
             raise ValueError("loss.presence has a weight, but the net gives no presence; set model.presence_head=true")
         total = total + config.presence * presence_loss(presence, present, batch)
+    if config.image:
+        if image is None or present is None:
+            raise ValueError("loss.image has a weight, but no logits of images are given")
+        total = total + config.image * presence_loss(image, present, batch)
     if config.deep:
         if not deep:
             raise ValueError("loss.deep has a weight, but the net gives none; set model.deep_supervision=true")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pleura.config.training import StageConfig
 from pleura.errors import NonFiniteLossError
+from pleura.models.net import image_logits
 from pleura.progress import Waiting, track
 from pleura.training.batches import torch_seed
 from pleura.training.distributed import sum_over_processes
@@ -91,7 +92,10 @@ class Stage:
             torch.manual_seed(torch_seed(*seed, accelerator.process_index))  # for dropout, whatever came before
             with accelerator.autocast():
                 outputs = learner.model(inputs)
-            further = (outputs.presence, outputs.deep, all_reduce, targets.weights, targets.present)
+            image = None
+            if config.loss.image:
+                image = image_logits(outputs.logits, outputs.presence, recipe.model.presence_rule)
+            further = (outputs.presence, outputs.deep, all_reduce, targets.weights, targets.present, image)
             loss = total_loss(outputs.logits, targets.masks, config.loss, *further)
             losses.append(accelerator.reduce(loss.detach(), "mean"))
             first = progress.step - progress.step % config.accumulate_steps  # of the batches that are added up
