@@ -13,8 +13,8 @@ ROWS, COLUMNS = np.mgrid[:24, :16]
 RAMP_8 = (ROWS * 10 + COLUMNS).astype(np.uint8)
 
 
-def save_dicom(path: Path, stored: np.ndarray = RAMP_8, sop_uid: str | None = "1.2.3", preamble: bool = True) -> Path:
-    """Write an 8-bit radiograph; sop_uid: None for a file without SOP Instance UID."""
+def make_dicom(stored: np.ndarray = RAMP_8, sop_uid: str | None = "1.2.3") -> Dataset:
+    """Return an 8-bit radiograph; sop_uid: None for one without SOP Instance UID."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
@@ -25,15 +25,20 @@ def save_dicom(path: Path, stored: np.ndarray = RAMP_8, sop_uid: str | None = "1
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
     dataset.PixelData = stored.tobytes()
     dataset["PixelData"].VR = "OB"
+    if sop_uid is not None:
+        dataset.SOPInstanceUID = sop_uid
+    else:
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.9"
+    return dataset
+
+
+def save_dicom(path: Path, stored: np.ndarray = RAMP_8, sop_uid: str | None = "1.2.3", preamble: bool = True) -> Path:
+    """Write an 8-bit radiograph; sop_uid: None for a file without SOP Instance UID."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some tests need a UID that is none
-        if sop_uid is not None:
-            dataset.SOPInstanceUID = sop_uid
-        else:
-            dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-            dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.9"
         path.parent.mkdir(parents=True, exist_ok=True)
-        dataset.save_as(path, enforce_file_format=True)
+        make_dicom(stored, sop_uid).save_as(path, enforce_file_format=True)
     if not preamble:
         path.write_bytes(path.read_bytes()[132:])
     return path

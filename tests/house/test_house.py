@@ -79,6 +79,7 @@ HOMES = {
     "pydicom": {
         *(
             "dicom/decode.py",
+            "dicom/deidentify.py",
             "dicom/frontal.py",
             "dicom/grayscale.py",
             "dicom/header.py",

@@ -16,6 +16,7 @@ from pleura.cli.printing import show
 from pleura.models.default import DEFAULT, is_default, model_path, named
 
 if TYPE_CHECKING:  # --help imports no verb
+    from pleura.dicom.deidentify import Secret
     from pleura.inference.batch import BatchResult, BatchSettings
 
 
@@ -36,6 +37,13 @@ def predict(
             help="Re-weight reported probabilities to this share of positives, that of where the model is used."
         ),
     ] = None,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Write new ids, no paths, and nothing that a header says of a patient.")
+    ] = False,
+    deidentify_secret: Annotated[
+        Path | None,
+        typer.Option(help="File with the secret that new ids follow from. Default: PLEURA_DEIDENTIFY_SECRET."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")] = False,
 ) -> None:
     """Find pneumothorax on radiographs: masks, overlays and tables."""
@@ -47,7 +55,8 @@ def predict(
     unknown = [word for word in wanted if word not in WRITES]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WRITES)}", param_hint="--write")
-    settings = BatchSettings(tuple(inputs), out, model_name(model), wanted, batch_size, prevalence)
+    secret = _secret(deidentify, deidentify_secret, out)
+    settings = BatchSettings(tuple(inputs), out, model_name(model), wanted, batch_size, prevalence, secret)
     if as_json:
         for handler in logging.getLogger("pleura").handlers:
             if isinstance(handler, logging.StreamHandler):
@@ -61,6 +70,21 @@ def predict(
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)
     if done.problems:
         raise typer.Exit(1)
+
+
+def _secret(deidentify: bool, path: Path | None, out: Path) -> Secret | None:
+    from pleura.dicom.deidentify import load_secret
+
+    if not deidentify:
+        if path is not None:
+            raise typer.BadParameter("does nothing alone; add --deidentify", param_hint="--deidentify-secret")
+        return None
+    if path is not None and path.resolve().is_relative_to(out.resolve()):
+        raise typer.BadParameter(
+            f"{path} lies in the folder of results, and would be handed on with them; keep it elsewhere",
+            param_hint="--deidentify-secret",
+        )
+    return load_secret(path)
 
 
 def messages(done: BatchResult, settings: BatchSettings, is_default: bool) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -31,6 +32,8 @@ _OTHER_WORDS = re.compile(r"LAT.*|OBL.*|DECUB.*|LORD.*|AXIAL|APICAL|LL|RL|LL[DO]
 _FRONTAL_CODES = {"399348003", "272479007", "399033003", "R-10206", "R-10214", "R-10202"}
 # Chest, thoracic structure, thoracic cavity, lung.
 _CHEST_CODES = {"816094009", "51185008", "43799004", "39607008", "T-D3000", "T-D3050", "T-28000"}
+_NOT_FRONTAL = "not the frontal chest radiograph that the model is made for"
+_QUOTING = re.compile(rf"^([A-Z][A-Za-z ]*?) is .*: {_NOT_FRONTAL}")
 
 
 def not_frontal_chest(dataset: Dataset) -> tuple[str, ...]:
@@ -41,11 +44,16 @@ def not_frontal_chest(dataset: Dataset) -> tuple[str, ...]:
     (Presentation Intent Type), PS3.16 CID 4009, CID 4010.
     """
     found = [*_other_device(dataset), *_other_region(dataset), *_other_view(dataset)]
-    notes = [f"{what}: not the frontal chest radiograph that the model is made for" for what in found]
+    notes = [f"{what}: {_NOT_FRONTAL}" for what in found]
     for_processing = text(dataset, "SOPClassUID") == uid.DigitalXRayImageStorageForProcessing
     if for_processing or _plain(text(dataset, "PresentationIntentType")) == "FOR PROCESSING":
         notes.append("Presentation Intent Type is FOR PROCESSING: not the image for presentation that the model needs")
     return tuple(notes)
+
+
+def without_values(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return notes of `not_frontal_chest`, and any others, without what they quote of a header: it can be a name."""
+    return tuple(_QUOTING.sub(rf"\1 is another: {_NOT_FRONTAL}", note) for note in notes)
 
 
 def _other_device(dataset: Dataset) -> list[str]:

@@ -30,6 +30,7 @@ class Radiograph:
     file are not square, `stored_shape` is its own grid, and `pixel_aspect` how many times as high as wide they are
     there. `image_id` is the SOP Instance UID, else the file's name without a radiograph's suffix; for the files of a
     command see `pleura.data.ids`. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O".
+    `burned_in_annotation` is whether the pixels may name the patient, by Burned In Annotation.
     `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient where the
     file is calibrated, else at the detector. `notes` are sentences without a full stop: reasons to doubt the result,
     although the file could be read.
@@ -49,6 +50,7 @@ class Radiograph:
     notes: tuple[str, ...] = ()
     pixel_aspect: float = 1.0
     stored_shape: tuple[int, int] | None = None
+    burned_in_annotation: bool | None = None
 
     def __repr__(self) -> str:
         rows, columns = self.image.shape
@@ -94,6 +96,7 @@ def read_dicom(path: Path | str) -> Radiograph:
                 notes=(*not_frontal_chest(dataset), *grey_notes, *aspect_notes),
                 pixel_aspect=aspect,
                 stored_shape=(stored.shape[0], stored.shape[1]),
+                burned_in_annotation={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation") or ""),
             )
     except InputError as error:
         # A reason may quote the file, and with it a line break.

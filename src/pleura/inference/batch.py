@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any, TypeAlias
 from pleura import __version__
 from pleura.data import rle
 from pleura.data.finding import Found, find_radiographs
-from pleura.data.ids import Identified, identify
+from pleura.data.ids import Identified, Identities
 from pleura.data.radiograph import pixels_of, read_radiograph
+from pleura.dicom.deidentify import Secret
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.files import hash_files, held, journal_line, read_journal, write_csv, write_journal
+from pleura.inference.disclosure import BURNED_IN, MAY_SHOW, TAKEN, Disclosure
 from pleura.inference.predictor import Predictor, find_model
 from pleura.inference.writers import COLUMNS, NEEDED, TYPES, WRITES, entry_of, remove_files, table_rows, write_files
 from pleura.models.default import is_default
@@ -50,6 +53,13 @@ class BatchSettings:
     batch_size: int = 4
     prevalence: float | None = None
     """The share of positives that reported probabilities are for; that of the calibration by default."""
+    secret: Secret | None = None
+    """Of de-identified results, which say nothing of whose they are but what it links; None: they say all."""
+
+    @property
+    def disclosure(self) -> Disclosure:
+        """What the results may say of whose they are."""
+        return Disclosure(self.secret)
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,7 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> dict[str, dict[str,
         "model": settings.model_name,
         "tta": predictor.tta,
         "write": sorted(settings.write),
+        **settings.disclosure.settings,
     }
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     path, way_out = settings.out / JOURNAL, f"remove {settings.out} or choose another --out"
@@ -159,28 +170,22 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> dict[str, dict[str,
 
 def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]:
     """The radiographs that are not done yet or have changed; forgets what was found on those, and their files."""
-    who = identify(
-        found.radiographs, {key: Path(entry.get("file") or entry["source"]) for key, entry in work.done.items()}
-    )
-    work.problems += [(str(folder), reason) for folder, reason in found.unreadable]
-    work.problems += [
-        (str(path), f"goes by its path: {other} has its SOP Instance UID too, and is another image")
-        for path, other in who.clashes
-    ]
-    if who.copies:
-        path, other = who.copies[0]
-        some = f"{len(who.copies)} {'copy' if len(who.copies) == 1 else 'copies'} of other files"
-        more = " ..." if len(who.copies) > 1 else ""
-        work.notes.append(f"{some}, predicted too: {path} is {other} again{more}")
-    if found.passed_over:
-        work.notes.append(found.in_words())
+    disclosure = settings.disclosure
+    who = disclosure.identify(found.radiographs, work.done)
+    _report(found, who, disclosure, work)
+    stamps = {case.image_id: _stamp(case.path, disclosure) for case in who.cases}
+    here = {stamp["file"] for stamp in stamps.values()}
     by_file = {entry.get("file"): key for key, entry in work.done.items()}
     new = []
     for case in who.cases:
-        stamp = _stamp(case.path)
-        entry = work.done.get(case.image_id)
-        if entry is not None and _unchanged(entry, stamp, not os.path.exists(entry.get("file", ""))):
-            continue
+        stamp, entry = stamps[case.image_id], work.done.get(case.image_id)
+        if entry is not None:
+            moved = disclosure.has_moved(entry, here)
+            if _unchanged(entry, stamp, moved):
+                continue
+            if disclosure.secret is not None and moved:
+                work.problems.append((disclosure.source(case), TAKEN))
+                continue
         new.append(case)
         for key in {case.image_id, by_file.get(stamp["file"])}:
             if key is not None and work.done.pop(key, None) is not None:
@@ -188,24 +193,43 @@ def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]
     return new
 
 
+def _report(found: Found, who: Identities, disclosure: Disclosure, work: _Work) -> None:
+    """Add what is known before anything is read: folders without access, clashes, copies, and what was passed over."""
+    named = {case.path: disclosure.source(case) for case in who.cases}
+    work.problems += [(disclosure.folder(folder), reason) for folder, reason in found.unreadable]
+    work.problems += [
+        (named[path], f"goes by its path: {disclosure.other(other)} has its SOP Instance UID too, and is another image")
+        for path, other in who.clashes
+    ]
+    if who.copies:
+        path, other = who.copies[0]
+        some = f"{len(who.copies)} {'copy' if len(who.copies) == 1 else 'copies'} of other files"
+        more = " ..." if len(who.copies) > 1 else ""
+        work.notes.append(f"{some}, predicted too: {named[path]} is {disclosure.other(other)} again{more}")
+    if found.passed_over:
+        work.notes.append(disclosure.passed_over(found))
+
+
 def _unchanged(entry: dict[str, Any], stamp: dict[str, Any], moved: bool) -> bool:
     return all(entry.get(name) == stamp[name] for name in (STAMP[1:] if moved else STAMP))
 
 
-def _stamp(path: Path) -> dict[str, Any]:
+def _stamp(path: Path, disclosure: Disclosure) -> dict[str, Any]:
     """Return the path, size and time of a file, which are equal while it is unchanged."""
-    try:
+    size = mtime_ns = -1
+    with suppress(OSError):  # reading it will say why
         status = path.stat()
-    except OSError:
-        return {"file": os.path.realpath(path), "size": -1, "mtime_ns": -1}  # reading it will say why
-    return {"file": os.path.realpath(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+    return disclosure.stamp({"file": os.path.realpath(path), "size": size, "mtime_ns": mtime_ns})
 
 
 def _predicted(
     predictor: Predictor, settings: BatchSettings, new: Sequence[Identified], work: _Work
 ) -> Iterator[dict[str, Any]]:
     """Predict, write the files of each, and yield its entry; what fails for one file alone is its problem."""
-    for read in _read_ahead(_parts(new, settings.batch_size), work.problems):
+    disclosure, unsaid = settings.disclosure, 0
+    for read in _read_ahead(_parts(new, settings.batch_size), settings, work.problems):
+        unsaid += sum(disclosure.shows_text(radiograph, settings.write) is None for _, _, radiograph in read)
         predictions = predictor.predict_radiographs([radiograph for _, _, radiograph in read])
         for (case, stamp, _), prediction in zip(read, predictions, strict=True):
             try:
@@ -213,9 +237,11 @@ def _predicted(
             except OutputError as error:
                 if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
                     raise
-                work.problems.append((str(case.path), str(error)))
+                work.problems.append((disclosure.source(case), str(error)))
             else:
-                yield {**entry_of(prediction, case.path, settings.write), **stamp}
+                yield {**entry_of(prediction, disclosure.source(case), settings.write), **stamp}
+    if unsaid:
+        work.notes.append(f"{unsaid} {MAY_SHOW}")
 
 
 def _parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identified]]:
@@ -236,13 +262,15 @@ def _parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identi
 _Read: TypeAlias = tuple[Identified, dict[str, Any], Radiograph]
 
 
-def _read_ahead(parts: Iterator[list[Identified]], problems: list[tuple[str, str]]) -> Iterator[list[_Read]]:
+def _read_ahead(
+    parts: Iterator[list[Identified]], settings: BatchSettings, problems: list[tuple[str, str]]
+) -> Iterator[list[_Read]]:
     """Yield what can be read, in batches; one batch is read while the one before is predicted, and no more."""
     with ThreadPoolExecutor(1) as reader:
         ahead = None
         for part in chain(parts, [None]):
             ready = ahead
-            ahead = None if part is None else reader.submit(_read, part)
+            ahead = None if part is None else reader.submit(_read, part, settings)
             if ready is not None:
                 radiographs, failed = ready.result()
                 problems.extend(failed)
@@ -250,16 +278,22 @@ def _read_ahead(parts: Iterator[list[Identified]], problems: list[tuple[str, str
                     yield radiographs
 
 
-def _read(cases: Sequence[Identified]) -> tuple[list[_Read], list[tuple[str, str]]]:
+def _read(cases: Sequence[Identified], settings: BatchSettings) -> tuple[list[_Read], list[tuple[str, str]]]:
+    disclosure = settings.disclosure
     radiographs, failed = [], []
     for case in cases:
-        stamp = _stamp(case.path)  # before it is read: what changes meanwhile is noticed the next time
+        stamp = _stamp(case.path, disclosure)  # before it is read: what changes meanwhile is noticed the next time
         try:
-            radiograph = read_radiograph(case.path)
-            notes = (*radiograph.notes, f"a copy of {case.copy_of}") if case.copy_of else radiograph.notes
-            radiographs.append((case, stamp, replace(radiograph, image_id=case.image_id, notes=notes)))
+            radiograph = disclosure.radiograph(read_radiograph(case.path))
         except PleuraError as error:
-            failed.append((str(case.path), str(error)))
+            failed.append((disclosure.source(case), disclosure.reason(error)))
+            continue
+        if disclosure.shows_text(radiograph, settings.write):
+            failed.append((disclosure.source(case), BURNED_IN))
+            continue
+        copied = (f"a copy of {disclosure.other(case.copy_of)}",) if case.copy_of else ()
+        named = replace(radiograph, image_id=case.image_id, notes=(*radiograph.notes, *copied))
+        radiographs.append((case, stamp, named))
     return radiographs, failed
 
 

@@ -28,6 +28,8 @@ PICTURES: dict[str, tuple[str, Callable[[Prediction], Image.Image]]] = {
 """Word of --write -> the folder of its PNG files, one for each radiograph, and what draws them."""
 WRITES = ("mask", "rle", "overlay")
 """The words of --write; `rle` is a table."""
+SHOW_IT = ("overlay",)
+"""Those of which the results show the radiograph itself."""
 COLUMNS = (
     "image_id",
     "is_positive",
@@ -106,8 +108,8 @@ def remove_files(out: Path, image_id: str) -> None:
             file_of(out / folder, image_id).unlink()
 
 
-def entry_of(prediction: Prediction, source: Path, write: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of one prediction for the journal and the tables."""
+def entry_of(prediction: Prediction, source: str, write: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of one prediction for the journal and the tables. source: how its file is named there."""
     rows, columns = prediction.predicted_mask.shape
     radiograph = prediction.radiograph
     return {
@@ -125,7 +127,7 @@ def entry_of(prediction: Prediction, source: Path, write: Sequence[str]) -> dict
         "series_instance_uid": radiograph.series_instance_uid,
         "study_instance_uid": radiograph.study_instance_uid,
         "notes": "; ".join(radiograph.notes),
-        "source": str(source),
+        "source": source,
         "runs": rle.encode(on_siim_grid(prediction)) if "rle" in write else "",
     }
 
