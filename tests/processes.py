@@ -13,5 +13,5 @@ def forkserver() -> ForkServerContext:
     # The server finds modules by PYTHONPATH alone, and passes in silence over what it does not find.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pleura.training.train", "accelerate", "timm_imported"])
+    context.set_forkserver_preload(["forked", "accelerate", "timm_imported"])
     return context

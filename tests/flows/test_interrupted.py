@@ -12,7 +12,9 @@ import time
 
 import numpy as np
 import pytest
+from forked import run_command
 from places import ROOT, SMOKE, sealed
+from processes import forkserver
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
@@ -29,12 +31,33 @@ def stop(words, seen, with_signal, patience_s=60.0):
     command = [sys.executable, "-m", "pleura", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, preexec_fn=heed_interrupts, **pipes) as process:
-        until = time.monotonic() + patience_s
-        while not seen() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
+        wait(seen, lambda: process.poll() is None, patience_s)
         process.send_signal(with_signal)
         _, errors = process.communicate(timeout=60)
     return process.returncode, errors
+
+
+def wait(seen, is_alive, patience_s=60.0):
+    until = time.monotonic() + patience_s
+    while not seen() and is_alive() and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def interrupt(tmp_path):
+    """Like `stop` with Ctrl-C, in a process that is forked: for commands that take seconds to import what they need."""
+    context, errors = forkserver(), tmp_path / "errors.txt"
+
+    def begin(words, seen):
+        arguments = ([*map(str, words)], errors, tmp_path / "resampling")
+        process = context.Process(target=run_command, args=arguments)
+        process.start()
+        wait(seen, process.is_alive)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(timeout=60)
+        return process.exitcode, errors.read_text()
+
+    return begin
 
 
 def heed_interrupts():
@@ -77,21 +100,21 @@ def test_a_finished_dataset_is_left_alone(phantoms, dataset):
         prepare(PrepareSettings(phantoms / "dicom", (phantoms / "masks.csv",), dataset, size_px=32, folds=3))
 
 
-def test_a_run_that_was_interrupted_and_resumed_has_the_weights_of_one_that_was_not(dataset, tmp_path):
-    overrides = ["training.epochs=3"]
+def test_a_run_that_was_interrupted_and_resumed_has_the_weights_of_one_that_was_not(interrupt, dataset, tmp_path):
+    overrides = ["training.epochs=3", "samples=0"]
     whole = train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path / "whole")
     words = ("train", SMOKE, *overrides, "--data", dataset, "--out", tmp_path / "stopped")
-    code, errors = stop(words, lambda: lines(tmp_path / "stopped" / "fold-0" / "metrics.csv") >= 3, signal.SIGINT)
+    code, errors = interrupt(words, lambda: lines(tmp_path / "stopped" / "fold-0" / "metrics.csv") >= 3)
     assert code == 130, errors
     resumed = train(load_recipe(SMOKE, overrides), Dataset(dataset), tmp_path / "stopped", resume=True)
     ours, theirs = (load_checkpoint(fold / "last.safetensors").weights for fold in (resumed, whole))
     assert all(np.array_equal(ours[key].numpy(), theirs[key].numpy()) for key in theirs)
 
 
-def test_predict_goes_on_where_it_was_stopped(pleura, phantoms, run, tmp_path):
+def test_predict_goes_on_where_it_was_stopped(interrupt, pleura, phantoms, run, tmp_path):
     out = tmp_path / "found"
     words = ("predict", phantoms / "dicom", "--model", run, "--out", out, "--batch-size", 1)
-    code, errors = stop(words, lambda: lines(out / "journal.jsonl") >= 3, signal.SIGINT)
+    code, errors = interrupt(words, lambda: lines(out / "journal.jsonl") >= 3)
     assert code == 130, errors
     kept = lines(out / "predictions.csv") - 1
     assert kept >= 1
@@ -121,7 +144,7 @@ def test_prepare_names_a_full_disk_before_it_begins(phantoms, tmp_path, monkeypa
 
 
 def test_a_disk_that_fills_up_in_training_leaves_the_last_state_whole(dataset, tmp_path, monkeypatch):
-    recipe, epochs = load_recipe(SMOKE, ["training.epochs=2"]), []
+    recipe, epochs = load_recipe(SMOKE, ["training.epochs=2", "samples=0"]), []
 
     def fsync(_):
         epochs.append(1)
@@ -203,21 +226,14 @@ def test_predict_into_a_folder_inside_its_input_does_not_read_its_own_masks(phan
     assert (again.predicted, again.earlier, again.problems) == (0, 1, [])
 
 
-def test_evaluate_and_demo_can_be_interrupted_and_run_again(dataset, run, tmp_path):
+def test_evaluate_and_demo_can_be_interrupted_and_run_again(interrupt, dataset, run, tmp_path):
     words = ("evaluate", run, "--data", dataset, "--out", tmp_path / "report", "--resamples", 100_000)
-    begun: list[float] = []
-
-    def in_the_bootstrap() -> bool:
-        # Not at once: safetensors, while it loads the model, takes a Ctrl-C for a damaged file.
-        if (tmp_path / "report").exists():
-            begun.append(time.monotonic())
-        return bool(begun) and time.monotonic() - begun[0] > 5
-
-    code, errors = stop(words, in_the_bootstrap, signal.SIGINT)
+    # Not before: safetensors, while it loads the model, takes a Ctrl-C for a damaged file.
+    code, errors = interrupt(words, (tmp_path / "resampling").exists)
     assert code == 130, errors
     assert not (tmp_path / "report" / "report.html").exists()
     out = tmp_path / "demo"
-    code, errors = stop(("demo", "--out", out), lambda: (out / "phantoms").exists(), signal.SIGINT)
+    code, errors = interrupt(("demo", "--out", out), (out / "phantoms").exists)
     assert code == 130, errors
     assert (out / MARKER).exists()  # by which the next demo knows that it may empty the folder
 

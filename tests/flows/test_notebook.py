@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from places import ROOT
+
+from pleura.evaluation.evaluate import evaluate
 
 NOTEBOOK = ROOT / "notebooks" / "pneumothorax_segmentation.ipynb"
 PLACES = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")
@@ -85,6 +88,7 @@ def test_it_takes_data_of_ones_own_and_then_predicts_what_was_held_out(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("pleura"), "level", logging.WARNING)
+    monkeypatch.setattr("pleura.evaluation.evaluate.evaluate", functools.partial(evaluate, resamples=10))
     own: dict[str, Any] = {"RECIPE": "smoke", "OVERRIDES": []}
     if given == "IMAGES":
         own |= {"IMAGES": phantoms / "dicom", "MASKS": phantoms / "masks.csv", "PATIENTS": phantoms / "patients.csv"}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import socket
 
 import numpy as np
 import pytest
+from forked import train_smoke
 from places import SMOKE, sealed
 from processes import forkserver
 
@@ -25,16 +25,6 @@ PER_IMAGE = ("training.loss={bce: 1, dice: 1, lovasz: 0.5, per_image: true}", "m
 POOLED = ("training.loss={bce: 1, dice: 1, tversky: 1, per_image: false}", "training.freeze_encoder_epochs=1")
 
 
-def train_in_a_process(environment, overrides, dataset, out):
-    os.environ |= environment
-    import torch
-
-    from pleura.training.train import train
-
-    torch.set_num_threads(1)
-    train(load_recipe(SMOKE, overrides), Dataset(dataset), out)
-
-
 def launch(processes, overrides, dataset, out):
     """Start processes with the environment that torchrun gives them, and wait for all."""
     context = forkserver()
@@ -46,8 +36,8 @@ def launch(processes, overrides, dataset, out):
         environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        arguments = (environment if processes > 1 else {}, overrides, dataset, out)
-        started.append(context.Process(target=train_in_a_process, args=arguments))
+        arguments = (overrides, dataset, out, False, environment if processes > 1 else {})
+        started.append(context.Process(target=train_smoke, args=arguments))
         started[-1].start()
     for process in started:
         process.join(timeout=150)
