@@ -11,9 +11,9 @@ from pleura.data.problems import Finding
 from pleura.decision.search import Histograms
 from pleura.evaluation.checks import (
     ORIENTATIONS,
+    OrientationCheck,
     empty_predictor,
     not_binary,
-    orientation,
     other_prevalence,
     saturated,
     shared_patients,
@@ -46,6 +46,12 @@ def blobs(n: int, seed: int, side: int = 48) -> np.ndarray:
         row, column = rng.integers(0, side - 16, 2)
         mask[row : row + rng.integers(5, 14), column : column + rng.integers(5, 14)] = 1
     return masks
+
+
+def orientation(masks: np.ndarray, predicted: np.ndarray) -> Finding | None:
+    check = OrientationCheck()
+    check.add(masks, predicted)
+    return check.finding()
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:

@@ -52,12 +52,12 @@ def test_no_fold_is_judged_by_a_triplet_that_its_own_cases_chose(folds, dataset,
     out, _ = folds
     counts, data = [], Dataset(dataset)
 
-    def seen(histograms, weights):
+    def seen(histograms, select):
         counts.append(len(histograms))
-        return found(histograms, weights)
+        return found(histograms, select)
 
-    found = module.search
-    monkeypatch.setattr(module, "search", seen)
+    found = module.best_triplet
+    monkeypatch.setattr(module, "best_triplet", seen)
     module.summarise(data, out, [0, 1, 2])
     assert counts == [len(data) - len(data.indices("val", fold)) for fold in (0, 1, 2)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,15 @@ def dotted(document: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         inner = f"{path}.{key}" if path else key
         flat |= dotted(value, inner) if isinstance(value, dict) and value else {inner: value}
     return flat
+
+
+def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every plain value of a document with its dotted path; items of a list by their place."""
+    if not isinstance(document, dict | list):
+        yield path, document
+        return
+    for key, value in document.items() if isinstance(document, dict) else enumerate(document):
+        yield from leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def read_yaml(path: Path, parse: Callable[[str], Any] = parse_yaml) -> Any:

@@ -91,10 +91,13 @@ def _or_none(name: str, text: str) -> str | None:
     return text or None
 
 
-def _sex(name: str, text: str) -> str | None:
-    if text not in ("", "M", "F", "O"):
-        raise _refused(name, text, "M, F, O or empty")
-    return text or None
+def _one_of(words: Sequence[str], in_words: str) -> Callable[[str, str], str | None]:
+    def read(name: str, text: str) -> str | None:
+        if text not in ("", *words):
+            raise _refused(name, text, in_words)
+        return text or None
+
+    return read
 
 
 def _truth(name: str, text: str) -> bool:
@@ -132,12 +135,6 @@ def _spacing(name: str, text: str) -> tuple[float, float] | None:
     return float(words[0]), float(words[1])
 
 
-def _role(name: str, text: str) -> str | None:
-    if text not in ("", ALWAYS_TRAIN):
-        raise _refused(name, text, f"{ALWAYS_TRAIN}, or empty")
-    return text or None
-
-
 def _aspect(name: str, text: str) -> float:
     if not _NUMBER.fullmatch(text) or not 0 < float(text) < math.inf:
         raise _refused(name, text, "a number above 0")
@@ -150,11 +147,11 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "patient": _or_none,
     "has_pneumothorax": _truth,
     "view": _or_none,
-    "sex": _sex,
+    "sex": _one_of(("M", "F", "O"), "M, F, O or empty"),
     "age": _age,
     "pixel_spacing_mm": _spacing,
     "rows": _side,
     "columns": _side,
     "pixel_aspect": _aspect,
-    "role": _role,
+    "role": _one_of((ALWAYS_TRAIN,), f"{ALWAYS_TRAIN}, or empty"),
 }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
 from pleura.data.columns import FOLD, PATIENT, read_column
+from pleura.data.dataset import Case
 from pleura.errors import InputError, excerpt
 
 SIZE_QUARTILES = (0.25, 0.5, 0.75)
@@ -89,6 +90,13 @@ def leak_report(folds: Sequence[int], patients: Sequence[str], positive: Sequenc
         counts = (held_out, leaked, held_out & positives, leaked & positives)
         report.append(Leak(int(fold), *(int(count.sum()) for count in counts)))
     return report
+
+
+def leaks_of(cases: Sequence[Case]) -> list[Leak]:
+    """Return the `leak_report` of a dataset; of what is always trained on, a fold leaves out its own patients."""
+    cases = [case for case in cases if case.role is None]
+    patients = [case.patient or case.image_id for case in cases]
+    return leak_report([case.fold for case in cases], patients, [case.has_pneumothorax for case in cases])
 
 
 def read_patients(path: Path) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pleura.data.dataset import Case
 from pleura.data.ids import pair
 from pleura.data.masks import AnyMask, MaskSource
-from pleura.data.problems import Finding, Problem
+from pleura.data.problems import Finding, Problem, some
 
 EXCHANGED_SHARE = 0.5
 """No pneumothorax covers more of an image: SIIM's largest covers 0.154."""
@@ -27,7 +27,7 @@ def exchanged(shares: Mapping[str, float], side: str = "") -> Finding | None:
     cover = f"{low:.0f} %" if f"{low:.0f}" == f"{high:.0f}" else f"{low:.0f} to {high:.0f} %"
     return Finding(
         "warning",
-        f"{len(large)} {side}masks cover {cover} of the image ({_some(large)}); SIIM's largest covers 15.4 %",
+        f"{len(large)} {side}masks cover {cover} of the image ({some(large)}); SIIM's largest covers 15.4 %",
         "black and white look exchanged, mask and background: invert these masks",
     )
 
@@ -40,27 +40,22 @@ def about_source(
         yield Finding(
             "warning",
             f"{len(cut)} cells {side}have 32,767 characters, the most that a spreadsheet keeps: the masks of "
-            f"{_some(cut)} are cut",
+            f"{some(cut)} are cut",
             "take the csv from its source, and do not save it in a spreadsheet",
         )
     if blank:
         yield Finding(
             "note",
-            f"{len(blank)} rows {side}have no runs: each counts as the empty mask ({_some(blank)})",
+            f"{len(blank)} rows {side}have no runs: each counts as the empty mask ({some(blank)})",
             "write -1, as SIIM does",
         )
     if without_segment:
         yield Finding(
             "note",
             f"{len(without_segment)} segmentations {side}have no such segment: each counts as the empty mask "
-            f"({_some(without_segment)})",
+            f"({some(without_segment)})",
             "check that the segment is named there as in the others",
         )
-
-
-def _some(names: Iterable[str]) -> str:
-    first = list(names)
-    return ", ".join(first[:3]) + (" ..." if len(first) > 3 else "")
 
 
 def masks_by_id(

@@ -20,7 +20,7 @@ from pleura import __version__
 from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
 from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, write_cases
 from pleura.data.finding import Found, find_radiographs, walk
-from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds, read_patients
+from pleura.data.folds import Leak, assign_folds, leaks_of, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identify
 from pleura.data.ingest import Job, begin, finished_images, read_all
 from pleura.data.mask_checks import doubtful, masks_by_id
@@ -94,7 +94,7 @@ def prepare(settings: PrepareSettings) -> Prepared:
         if dataset.card.get("fingerprint") != fingerprint:
             raise OutputError(f"{settings.out}: holds a dataset of other inputs; remove it or choose another --out")
         problems = read_problems(settings.out / PROBLEMS)
-        return Prepared(dataset, problems, _leaks(dataset.cases), plan.found.in_words())
+        return Prepared(dataset, problems, leaks_of(dataset.cases), plan.found.in_words())
     partial = settings.out / PARTIAL
     with held(settings.out, "prepares a dataset in it"):
         done = begin(partial, pixels, len(plan.jobs), settings.size_px)
@@ -230,7 +230,7 @@ def _finish(
         for name in (CASES, PROBLEMS, CARD):
             os.replace(partial / name, settings.out / name)
         shutil.rmtree(partial)
-    return Prepared(Dataset(settings.out), problems, _leaks(cases), plan.found.in_words())
+    return Prepared(Dataset(settings.out), problems, leaks_of(cases), plan.found.in_words())
 
 
 def _cases(
@@ -281,13 +281,6 @@ def _folds(
     if all(fold == NO_FOLD for fold in folds):
         raise InputError("every case is always trained on, and none is left to score by; leave some out of that")
     return folds
-
-
-def _leaks(cases: Sequence[Case]) -> list[Leak]:
-    # Of what is always trained on, a fold leaves out its own patients: see Dataset.indices.
-    cases = [case for case in cases if case.role is None]
-    patients = [case.patient or case.image_id for case in cases]
-    return leak_report([case.fold for case in cases], patients, [case.has_pneumothorax for case in cases])
 
 
 def _part(case: Case) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,17 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.what}; {self.way_out}"
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings, errors first."""
+    return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first three names, and whether there are more."""
+    every = list(names)
+    return ", ".join(every[:3]) + (" ..." if len(every) > 3 else "")
 
 
 @dataclass(frozen=True)

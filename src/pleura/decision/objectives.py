@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.decision.search import Gains, Histograms, Optimum, search_gains
+from pleura.decision.search import Gains, Histograms, Optimum, dice_gains, search_gains
 from pleura.decision.triplet import SIIM_PREVALENCE
 from pleura.errors import InputError
 
@@ -93,14 +93,9 @@ class _Weights:
     """Weight at the objective's prevalence; the sum is 1."""
 
 
-def _dice_gains(histograms: Histograms, weights: Numbers) -> Numbers:
-    empty = np.where(histograms.positive, 0.0, 1.0)
-    return np.asarray((histograms.dice() - empty[:, None]) * weights[:, None])
-
-
 def _siim_dice(_: Objective, histograms: Histograms, weights: _Weights) -> Gains:
     base = float(weights.mixed[~histograms.positive].sum())
-    return Gains(base, _dice_gains(histograms, weights.mixed))
+    return Gains(base, dice_gains(histograms, weights.mixed))
 
 
 def _dice_on_positives(objective: Objective, histograms: Histograms, weights: _Weights) -> Gains:
@@ -112,13 +107,13 @@ def _dice_on_positives(objective: Objective, histograms: Histograms, weights: _W
 
 def _youden(_: Objective, histograms: Histograms, weights: _Weights) -> Gains:
     gains = np.where(histograms.positive, weights.own, -weights.own)[:, None]
-    return Gains(0.0, gains, second=_dice_gains(histograms, weights.mixed))
+    return Gains(0.0, gains, second=dice_gains(histograms, weights.mixed))
 
 
 def _expected_cost(objective: Objective, histograms: Histograms, weights: _Weights) -> Gains:
     saved = np.where(histograms.positive, objective.miss_cost * weights.mixed, -weights.mixed)[:, None]
     base = float(-objective.miss_cost * weights.mixed[histograms.positive].sum())
-    return Gains(base, saved, second=_dice_gains(histograms, weights.mixed))
+    return Gains(base, saved, second=dice_gains(histograms, weights.mixed))
 
 
 OBJECTIVES: dict[str, Callable[[Objective, Histograms, _Weights], Gains]] = {

@@ -114,10 +114,14 @@ def search(histograms: Histograms, weights: NDArray[np.float64] | None = None) -
     """
     n = len(histograms)
     shares = np.full(n, 1.0 / n) if weights is None else weights / weights.sum()
+    base = float(np.where(histograms.positive, 0.0, 1.0) @ shares)
+    return search_gains(histograms, Gains(base, dice_gains(histograms, shares)))
+
+
+def dice_gains(histograms: Histograms, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (N, 257) by how much the weighted SIIM Dice changes with a mask at or above each threshold k / 256."""
     empty = np.where(histograms.positive, 0.0, 1.0)
-    return search_gains(
-        histograms, Gains(float(empty @ shares), (histograms.dice() - empty[:, None]) * shares[:, None])
-    )
+    return np.asarray((histograms.dice() - empty[:, None]) * weights[:, None])
 
 
 def search_gains(histograms: Histograms, wanted: Gains) -> Optimum:

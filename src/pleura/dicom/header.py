@@ -32,29 +32,20 @@ _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
 
 def text(dataset: Dataset, keyword: str) -> str | None:
     """Return a text attribute without its padding, or None where it is missing, empty or has several values."""
-    try:
-        value = dataset.get(keyword)
-    except _UNREADABLE:
-        return None
+    value = value_of(dataset, keyword)
     return (str(value).strip(" \0") or None) if isinstance(value, str) else None
 
 
 def texts(dataset: Dataset, keyword: str) -> list[str]:
     """Return the values of a text attribute that may have several, without those that are empty."""
-    try:
-        value = dataset.get(keyword)
-    except _UNREADABLE:
-        return []
+    value = value_of(dataset, keyword)
     values = value if isinstance(value, list | MultiValue) else [value]
     return [stripped for one in values if isinstance(one, str) and (stripped := one.strip(" \0"))]
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """Return the items of a sequence; none where it is missing, empty or no sequence."""
-    try:
-        value = dataset.get(keyword)
-    except _UNREADABLE:
-        return []
+    value = value_of(dataset, keyword)
     return list(value) if isinstance(value, Sequence) else []
 
 
@@ -205,10 +196,7 @@ def _is_ratio(pair: tuple[float, float]) -> bool:
 
 def _two_positive(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
     """Return exactly two positive numbers, or None. Source: DICOM PS3.3 10.7.1.3 (spacing), C.7.6.3.1.7 (ratio)."""
-    try:
-        value = dataset.get(keyword)
-    except _UNREADABLE:
-        return None
+    value = value_of(dataset, keyword)
     if not isinstance(value, list | MultiValue) or len(value) != 2:
         return None
     row, column = _positive(value[0]), _positive(value[1])

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,21 +63,16 @@ def read_segmentation(path: Path) -> Segmentation:
     A frame belongs to the source image of its own derivation, or else to the file's one referenced image.
     Raises: InputError if the file is damaged, no segmentation, or not binary.
     """
-    with collect_warnings():
-        try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
-            _refuse_unless_binary(dataset)
-            segments = _segments(dataset)
-            frames = _frames(dataset, segments)
-            known = {segment.number for segment in segments}
-            unnamed = sorted({number for each in frames.values() for number in each} - known)
-            segments += tuple(Segment(number, "", is_pneumothorax=False) for number in unnamed)
-            rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
-            return Segmentation(path, rows, columns, segments, frames)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-        except DAMAGE as error:
-            raise InputError(f"{path}: {_damaged(error)}") from error
+    with _reading(path):
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        _refuse_unless_binary(dataset)
+        segments = _segments(dataset)
+        frames = _frames(dataset, segments)
+        known = {segment.number for segment in segments}
+        unnamed = sorted({number for each in frames.values() for number in each} - known)
+        segments += tuple(Segment(number, "", is_pneumothorax=False) for number in unnamed)
+        rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
+        return Segmentation(path, rows, columns, segments, frames)
 
 
 def choose(files: Sequence[Segmentation], wanted: Sequence[str] = ()) -> dict[Path, set[int]]:
@@ -145,20 +141,28 @@ def segmentation_pixels(path: Path) -> NDArray[np.uint8]:
 
     Raises: InputError if the file is damaged.
     """
+    with _reading(path):
+        dataset = pydicom.dcmread(path)
+        rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
+        count = integer(dataset, "NumberOfFrames", 1)
+        if min(rows, columns, count) < 1 or rows * columns * count > _MAX_PIXELS:
+            raise InputError(f"{count} frames of {rows} x {columns} pixels are no segmentation; export it again")
+        pixels = np.asarray(dataset.pixel_array)
+        frames: NDArray[np.uint8] = (pixels.reshape(-1, rows, columns) != 0).astype(np.uint8)
+        return frames
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in what is refused within, and refuse what pydicom finds damaged. Raises: InputError."""
     with collect_warnings():
         try:
-            dataset = pydicom.dcmread(path)
-            rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
-            count = integer(dataset, "NumberOfFrames", 1)
-            if min(rows, columns, count) < 1 or rows * columns * count > _MAX_PIXELS:
-                raise InputError(f"{count} frames of {rows} x {columns} pixels are no segmentation; export it again")
-            pixels = np.asarray(dataset.pixel_array)
-            frames: NDArray[np.uint8] = (pixels.reshape(-1, rows, columns) != 0).astype(np.uint8)
-            return frames
+            yield
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         except DAMAGE as error:
-            raise InputError(f"{path}: {_damaged(error)}") from error
+            reason = excerpt(error) or type(error).__name__
+            raise InputError(f"{path}: damaged or no DICOM-SEG ({reason}); export it again") from error
 
 
 def _refuse_unless_binary(dataset: Dataset) -> None:
@@ -216,8 +220,3 @@ def _sources(group: Dataset) -> list[str]:
     if any(integer(image, "ReferencedFrameNumber", 1) != 1 for image in images):
         raise InputError("it outlines frames of an image of several; a radiograph has one")
     return [str(image.ReferencedSOPInstanceUID) for image in images]
-
-
-def _damaged(error: Exception) -> str:
-    reason = excerpt(error) or type(error).__name__
-    return f"damaged or no DICOM-SEG ({reason}); export it again"

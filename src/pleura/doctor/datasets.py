@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pleura.data.dataset import CASES, Case, Dataset, case_faults
 from pleura.data.duplicates import THUMBNAIL_PX, near_duplicates, thumbnails
-from pleura.data.folds import leak_report
+from pleura.data.folds import leaks_of
 from pleura.data.geometry import SquareGeometry
 from pleura.data.mask_checks import exchanged
 from pleura.data.problems import Finding
@@ -76,22 +76,16 @@ def _covered(dataset: Dataset) -> dict[str, float]:
 
 
 def _patients(dataset: Dataset, found: Examination) -> None:
-    who = [case.patient or case.image_id for case in dataset.cases]
-    # Of what is always trained on, a fold leaves out the patients that it validates.
-    rows = np.flatnonzero(dataset.scored)
-    leaks = leak_report(
-        [dataset.cases[row].fold for row in rows], [who[row] for row in rows], dataset.positive[rows].tolist()
-    )
-    if leaked := [leak for leak in leaks if leak.leaked]:
+    if leaked := [leak for leak in leaks_of(dataset.cases) if leak.leaked]:
         found.facts += map(str, leaked)
         found.error(
-            f"patients leak across folds: {sum(leak.leaked for leak in leaked)} of {len(who)} images have their "
+            f"patients leak across folds: {sum(leak.leaked for leak in leaked)} of {len(dataset)} images have their "
             "patient in another fold",
             "prepare it again with --patients and --folds N",
         )
     if unknown := sum(case.patient is None for case in dataset.cases):
         found.warn(
-            f"the patient of {unknown} of {len(who)} cases is not known: each counts as one of its own",
+            f"the patient of {unknown} of {len(dataset)} cases is not known: each counts as one of its own",
             "prepare it with --patients CSV, or do not call its folds clean",
         )
 

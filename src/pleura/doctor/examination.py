@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pleura.data.problems import Finding
+from pleura.data.problems import Finding, by_severity
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Examination:
     @property
     def sorted(self) -> list[Finding]:
         """Findings, errors first."""
-        return sorted(self.findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+        return by_severity(self.findings)
 
     @property
     def failed(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pleura.config.bundled import load_experiment
-from pleura.config.document import read_yaml
+from pleura.config.document import leaves, read_yaml
 from pleura.config.idle import idle_settings
 from pleura.config.imported.recipe import import_recipe
 from pleura.config.recipe import Ensemble, Recipe
@@ -67,8 +67,8 @@ def _ours(recipe: Recipe) -> Examination:
 
 def _theirs(path: Path, document: dict[str, Any]) -> Examination:
     found = Examination("a training file of the SIIM-ACR winner's kind")
-    activations = [where for where, value in _leaves(document) if _is_sigmoid(where, value)]
-    losses = [str(value) for where, value in _leaves(document.get("CRITERION")) if ON_LOGITS.search(f"{where} {value}")]
+    activations = [where for where, value in leaves(document) if _is_sigmoid(where, value)]
+    losses = [str(value) for where, value in leaves(document.get("CRITERION")) if ON_LOGITS.search(f"{where} {value}")]
     if activations and losses:
         found.error(
             f"{activations[0]}: a sigmoid in the net, and {losses[0]:.40} puts another before the loss",
@@ -92,18 +92,6 @@ def _theirs(path: Path, document: dict[str, Any]) -> Examination:
 
 def _is_sigmoid(where: str, value: Any) -> bool:
     return isinstance(value, str) and value.lower() == "sigmoid" and "activ" in where.lower()
-
-
-def _leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value of a document with its dotted path."""
-    if isinstance(document, dict):
-        for key, value in document.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(document, list):
-        for place, value in enumerate(document):
-            yield from _leaves(value, f"{path}.{place}")
-    else:
-        yield path, document
 
 
 def _scaling(path: Path, named: Any, key: str, found: Examination) -> None:

@@ -151,16 +151,6 @@ class OrientationCheck:
         )
 
 
-def orientation(masks: NDArray[np.generic], predicted_masks: NDArray[np.generic]) -> Finding | None:
-    """Whether predictions are flipped, turned or transposed against the truth; both (N, H, W), not 0 is mask.
-
-    Raises: ValueError if the shapes differ.
-    """
-    check = OrientationCheck()
-    check.add(masks, predicted_masks)
-    return check.finding()
-
-
 def turned(image: NDArray[np.float32], number: int) -> NDArray[np.float32]:
     """An image (H, W) in one of the 8 `ORIENTATIONS`, by its number."""
     return np.rot90(np.fliplr(image) if number >= 4 else image, number % 4)

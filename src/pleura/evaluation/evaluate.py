@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pleura import __version__
 from pleura.data.dataset import Dataset, Split
-from pleura.data.folds import assign_folds
 from pleura.data.geometry import SquareGeometry
 from pleura.data.problems import Finding
 from pleura.decision.objectives import Objective
@@ -23,7 +22,8 @@ from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.metrics.operating import proportions
 from pleura.evaluation.metrics.siim import CaseResults, empty_floor
 from pleura.evaluation.metrics.subgroups import Facts, subgroups
-from pleura.evaluation.nested import nested
+from pleura.evaluation.metrics.titles import OUTCOMES
+from pleura.evaluation.nested import FOLDS, nested, nested_folds
 from pleura.evaluation.report.document import CaseRow, EvaluationReport, LabelSource, TunedHere
 from pleura.evaluation.report.figures import figures
 from pleura.evaluation.report.page import Picture, render
@@ -46,7 +46,6 @@ from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenRows
 
 GALLERY, FIGURES = 24, "figures"
-CROSS_FITS = 5
 
 
 @dataclass(frozen=True)
@@ -150,11 +149,9 @@ def _tuned(histograms: Histograms, patients: NDArray[np.int64]) -> TunedHere:
     """Tune the triplet on these cases, and on four parts of them to score it on the fifth, for each part."""
     objective = Objective()
     best = objective.search(histograms)
-    if len(np.unique(patients)) < 2 * CROSS_FITS:
+    if len(np.unique(patients)) < 2 * FOLDS:
         return TunedHere(triplet=best.triplet, in_sample=best.score, cross_fitted=None)
-    areas = histograms.counts[:, :, 1].sum(axis=1).tolist()
-    folds = assign_folds([str(patient) for patient in patients], areas, CROSS_FITS, seed=0)
-    honest = nested(histograms, patients, folds, objective).score
+    honest = nested(histograms, patients, nested_folds(histograms, patients), objective).score
     return TunedHere(
         triplet=best.triplet,
         in_sample=best.score,
@@ -253,11 +250,6 @@ def _picture(predictor: Predictor, dataset: Dataset, index: int, results: CaseRe
     image = dataset.images[index].astype(np.float32) / np.float32(255)
     mask = dataset.masks([index])[0]
     drawn = overlay(image, predictor.triplet.apply(full, dataset.size_px**2), mask, longest_px=512)
-    positive, predicted_positive = bool(results.positive[row]), bool(results.predicted_positive[row])
-    outcome = (
-        ("found" if predicted_positive else "missed")
-        if positive
-        else ("false alarm" if predicted_positive else "rightly empty")
-    )
+    outcome = OUTCOMES[bool(results.positive[row]), bool(results.predicted_positive[row])]
     caption = f"{outcome}, Dice {results.dice[row]:.2f}, score {results.scores[row]:.2f}"
     return Picture(as_data_uri(drawn), caption, dataset.cases[index].image_id)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.dataset import Dataset
-from pleura.data.folds import assign_folds
 from pleura.decision.calibration import (
     BINS,
     IMAGE_BINS,
@@ -26,11 +25,10 @@ from pleura.decision.calibration import (
 )
 from pleura.decision.search import Histograms
 from pleura.errors import InputError
+from pleura.evaluation.nested import FOLDS, nested_folds
 from pleura.evaluation.scoring import CaseScores, measure_cases, patient_numbers
 from pleura.inference.predictor import Predictor
 from pleura.models.seen import case_key
-
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,7 @@ def sample_of(
         raise InputError(f"{dataset.folder}: these {len(positive)} cases are {have} alone; tuning needs both")
     if count < 2 * FOLDS:
         raise InputError(f"{dataset.folder}: {count} patients are too few to tune on; it takes {2 * FOLDS} at least")
-    areas = cases.histograms.counts[:, :, 1].sum(axis=1).tolist()
-    folds = assign_folds([str(patient) for patient in patients], areas, FOLDS, seed=0)
+    folds = nested_folds(cases.histograms, patients)
     keys = [case_key(dataset.cases[index].image_id) for index in indices]
     return Sample(cases.histograms, cases.scores, pixels, patients, folds, keys, dataset.data_hash)
 
@@ -98,14 +95,24 @@ def calibrate(sample: Sample, method: Method, alpha: float, confidence: float) -
         method,
         conformal(sample.scores, sample.positive, sample.patients, alpha, confidence),
     )
-    shown = quality(sample, made, lambda rows: fit_part(sample, rows, method))
+    return calibration_header(sample, made, alpha, confidence, lambda rows: fit_part(sample, rows, method))
+
+
+def calibration_header(
+    sample: Sample,
+    made: Calibration,
+    alpha: float,
+    confidence: float,
+    fit: Callable[[NDArray[np.int64]], Calibration],
+) -> dict[str, Any]:
+    """Return a calibration as a header has it, with its `quality`, for which `fit` makes one of some of the cases."""
     return {
         **made.header(),
         "prevalence": float(sample.positive.mean()),
         "cases": len(sample.scores),
         "asked": {"alpha": alpha, "confidence": confidence},
         "data_sha256": sample.data_sha256,
-        "quality": shown,
+        "quality": quality(sample, made, fit),
     }
 
 

@@ -21,7 +21,7 @@ from pleura.decision.calibration import Calibration, Method, conformal
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
-from pleura.evaluation.fitting import Sample, check_rates, fit_part, measure, quality, sample_of
+from pleura.evaluation.fitting import Sample, calibration_header, check_rates, fit_part, measure, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.nested import nested
 from pleura.files import hash_files
@@ -128,14 +128,9 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     weight = local_weight(sample.positive)
     gain, brier_gain = _gains(sample, former, old, method, wanted)
     new = former if gain.high < 0 else shrink_triplet(local, former, weight)
-    header: dict[str, Any] = {
-        **made.header(),
-        "prevalence": float(sample.positive.mean()),
-        "cases": len(sample.scores),
-        "asked": {"alpha": wanted.alpha, "confidence": wanted.confidence},
-        "data_sha256": sample.data_sha256,
-        "quality": quality(sample, made, lambda rows: _calibrated(sample, rows, old, method)),
-    }
+    header = calibration_header(
+        sample, made, wanted.alpha, wanted.confidence, lambda rows: _calibrated(sample, rows, old, method)
+    )
     done = Recalibrated(
         wanted.objective,
         former,

@@ -19,7 +19,7 @@ from pleura.data.ids import Names, pair
 from pleura.data.mask_checks import about_source, exchanged
 from pleura.data.mask_grid import read_pair
 from pleura.data.masks import FoundMask, MaskSource, Shape, open_masks, refuse_unused_options
-from pleura.data.problems import Finding
+from pleura.data.problems import Finding, some
 from pleura.decision.laterality import side_of
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck, empty_predictor, not_binary, pooled_dice
@@ -199,31 +199,17 @@ def _measure(
         what = f"{predicted.path}: {name}"
         mask, other, resized = read_pair(truth.masks[image_id], predicted.masks.get(name), grid, what)
         watch.add(image_id, mask, other, resized)
-        predicted_positive = other is not None and _any(other.mask)
-        size = _share(mask) + _share(other)
-        if mask is None or not _any(mask.mask):
-            yield (
-                False,
-                predicted_positive,
-                float(not predicted_positive),
-                CaseNumbers(none, 0.0, side=None, hd95=nan, surface_dice=nan),
-                size,
-            )
-            continue
-        share, side = _share(mask), side_of(mask.mask)
-        if other is None or not predicted_positive:
-            yield True, False, 0.0, CaseNumbers(none, share, side=side, hd95=nan, surface_dice=0.0), size
-            continue
-        found = other.mask
-        box, pixel = _box(mask.mask | found), REFERENCE_SIDE_PX / max(mask.mask.shape)
-        outlines = SurfaceDistances.of(mask.mask[box], found[box], (pixel, pixel))
-        distance, close = outlines.hd95(), outlines.dice(TOLERANCE_PX)
+        share, predicted_share = _share(mask), _share(other)
+        dice, side, distance, close = float(predicted_share == 0), None, nan, nan
+        if mask is not None and share:
+            dice, side, close = 0.0, side_of(mask.mask), 0.0
+        if mask is not None and other is not None and share and predicted_share:
+            box, pixel = _box(mask.mask | other.mask), REFERENCE_SIDE_PX / max(mask.mask.shape)
+            outlines = SurfaceDistances.of(mask.mask[box], other.mask[box], (pixel, pixel))
+            dice = float(siim_dice(mask.mask[box], other.mask[box])[0])
+            distance, close = outlines.hd95(), outlines.dice(TOLERANCE_PX)
         numbers = CaseNumbers(none, share, side=side, hd95=distance, surface_dice=close)
-        yield True, predicted_positive, float(siim_dice(mask.mask[box], found[box])[0]), numbers, size
-
-
-def _any(mask: NDArray[np.uint8]) -> bool:
-    return bool(mask.view(np.bool_).any())  # as bytes it would take a hundred times as long
+        yield share > 0, predicted_share > 0, dice, numbers, share + predicted_share
 
 
 def _share(found: FoundMask | None) -> float:
@@ -288,19 +274,19 @@ def _about_ids(
     if missing and settings.cases == "truth":
         yield Finding(
             "warning",
-            f"{len(missing)} of {count} images have no prediction ({_some(missing)}): each counts as predicted empty",
+            f"{len(missing)} of {count} images have no prediction ({some(missing)}): each counts as predicted empty",
             "if they were never predicted, leave them out with --cases both",
         )
     elif missing:
         yield Finding(
             "warning",
-            f"{len(missing)} images of the truth have no prediction ({_some(missing)}) and are left out",
+            f"{len(missing)} images of the truth have no prediction ({some(missing)}) and are left out",
             "a tool that writes no file where it finds nothing is scored with --cases truth",
         )
     if extra:
         yield Finding(
             "warning",
-            f"{len(extra)} predictions are of images without a true mask ({_some(extra)}) and are left out",
+            f"{len(extra)} predictions are of images without a true mask ({some(extra)}) and are left out",
             "give the truth of them too, or check that both are of the same data",
         )
 
@@ -311,10 +297,6 @@ def _the_same_twice(results: CaseResults) -> Finding | None:
     return Finding(
         "warning", "every mask equals the truth, pixel by pixel", "check that the two files are not the same"
     )
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
 
 
 def _measured(read: Read) -> Measured:

@@ -38,10 +38,10 @@ class FinalWeights:
         """Write STAGE.safetensors, the averages beside it, and averages.csv. Raises: OutputError, CheckpointError."""
         stage, learner, writes = self.stage, self.learner, self.learner.writes
         learner.accelerator.wait_for_everyone()  # all read what the first process wrote
-        candidates = {"best": _Candidate(self.run.best_of(stage.name), progress.best, 1)}
+        candidates = {"best": _Candidate(self.run.candidate_of(stage.name, "best"), progress.best, 1)}
         candidates |= self._averages(progress)
         if progress.incoming is not None:
-            candidates["incoming"] = _Candidate(self.run.incoming_of(stage.name), progress.incoming, 0)
+            candidates["incoming"] = _Candidate(self.run.candidate_of(stage.name, "incoming"), progress.incoming, 0)
         chosen = self._chosen(candidates)
         progress.averages = [row for row in progress.averages if row["stage"] != stage.name]
         for kind, candidate in candidates.items():
@@ -49,7 +49,7 @@ class FinalWeights:
             scores = {key: value for key, value in candidate.checkpoint.scores.items() if key != "split"}
             progress.averages.append(row | scores)
             if writes and kind not in ("best", "incoming"):
-                self.run.save_average(candidate.checkpoint, stage.name, kind)
+                self.run.save_candidate(candidate.checkpoint, stage.name, kind)
             if writes and len(candidates) > 1:
                 last = ", chosen" if kind == chosen else ""
                 logger.info("%s: %s has %s %.4f%s", stage.name, kind, stage.select, candidate.score, last)

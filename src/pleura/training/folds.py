@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
-from pleura.decision.search import search
-from pleura.decision.triplet import SIIM_PREVALENCE, prevalence_weights
 from pleura.errors import OutputError, PleuraError
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.metrics.siim import CaseResults, empty_floor
@@ -36,6 +34,7 @@ from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored
 from pleura.training.run import BEST, STATE, Run, all_are_finished
 from pleura.training.targets import Teacher, refuse_leaks
 from pleura.training.train import train
+from pleura.training.validation import best_triplet
 
 logger = logging.getLogger("pleura")
 
@@ -160,9 +159,7 @@ def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim
     fitted = []
     for index in range(len(folds)):
         others = CaseScores.join([part for other, part in enumerate(cases) if other != index]).histograms
-        reweighted = select == "siim_dice_at_siim_prevalence"
-        weights = prevalence_weights(others.positive, SIIM_PREVALENCE) if reweighted else None
-        fitted.append(cases[index].by(search(others, weights).triplet))
+        fitted.append(cases[index].by(best_triplet(others, select)))
     everyone = np.concatenate(indices)
     pooled = [_pooled(own), _pooled(fitted)]
     patients = patient_numbers(dataset, everyone)

@@ -15,6 +15,7 @@ from PIL import Image
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, writing
 from pleura.evaluation.metrics.siim import siim_dice
+from pleura.evaluation.metrics.titles import OUTCOMES
 from pleura.files import write_atomically
 from pleura.inference.overlay import contact_sheet, overlay
 
@@ -118,11 +119,8 @@ def _resized(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _outcome(mask: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> str:
-    if mask.any() and predicted.any():
-        return f"found, Dice {siim_dice(mask, predicted)[0]:.2f}"
-    if mask.any():
-        return "missed"
-    return "false alarm" if predicted.any() else "rightly empty"
+    outcome = OUTCOMES[bool(mask.any()), bool(predicted.any())]
+    return f"{outcome}, Dice {siim_dice(mask, predicted)[0]:.2f}" if outcome == "found" else outcome
 
 
 def _short(image_id: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from torch import Tensor
 
+from pleura.config.document import leaves
 from pleura.config.model import ModelConfig
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
@@ -158,29 +159,21 @@ class Run:
         Raises: OutputError.
         """
         if is_best:
-            save_checkpoint(self.folder / f"{stage}-best.safetensors", checkpoint)
+            self.save_candidate(checkpoint, stage, "best")
         if is_best and gains:
             save_checkpoint(self.folder / BEST, checkpoint)
         save_checkpoint(self.folder / LAST, checkpoint)
 
-    def save_incoming(self, checkpoint: Checkpoint, stage: str) -> None:
-        """Write STAGE-incoming.safetensors: what a stage starts from, with its scores at the stage's size.
+    def save_candidate(self, checkpoint: Checkpoint, stage: str, kind: str) -> None:
+        """Write STAGE-KIND.safetensors: an average, or as `incoming` what the stage starts from, with its scores.
 
         Raises: OutputError.
         """
-        save_checkpoint(self.folder / f"{stage}-incoming.safetensors", checkpoint)
-
-    def incoming_of(self, stage: str) -> Checkpoint:
-        """Load the weights that a stage started from. Raises: CheckpointError."""
-        return load_checkpoint(self.folder / f"{stage}-incoming.safetensors")
-
-    def best_of(self, stage: str) -> Checkpoint:
-        """Load the best epoch of a stage. Raises: CheckpointError."""
-        return load_checkpoint(self.folder / f"{stage}-best.safetensors")
-
-    def save_average(self, checkpoint: Checkpoint, stage: str, kind: str) -> None:
-        """Write STAGE-KIND.safetensors. Raises: OutputError."""
         save_checkpoint(self.folder / f"{stage}-{kind}.safetensors", checkpoint)
+
+    def candidate_of(self, stage: str, kind: str) -> Checkpoint:
+        """Load STAGE-KIND.safetensors: `best`, the best epoch, or `incoming`. Raises: CheckpointError."""
+        return load_checkpoint(self.folder / f"{stage}-{kind}.safetensors")
 
     def save_final_weights(self, checkpoint: Checkpoint, stage: str) -> None:
         """Write what a stage ends with, STAGE.safetensors and best.safetensors. Raises: OutputError."""
@@ -254,7 +247,7 @@ def changed_settings(
     # A setting of the net that an older run lacks has the default, which is how nets were before it.
     model = ModelConfig().model_dump(mode="json") | state["recipe"]["model"]
     documents = state["recipe"] | {"model": model}, recipe.model_dump(mode="json")
-    before, now = (_flat("", document) for document in documents)
+    before, now = (dict(leaves(document)) for document in documents)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
     if other_net:
@@ -307,14 +300,3 @@ def refuse_other_stages(state: Mapping[str, Any], recipe: Recipe) -> None:
             f"stages.{now[-1]}.optimizer: the stage began with {optimizers[0]}, and {optimizers[1]} cannot go on from "
             f"there; begin it again with --stage {now[-1]}"
         )
-
-
-def _flat(path: str, document: Any) -> dict[str, Any]:
-    """A nested document as dotted path -> value."""
-    if not isinstance(document, (dict, list)):
-        return {path: document}
-    items = document.items() if isinstance(document, dict) else enumerate(document)
-    flat: dict[str, Any] = {}
-    for key, value in items:
-        flat |= _flat(f"{path}.{key}" if path else str(key), value)
-    return flat

@@ -144,7 +144,7 @@ class Stage:
         validation = self.validator(learner.net, config, learner.batches.preprocessing(config))
         self.progress.incoming = validation.score
         if learner.writes:
-            self.run.save_incoming(learner.checkpoint(config, 0, validation, "incoming"), config.name)
+            self.run.save_candidate(learner.checkpoint(config, 0, validation, "incoming"), config.name, "incoming")
         logger.info("stage %s starts from weights of %s %.4f", config.name, config.select, validation.score)
 
     def _refuse_unless_finite(self, losses: list[float], gradient: float, order: NDArray[np.int64]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.data.loader import batches
-from pleura.decision.search import search
+from pleura.decision.search import Histograms, search
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet, prevalence_weights
 from pleura.evaluation.scoring import CaseScores, on_grid, score_batch
 from pleura.inference.engines.torch import infer
@@ -29,6 +29,12 @@ class Validation:
     triplet: Triplet
     score: float
     """The metric that `select` names."""
+
+
+def best_triplet(histograms: Histograms, select: str) -> Triplet:
+    """Return the best triplet for some cases, as they are, or at SIIM's prevalence if a stage is chosen by that."""
+    reweighted = select == "siim_dice_at_siim_prevalence"
+    return search(histograms, prevalence_weights(histograms.positive, SIIM_PREVALENCE) if reweighted else None).triplet
 
 
 class Validator:
@@ -52,10 +58,7 @@ class Validator:
                 found = infer(net, batch.images.to(accelerator.device), preprocessing, self.flip).cpu().numpy()
             parts.append(score_batch(found, batch.masks[:, 0].numpy()))
         cases = CaseScores.join(gather_object(parts) if accelerator.num_processes > 1 else parts)
-        weights = None
-        if stage.select == "siim_dice_at_siim_prevalence":
-            weights = prevalence_weights(cases.histograms.positive, SIIM_PREVALENCE)
-        triplet = search(cases.histograms, weights).triplet
+        triplet = best_triplet(cases.histograms, stage.select)
         metrics = cases.by(triplet).summary()
         return Validation(metrics, triplet, metrics[stage.select])
 

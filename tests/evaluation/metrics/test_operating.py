@@ -14,7 +14,6 @@ from pleura.evaluation.metrics.operating import (
     FROC_RATES,
     MAX_POINTS,
     Candidates,
-    at_prevalence,
     at_prevalences,
     froc,
     group_means,
@@ -149,9 +148,7 @@ def test_predictive_values_at_the_share_of_the_data_are_those_of_the_data():
 def test_a_ppv_falls_where_positives_are_rarer_and_its_interval_is_never_a_point():
     positive, predicted_positive = np.arange(100) < 40, np.arange(100) < 40
     dice = np.where(positive, 0.8, 1.0)
-    rare, common = (
-        at_prevalence(positive, predicted_positive, dice, np.arange(100), share) for share in (0.02, 0.2215)
-    )
+    rare, common = at_prevalences(positive, predicted_positive, dice, np.arange(100), [0.02, 0.2215])
     assert rare["ppv"].value == common["ppv"].value == 1
     assert rare["ppv"].low < common["ppv"].low < 1
     assert rare["siim_dice"].value == pytest.approx(0.02 * 0.8 + 0.98)
@@ -162,7 +159,8 @@ def test_a_ppv_falls_where_positives_are_rarer_and_its_interval_is_never_a_point
 
 def test_another_mixture_cannot_be_told_from_one_class():
     ones = np.ones(4, dtype=bool)
-    assert all(math.isnan(each.value) for each in at_prevalence(ones, ones, np.ones(4), np.arange(4), 0.05).values())
+    (found,) = at_prevalences(ones, ones, np.ones(4), np.arange(4), [0.05])
+    assert all(math.isnan(each.value) for each in found.values())
 
 
 @pytest.mark.slow
@@ -172,8 +170,8 @@ def test_the_interval_of_a_ppv_elsewhere_covers_the_truth_as_often_as_it_says():
     positive = np.arange(200) < 80
     for run in range(runs):
         predicted_positive = generator.random(200) < np.where(positive, 0.8, 0.1)
-        found = at_prevalence(positive, predicted_positive, np.ones(200), np.arange(200), 0.05, seed=run)["ppv"]
-        covered += found.low <= truth <= found.high
+        (found,) = at_prevalences(positive, predicted_positive, np.ones(200), np.arange(200), [0.05], seed=run)
+        covered += found["ppv"].low <= truth <= found["ppv"].high
     assert covered / runs == pytest.approx(0.95, abs=0.04)
 
 
@@ -200,4 +198,7 @@ def test_the_interval_of_a_groups_mean_covers_the_truth_as_often_as_it_says():
 def test_several_mixtures_come_from_the_same_draws_as_one():
     positive, predicted_positive = np.arange(40) < 12, np.arange(40) % 3 > 0
     cases = (positive, predicted_positive, np.linspace(0, 1, 40), np.arange(40))
-    assert at_prevalences(*cases, [0.02, 0.3]) == [at_prevalence(*cases, share) for share in (0.02, 0.3)]
+    assert at_prevalences(*cases, [0.02, 0.3]) == [
+        *at_prevalences(*cases, [0.02]),
+        *at_prevalences(*cases, [0.3]),
+    ]

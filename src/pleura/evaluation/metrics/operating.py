@@ -193,25 +193,6 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
     return (hits / (hits + alarms) if hits + alarms else nan, silent / (silent + misses) if silent + misses else nan)
 
 
-def at_prevalence(
-    positive: Flags,
-    predicted_positive: Flags,
-    dice: Numbers,
-    patients: NDArray[np.int64],
-    prevalence: float,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """PPV, NPV and SIIM mean Dice of the same decisions where another share of images is positive.
-
-    positive, predicted_positive, dice, patients: (N,). Sensitivity, specificity and Dice on positives are taken to be
-    the same there. NaN where a class is missing here. Intervals: draws of sensitivity and specificity from their
-    Jeffreys posteriors, so that 100 of 100 is not taken for certainty, stretched to the value itself where that is 0 or
-    1; Dice on positives by resampling patients.
-    Source: Mossman & Berger 2001, Medical Decision Making 21:498.
-    """
-    return at_prevalences(positive, predicted_positive, dice, patients, [prevalence], seed)[0]
-
-
 def at_prevalences(
     positive: Flags,
     predicted_positive: Flags,
@@ -220,7 +201,14 @@ def at_prevalences(
     prevalences: Sequence[float],
     seed: int = 0,
 ) -> list[dict[str, Estimate]]:
-    """`at_prevalence` at several shares, from the same draws."""
+    """PPV, NPV and SIIM mean Dice of the same decisions where other shares of images are positive, one after the other.
+
+    positive, predicted_positive, dice, patients: (N,). Sensitivity, specificity and Dice on positives are taken to be
+    the same there. NaN where a class is missing here. Intervals: draws, the same for all shares, of sensitivity and
+    specificity from their Jeffreys posteriors, so that 100 of 100 is not taken for certainty, stretched to the value
+    itself where that is 0 or 1; Dice on positives by resampling patients.
+    Source: Mossman & Berger 2001, Medical Decision Making 21:498.
+    """
     nan = Estimate(float("nan"), float("nan"), float("nan"))
     if positive.all() or not positive.any():
         return [{"ppv": nan, "npv": nan, "siim_dice": nan} for _ in prevalences]

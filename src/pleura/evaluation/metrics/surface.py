@@ -2,7 +2,7 @@
 
 An outline is the pixels of a mask that have a background pixel, or the image's border, above, below, left or right of
 them. Distances run from pixel centre to pixel centre. Where both masks have pixels, the numbers are those of MONAI's
-`compute_hausdorff_distance(percentile=95)` and `compute_surface_dice`; where one has none, see the functions.
+`compute_hausdorff_distance(percentile=95)` and `compute_surface_dice`; where one has none, see the methods.
 """
 
 from __future__ import annotations
@@ -57,49 +57,29 @@ class SurfaceDistances:
         )
 
     def hd95(self) -> float:
-        """See `hd95`."""
+        """The larger of the 95th percentiles of the distances from either outline to the other, in the spacing's unit.
+
+        0 where both masks are empty, NaN where exactly one is: no distance can be had of it, so that a mean over cases
+        has to say how many it leaves out.
+        Source: Huttenlocher, Klanderman & Rucklidge 1993, with a percentile in place of the maximum.
+        """
         if any(self.empty):
             return 0.0 if all(self.empty) else float("nan")
         return float(max(np.percentile(self.from_mask, 95), np.percentile(self.from_predicted, 95)))
 
     def dice(self, tolerance: float) -> float:
-        """See `surface_dice`. Raises: ValueError if the tolerance is below 0."""
+        """The share of both outlines' pixels that lie within the tolerance of the other one (normalised surface Dice).
+
+        tolerance: in the spacing's unit. In [0, 1]; 1 where both masks are empty, 0 where exactly one is, as in the
+        SIIM Dice. Raises: ValueError if the tolerance is below 0.
+        Source: Nikolov et al. 2018, arXiv:1809.04430, counting pixels as MONAI does (no subvoxels).
+        """
         if not tolerance >= 0:
             raise ValueError(f"tolerance {tolerance}: has to be 0 or above")
         if any(self.empty):
             return 1.0 if all(self.empty) else 0.0
         close = np.count_nonzero(self.from_mask <= tolerance) + np.count_nonzero(self.from_predicted <= tolerance)
         return close / (len(self.from_mask) + len(self.from_predicted))
-
-    def mean(self) -> float:
-        """Average symmetric surface distance: mean over the pixels of both outlines; 0 and NaN as in `hd95`."""
-        if any(self.empty):
-            return 0.0 if all(self.empty) else float("nan")
-        return float(np.concatenate([self.from_mask, self.from_predicted]).mean())
-
-
-def hd95(mask: NDArray[np.generic], predicted: NDArray[np.generic], spacing: Spacing = (1.0, 1.0)) -> float:
-    """The larger of the 95th percentiles of the distances from either outline to the other.
-
-    (H, W) masks, not 0 counts; in the unit of spacing (pixels by default). 0 where both masks are empty, NaN where
-    exactly one is: no distance can be had of it, so that a mean over cases has to say how many it leaves out.
-    Raises: ValueError if the shapes differ.
-    Source: Huttenlocher, Klanderman & Rucklidge 1993, with a percentile in place of the maximum.
-    """
-    return SurfaceDistances.of(mask, predicted, spacing).hd95()
-
-
-def surface_dice(
-    mask: NDArray[np.generic], predicted: NDArray[np.generic], tolerance: float, spacing: Spacing = (1.0, 1.0)
-) -> float:
-    """The share of both outlines' pixels that lie within the tolerance of the other outline (normalised surface Dice).
-
-    (H, W) masks, not 0 counts; tolerance in the unit of spacing. In [0, 1]; 1 where both masks are empty, 0 where
-    exactly one is, as in the SIIM Dice.
-    Raises: ValueError if the shapes differ or the tolerance is below 0.
-    Source: Nikolov et al. 2018, arXiv:1809.04430, counting pixels as MONAI does (no subvoxels).
-    """
-    return SurfaceDistances.of(mask, predicted, spacing).dice(tolerance)
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

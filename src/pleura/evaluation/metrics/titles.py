@@ -36,6 +36,15 @@ SHOWN = ("siim_dice", "siim_dice_at_siim_prevalence", "dice_on_positives", "sens
 """The metrics of a model that are shown one below the other."""
 
 
+OUTCOMES = {
+    (True, True): "found",
+    (True, False): "missed",
+    (False, True): "false alarm",
+    (False, False): "rightly empty",
+}
+"""A case in words, by whether it is positive and whether it is predicted positive."""
+
+
 def floors(floor: float) -> dict[str, float]:
     """Scores of the empty predictor by metric; floor: its SIIM mean Dice on the cases, the share of negatives."""
     return {"siim_dice": floor, "siim_dice_at_siim_prevalence": 1 - SIIM_PREVALENCE}

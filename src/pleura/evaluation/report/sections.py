@@ -7,6 +7,7 @@ from html import escape
 from itertools import groupby
 from math import isnan
 
+from pleura.data.problems import by_severity
 from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.metrics.titles import METRICS, outline_titles
 from pleura.evaluation.report.document import EvaluationReport
@@ -21,14 +22,12 @@ FEW = 10
 
 def findings(report: EvaluationReport) -> str:
     """Return what the checks found, the worst first; nothing where they found nothing."""
-    order = {"error": 0, "warning": 1, "note": 2}
-    rows = sorted(report.findings, key=lambda finding: order[finding.severity])
     items = (
         f"<li class='{finding.severity}'><b>{finding.severity.capitalize()}.</b> "
         f"{escape(_sentence(finding.what))} <span class=soft>{escape(_sentence(finding.way_out))}</span>"
-        for finding in rows
+        for finding in by_severity(report.findings)
     )
-    return f"<ul class=findings>{''.join(items)}</ul>" if rows else ""
+    return f"<ul class=findings>{''.join(items)}</ul>" if report.findings else ""
 
 
 def _sentence(text: str) -> str:

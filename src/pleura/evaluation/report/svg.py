@@ -6,6 +6,7 @@ Matplotlib would take a second to import, and its text would not follow the page
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -66,7 +67,7 @@ def svg(chart: Chart, alone: bool = False) -> str:
     else:
         parts += [
             f"<text x='{WIDTH / 2}' y='{TOP + 24 + 18 * row}' text-anchor='middle'>{escape(line)}</text>"
-            for row, line in enumerate(_wrapped(chart.missing))
+            for row, line in enumerate(textwrap.wrap(chart.missing, 50))
         ]
     text = "".join(parts) + "</svg>"
     return text.replace("class=chart", "class='chart'").replace("role=img", "role='img'")
@@ -163,12 +164,3 @@ def _legend(series: Series, row: int) -> str:
         dashes = " stroke-dasharray='4 4'" if series.style == "dashed" else ""
         sign = f"<path d='M{LEFT} {y}h18' stroke='{colour}' stroke-width='2'{dashes}/>"
     return f"{sign}<text x='{LEFT + 25}' y='{y + 4}'>{escape(series.name)}</text>"
-
-
-def _wrapped(text: str, letters: int = 50) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) + 1 > letters:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
