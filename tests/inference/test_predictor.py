@@ -15,7 +15,7 @@ from pleura.decision.laterality import side_of
 from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
 from pleura.errors import CheckpointError, InputError
 from pleura.inference.predictor import Predictor
-from pleura.models.checkpoint import load_checkpoint
+from pleura.models.checkpoint import load_checkpoint, net_of
 
 
 def write_dicom(path, image):
@@ -171,6 +171,25 @@ def test_checkpoints_count_by_their_weights(checkpoint):
     mean = Predictor([checkpoint, other], weights=[1, 3]).probabilities(squares)
     np.testing.assert_allclose(mean, 0.25 * one + 0.75 * two, atol=1e-6)
     assert abs(one - two).max() > 1e-3
+
+
+def test_prediction_does_not_depend_on_the_images_beside_it(checkpoint):
+    predictor = Predictor([checkpoint], device="cpu")
+    squares = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    alone = [predictor.probabilities(square[None]) for square in squares]
+    np.testing.assert_array_equal(predictor.probabilities(squares), np.concatenate(alone))
+    assert predictor.probabilities(squares[:0]).shape == (0, *alone[0].shape[1:])
+
+
+def test_nets_are_folded_and_compute_what_the_checkpoint_does(checkpoint):
+    predictor, whole = Predictor([checkpoint], tta="none"), net_of(checkpoint).eval()
+    images = torch.randn(1, checkpoint.model.in_channels, 64, 64, generator=torch.Generator().manual_seed(0))
+    left, before = (
+        sum(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()) for net in (predictor.nets[0], whole)
+    )
+    assert left < before
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.nets[0](images), whole(images), atol=1e-5, rtol=1e-5)
 
 
 def test_patients_right_is_at_the_left_of_the_image():

@@ -27,6 +27,8 @@ from pleura.inference.engines.torch import infer
 from pleura.inference.prediction import Prediction
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.models.default import DEFAULT, model_path
+from pleura.models.folding import folded
+from pleura.models.net import Net
 from pleura.models.seen import SeenCases
 
 ENSEMBLE, ENSEMBLE_FORMAT = "ensemble.json", 1
@@ -150,9 +152,11 @@ class Predictor:
         self.triplet = triplet or _mean_triplet([checkpoint.triplet for checkpoint in checkpoints], self.weights)
         self.calibration = _calibration(calibration, self.checkpoints)
         self.prevalence = _prevalence(calibration or self.checkpoints[0].calibration) if self.calibration else None
-        self.nets = []
+        self.nets: list[Net] = []
+        """Of each checkpoint, with BatchNorm folded: they compute what `net_of` does, but for rounding."""
         for checkpoint in checkpoints:
-            self.nets.append(net_of(checkpoint).eval().to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+            net = folded(net_of(checkpoint))
+            self.nets.append(net.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, path: Path | str = DEFAULT, tta: str | None = None, device: str | None = None) -> Predictor:
@@ -186,6 +190,17 @@ class Predictor:
         size_px is the largest among the models; smaller ones' probabilities are enlarged.
         Raises: CheckpointError if they are not finite.
         """
+        # One by one on a CPU: the tensors of a single image stay in memory that the process has, those of several are
+        # mapped and zeroed anew in each layer. Nor does a prediction depend on the images beside it.
+        at_a_time = 1 if self.device.type == "cpu" else max(1, len(squares))
+        parts = [squares[first : first + at_a_time] for first in range(0, len(squares), at_a_time)]
+        mean = np.concatenate([self._mean(part) for part in parts or [squares]])
+        if not np.isfinite(mean).all():
+            raise CheckpointError("the model gives probabilities that are not finite: its weights are damaged")
+        return mean
+
+    def _mean(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The weighted mean of the nets' probabilities of one batch."""
         images = torch.from_numpy(np.array(squares))[:, None].to(self.device)
         largest = max(preprocessing.size_px for preprocessing in self.preprocessings)
         total = images.new_zeros((len(images), largest, largest), dtype=torch.float32)
@@ -195,10 +210,7 @@ class Predictor:
             if part.shape[-1] != largest:
                 part = torch.nn.functional.interpolate(part[:, None], size=largest, mode="bilinear")[:, 0]
             total = total + float(weight) * part
-        mean = np.asarray(total.clamp(0, 1).cpu().numpy())  # weights like 0.1 add up to 1 but for a rounding
-        if not np.isfinite(mean).all():
-            raise CheckpointError("the model gives probabilities that are not finite: its weights are damaged")
-        return mean
+        return np.asarray(total.clamp(0, 1).cpu().numpy())  # weights like 0.1 add up to 1 but for a rounding
 
     def predict(self, image: Any) -> Prediction:
         """Find pneumothorax on one radiograph.
