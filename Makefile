@@ -55,14 +55,10 @@ BASE ?= HEAD
 same: install        ## whether this tree computes what BASE computed: files, weights, exit codes; BASE=rev
 	$(BIN)/python tests/house/goldens.py --base "$(BASE)"
 
-# On CPUs two processes of one thread were 1.5 times as fast as one process of two threads. glibc gives the memory of
-# large tensors back to the system in each step and asks for it again, zeroed page by page; told to keep it, a step was
-# 1.2 times as fast.
-KEEP_MEMORY = MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 MALLOC_TOP_PAD_=268435456
-
+# On CPUs two processes of one thread were 1.5 times as fast as one process of two threads.
 # Packed before it is tuned, so that triplet and calibration are of the very weights that are handed out.
 model: asked install  ## the default model from a dataset: train (goes on where it was interrupted), pack, tune, score
-	OMP_NUM_THREADS=1 $(KEEP_MEMORY) $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) \
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node $(PROCESSES) \
 		-m pleura train "$(RECIPE)" $(SETTINGS) --data "$(DATA)" --out "$(OUT)" --resume
 	rm -f "$(OUT)/default.safetensors"
 	$(BIN)/pleura pack "$(OUT)/fold-0" $(if $(CARD),--card "$(CARD)") --out "$(OUT)/default.safetensors"

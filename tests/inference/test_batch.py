@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +288,28 @@ def test_scripts_get_one_document_and_nothing_else(pleura, tmp_path):
     said = pleura("predict", tmp_path / "s" / "a.dcm", "--out", tmp_path / "p").stdout
     assert "1 radiograph; pneumothorax found on 0 of 1" in said
     assert "64.4 % are positive" in said
+
+
+def test_what_was_predicted_before_an_interrupt_is_still_written(tmp_path, monkeypatch):
+    for name in "abc":
+        save_png(tmp_path / "s" / f"{name}.png")
+    predict, write, began = Brightness.predict_radiographs, batch.write_files, threading.Event()
+
+    def slow(*given):
+        began.set()
+        time.sleep(0.2)
+        write(*given)
+
+    def interrupted(predictor, radiographs):
+        if radiographs[0].image_id.startswith("b"):
+            assert began.wait(30)  # the results of the first are being written
+            raise KeyboardInterrupt
+        return predict(predictor, radiographs)
+
+    monkeypatch.setattr(batch, "write_files", slow)
+    monkeypatch.setattr(Brightness, "predict_radiographs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "o", tmp_path / "s", batch_size=1)
+    assert set(table(tmp_path / "o")) == {"a"}
+    monkeypatch.undo()
+    assert run(tmp_path / "o", tmp_path / "s").earlier == 1

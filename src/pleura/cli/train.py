@@ -51,9 +51,13 @@ def train(
     if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
     from pleura.data.dataset import Dataset
+    from pleura.inference.device import pick_device
     from pleura.models.build import check_model
     from pleura.training.distributed import end_processes, is_first_process
+    from pleura.training.memory import keep_memory
 
+    if pick_device().type == "cpu":  # here, not in `training.train`: it changes the whole process
+        keep_memory()
     recipes = list(load_members(settings, overrides or []).values()) if isinstance(settings, Ensemble) else [settings]
     for each in recipes:
         check_model(each.model, needs_weights=not (resume or stage or weights))

@@ -10,9 +10,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -28,14 +28,16 @@ from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.files import hash_files, held, journal_line, read_journal, write_csv, write_journal
 from pleura.inference.disclosure import BURNED_IN, MAY_SHOW, TAKEN, Disclosure
+from pleura.inference.prediction import Prediction
 from pleura.inference.predictor import Predictor, find_model
 from pleura.inference.writers import COLUMNS, NEEDED, TYPES, WRITES, entry_of, remove_files, table_rows, write_files
 from pleura.models.default import is_default
 from pleura.progress import track
 
 JOURNAL, TABLE, RUNS, PROBLEMS = "journal.jsonl", "predictions.csv", "masks.csv", "problems.csv"
-PIXELS_IN_FLIGHT = 30_000_000
-"""Of one batch, unless a single radiograph has more; while it is predicted the next one is read."""
+PIXELS_IN_FLIGHT = 20_000_000
+"""Of one batch, unless a single radiograph has more; while it is predicted the next one is read, and the results of the
+one before are written."""
 STAMP = ("file", "size", "mtime_ns")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What ends a batch: no other file could be written either."""
@@ -97,6 +99,13 @@ class _Work:
     done: dict[str, dict[str, Any]]
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ended: bool = False
+    """Something came that ends the batch: nothing more is written."""
+
+
+_Read: TypeAlias = tuple[Identified, dict[str, Any], Radiograph]
+_Failed: TypeAlias = tuple[str, str]
+_Keep: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
@@ -114,11 +123,16 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
         new = _new(found, settings, work)
         earlier = len(work.done)
         with writing(settings.out), (settings.out / JOURNAL).open("a", encoding="utf-8") as journal:
+
+            def keep(entry: dict[str, Any]) -> None:
+                work.done[entry["image_id"]] = entry
+                journal.write(journal_line(entry))
+                journal.flush()
+
             try:
-                for entry in track(_predicted(predictor, settings, new, work), "predict", total=len(new)):
-                    work.done[entry["image_id"]] = entry
-                    journal.write(journal_line(entry))
-                    journal.flush()
+                with closing(_predicted(predictor, settings, new, work, keep)) as predicted:
+                    for _ in track(predicted, "predict", total=len(new)):
+                        pass
             finally:
                 rows = _write_tables(settings, predictor, work)
     positive = sum(bool(row["is_positive"]) for row in rows)
@@ -224,24 +238,52 @@ def _stamp(path: Path, disclosure: Disclosure) -> dict[str, Any]:
 
 
 def _predicted(
-    predictor: Predictor, settings: BatchSettings, new: Sequence[Identified], work: _Work
-) -> Iterator[dict[str, Any]]:
-    """Predict, write the files of each, and yield its entry; what fails for one file alone is its problem."""
-    disclosure, unsaid = settings.disclosure, 0
-    for read in _read_ahead(_parts(new, settings.batch_size), settings, work.problems):
-        unsaid += sum(disclosure.shows_text(radiograph, settings.write) is None for _, _, radiograph in read)
-        predictions = predictor.predict_radiographs([radiograph for _, _, radiograph in read])
-        for (case, stamp, _), prediction in zip(read, predictions, strict=True):
-            try:
-                write_files(settings.out, settings.write, prediction)
-            except OutputError as error:
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
-                    raise
-                work.problems.append((disclosure.source(case), str(error)))
-            else:
-                yield {**entry_of(prediction, disclosure.source(case), settings.write), **stamp}
+    predictor: Predictor, settings: BatchSettings, new: Sequence[Identified], work: _Work, keep: _Keep
+) -> Generator[None]:
+    """Predict, write the files of each and keep its entry, in order; yields as often as that is done.
+
+    Results are written while the next batch is predicted. An interrupt loses none, because the writing is waited for.
+    """
+    unsaid = 0
+    with ThreadPoolExecutor(1) as writer:
+        behind: list[Future[_Failed | None]] = []
+        for read, failed in _read_ahead(_parts(new, settings.batch_size), settings):
+            unsaid += sum(settings.disclosure.shows_text(one, settings.write) is None for _, _, one in read)
+            predictions = predictor.predict_radiographs([one for _, _, one in read]) if read else []
+            yield from _finished(behind, work.problems)
+            work.problems.extend(failed)
+            pairs = zip(read, predictions, strict=True)
+            behind = [writer.submit(_write, settings, work, keep, *one[:2], found) for one, found in pairs]
+        yield from _finished(behind, work.problems)
     if unsaid:
         work.notes.append(f"{unsaid} {MAY_SHOW}")
+
+
+def _write(
+    settings: BatchSettings, work: _Work, keep: _Keep, case: Identified, stamp: dict[str, Any], prediction: Prediction
+) -> _Failed | None:
+    """Return the problem of this file alone. Raises: OutputError, OSError for what ends the batch."""
+    if work.ended:  # the results before this one have raised why
+        return None
+    source = settings.disclosure.source(case)
+    try:
+        write_files(settings.out, settings.write, prediction)
+        keep({**entry_of(prediction, source, settings.write), **stamp})
+    except (OutputError, OSError) as error:
+        cause = error.__cause__
+        if isinstance(error, OutputError) and not (isinstance(cause, OSError) and cause.errno in FULL):
+            return source, str(error)
+        work.ended = True
+        raise
+    return None
+
+
+def _finished(written: Sequence[Future[_Failed | None]], problems: list[_Failed]) -> Iterator[None]:
+    for future in written:
+        if failed := future.result():
+            problems.append(failed)
+        else:
+            yield
 
 
 def _parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identified]]:
@@ -259,26 +301,20 @@ def _parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identi
         yield part
 
 
-_Read: TypeAlias = tuple[Identified, dict[str, Any], Radiograph]
-
-
 def _read_ahead(
-    parts: Iterator[list[Identified]], settings: BatchSettings, problems: list[tuple[str, str]]
-) -> Iterator[list[_Read]]:
-    """Yield what can be read, in batches; one batch is read while the one before is predicted, and no more."""
+    parts: Iterator[list[Identified]], settings: BatchSettings
+) -> Iterator[tuple[list[_Read], list[_Failed]]]:
+    """Yield what can be read and what cannot, in batches; one is read while the one before is predicted."""
     with ThreadPoolExecutor(1) as reader:
         ahead = None
         for part in chain(parts, [None]):
             ready = ahead
             ahead = None if part is None else reader.submit(_read, part, settings)
             if ready is not None:
-                radiographs, failed = ready.result()
-                problems.extend(failed)
-                if radiographs:
-                    yield radiographs
+                yield ready.result()
 
 
-def _read(cases: Sequence[Identified], settings: BatchSettings) -> tuple[list[_Read], list[tuple[str, str]]]:
+def _read(cases: Sequence[Identified], settings: BatchSettings) -> tuple[list[_Read], list[_Failed]]:
     disclosure = settings.disclosure
     radiographs, failed = [], []
     for case in cases:
