@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.pixels import pack_bits
 
 from pleura.data import rle
-from pleura.dicom.seg import SEGMENTATION_STORAGE
+from pleura.dicom.seg import LABEL_MAP_STORAGE, SEGMENTATION_STORAGE
 
 SIDE = 48
 
@@ -91,3 +92,70 @@ def write_segments(
         group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID = image
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_kind(
+    path: Path,
+    masks: Mapping[tuple[str, int], np.ndarray],
+    kind: str,
+    omit_empty: bool = False,
+    images: Sequence[str] = (),
+    full: int = 255,
+    background: int | None = 0,
+) -> Path:
+    """Write a segmentation as a viewer would: (SOP Instance UID, segment number) -> values in [0, 1] of one shape.
+
+    The first segment is coded pneumothorax, and the others lung. images: further ones that are referenced. full: the
+    Maximum Fractional Value. background: of a label map; None for one that does not say it.
+    """
+    path.parent.mkdir(exist_ok=True)
+    numbers = sorted({number for _, number in masks})
+    shown = {key: mask for key, mask in masks.items() if mask.any() or not omit_empty}
+    if kind == "LABELMAP":
+        whole = {image: sum(n * (masks[image, n] > 0) for n in numbers if (image, n) in masks) for image, _ in shown}
+        frames = {(image, 0): np.where(labels, labels, background or 0) for image, labels in whole.items()}
+    else:
+        frames = dict(shown)
+    write_seg(
+        path, {str(number): (mask > 0).astype(np.uint8) for number, mask in enumerate(frames.values())}, kind=kind
+    )
+    dataset = pydicom.dcmread(path)
+    if kind != "BINARY":
+        values = np.stack(list(frames.values())) * (1 if kind == "LABELMAP" else full)
+        pixels = np.rint(values).astype("<u1" if numbers[-1] < 256 else "<u2")
+        dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
+        dataset.HighBit = dataset.BitsStored - 1
+        dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+        dataset["PixelData"].VR = "OW"
+    if kind == "FRACTIONAL":
+        dataset.SegmentationFractionalType, dataset.MaximumFractionalValue = "PROBABILITY", full
+    if kind == "LABELMAP":
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = LABEL_MAP_STORAGE
+        if background is not None:
+            dataset.add_new("PixelPaddingValue", "US", background)
+    dataset.SegmentSequence = [_segment(number, number == numbers[0]) for number in numbers]
+    if kind == "LABELMAP":
+        dataset.SegmentSequence.insert(0, _segment(background or 0, False))
+    series = pydicom.Dataset()
+    series.ReferencedInstanceSequence = []
+    for image in dict.fromkeys((*(image for image, _ in masks), *images)):
+        reference = pydicom.Dataset()
+        reference.ReferencedSOPInstanceUID = image
+        series.ReferencedInstanceSequence.append(reference)
+    dataset.ReferencedSeriesSequence = [series]
+    for group, (image, number) in zip(dataset.PerFrameFunctionalGroupsSequence, frames, strict=True):
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID = image
+        if kind != "LABELMAP":
+            group.SegmentIdentificationSequence = [pydicom.Dataset()]
+            group.SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _segment(number: int, is_pneumothorax: bool) -> pydicom.Dataset:
+    segment, code = pydicom.Dataset(), pydicom.Dataset()
+    segment.SegmentNumber, segment.SegmentLabel, segment.SegmentAlgorithmType = number, f"S{number}", "MANUAL"
+    code.CodingSchemeDesignator = "SCT"
+    code.CodeValue, code.CodeMeaning = ("36118008", "Neumotorax") if is_pneumothorax else ("39607008", "Lung")
+    segment.SegmentedPropertyTypeCodeSequence = [code]
+    return segment

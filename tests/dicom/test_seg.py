@@ -120,11 +120,29 @@ def test_segments_that_overlap_are_not_united(tmp_path: Path) -> None:
     assert area(segments_of(tmp_path / "a.dcm", ("Lung", LUNG), ("Pneumothorax", PTX & LUNG))) == (PTX & LUNG).sum()
 
 
-def test_label_map_and_a_fractional_segmentation_are_refused_by_what_they_are(tmp_path: Path) -> None:
-    path = segments_of(tmp_path / "a.dcm", ("Pneumothorax", PTX), storage=LABEL_MAP_STORAGE, kind="LABELMAP")
-    assert "is a label map segmentation (SOP class 66.7" in refused(path)
-    path = segments_of(tmp_path / "b.dcm", ("Pneumothorax", PTX), kind="FRACTIONAL")
-    assert "its segmentation is FRACTIONAL, not BINARY" in refused(path)
+def test_type_that_its_class_does_not_have_is_refused(tmp_path: Path) -> None:
+    path = segments_of(tmp_path / "a.dcm", ("Pneumothorax", PTX), storage=LABEL_MAP_STORAGE)
+    assert "its segmentation is BINARY, not LABELMAP" in refused(path)
+    path = segments_of(tmp_path / "b.dcm", ("Pneumothorax", PTX), kind="LABELMAP")
+    assert "its segmentation is LABELMAP, not BINARY or FRACTIONAL" in refused(path)
+
+
+@pytest.mark.parametrize(("scheme", "category"), [("SCT", "123037004"), ("SRT", "T-D000A"), ("SCT", "260787004")])
+def test_only_segment_that_is_coded_as_an_organ_or_a_device_is_not_taken_unasked(
+    tmp_path: Path, scheme: str, category: str
+) -> None:
+    path = segments_of(tmp_path / "a.dcm", ("Segment 1", LUNG))
+    dataset = pydicom.dcmread(path)
+    for keyword, value, meaning in (("Category", category, "Anatomical Structure"), ("Type", "39607008", "Lung")):
+        code = Dataset()
+        code.CodingSchemeDesignator, code.CodeValue, code.CodeMeaning = scheme, value, meaning
+        setattr(dataset.SegmentSequence[0], f"SegmentedProperty{keyword}CodeSequence", [code])
+    dataset.save_as(path)
+    assert "has the segments 1 'Segment 1' (coded as Lung), and none of them is said to be pneumothorax" in refused(
+        path
+    )
+    assert "has no segment Pneumothorax" in refused(path, "Pneumothorax")
+    assert area(path, "segment 1") == LUNG.sum()
 
 
 def test_frames_that_do_not_say_their_segment_or_are_of_a_film_are_refused(tmp_path: Path) -> None:

@@ -32,10 +32,40 @@ def exchanged(shares: Mapping[str, float], side: str = "") -> Finding | None:
     )
 
 
-def about_source(
-    blank: Sequence[str], cut: Sequence[str], without_segment: Sequence[str], side: str = ""
-) -> Iterator[Finding]:
-    """Yield findings about a source of masks, from the images with blank or cut cells, or without a segment."""
+def about_source(source: MaskSource, side: str = "") -> Iterator[Finding]:
+    """Yield findings about a source of masks: cells that are blank or cut, and what segmentations leave open."""
+    yield from about_cells(source.blank, source.cut, side)
+    if without := source.without_segment:
+        yield Finding(
+            "note",
+            f"{len(without)} segmentations {side}have no such segment: each counts as the empty mask ({some(without)})",
+            "check that the segment is named there as in the others",
+        )
+    if without := source.without_frame:
+        yield Finding(
+            "note",
+            f"{len(without)} images {side}are referenced by a segmentation and in none of its frames: each counts as "
+            f"the empty mask ({some(without)})",
+            "check that these images were looked at",
+        )
+    if source.fractional:
+        yield Finding(
+            "note",
+            f"{len(source.fractional)} segmentations {side}are fractional: mask is where at least half is reached "
+            f"({some(source.fractional)})",
+            "for another threshold, export them as binary ones",
+        )
+    if source.united:
+        yield Finding(
+            "note",
+            f"{len(source.united)} images {side}are outlined by several segmentations: their masks are united "
+            f"({some(source.united)})",
+            "if one corrects the other, keep the corrected file only",
+        )
+
+
+def about_cells(blank: Sequence[str], cut: Sequence[str], side: str = "") -> Iterator[Finding]:
+    """Yield findings about a csv of masks, from the images whose cells are blank or cut."""
     if cut:
         yield Finding(
             "warning",
@@ -48,13 +78,6 @@ def about_source(
             "note",
             f"{len(blank)} rows {side}have no runs: each counts as the empty mask ({some(blank)})",
             "write -1, as SIIM does",
-        )
-    if without_segment:
-        yield Finding(
-            "note",
-            f"{len(without_segment)} segmentations {side}have no such segment: each counts as the empty mask "
-            f"({some(without_segment)})",
-            "check that the segment is named there as in the others",
         )
 
 
@@ -75,7 +98,7 @@ def masks_by_id(
             found.setdefault(image_id, (source.masks[name], named))
         for name in source.masks.keys() - pairs.keys():
             problems.append(Problem("no image", name, "", "a csv row or mask without an image"))
-        for finding in about_source(source.blank, source.cut, source.without_segment):
+        for finding in about_source(source):
             problems.append(Problem("doubtful mask", "", str(source.path), finding.what))
     return found
 

@@ -96,38 +96,50 @@ class PngFile:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Frames of one DICOM segmentation that outline one image."""
+
+    path: Path
+    frames: tuple[int, ...]
+    labels: tuple[int, ...] = ()
+    """Of a label map, the numbers that are mask in these frames."""
+
+
+@dataclass(frozen=True)
 class Frames:
     """A mask as frames of DICOM segmentations, which are united."""
 
     path: Path
-    parts: tuple[tuple[Path, tuple[int, ...]], ...]
+    parts: tuple[Part, ...]
     shape: Shape
     """(rows, columns) of a mask without frames."""
 
     @property
     def is_empty(self) -> bool:
         """Whether no frame shows it."""
-        return not any(frames for _, frames in self.parts)
+        return not any(part.frames for part in self.parts)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Files that it is in."""
-        return tuple(path for path, _ in self.parts)
+        return tuple(part.path for part in self.parts)
 
     def read(self, _: Shape | None = None) -> FoundMask:
         """The mask. Raises: InputError if a file is damaged."""
         mask: NDArray[np.uint8] | None = None
-        for path, frames in self.parts:
+        for part in self.parts:
             try:
-                found = _pixels(path)[list(frames)].max(axis=0, initial=0)
+                frames = _pixels(part.path)[list(part.frames)]
+                shown = np.isin(frames, part.labels) if part.labels else frames != 0
+                found = np.asarray(shown.any(axis=0), dtype=np.uint8)
                 mask = found if mask is None else mask | found
             except (IndexError, ValueError) as error:
-                raise InputError(f"{path}: its frames are not those of its header; export it again") from error
+                raise InputError(f"{part.path}: its frames are not those of its header; export it again") from error
         return FoundMask(np.zeros(self.shape, dtype=np.uint8) if mask is None else mask, np.array([0, 1]))
 
 
 @lru_cache(maxsize=1)
-def _pixels(path: Path) -> NDArray[np.uint8]:
+def _pixels(path: Path) -> NDArray[np.integer]:
     """The pixels of the file that was read last: a file can outline many images."""
     return segmentation_pixels(path)
 
@@ -153,6 +165,12 @@ class MaskSource:
     """Images whose cell of a csv is as long as a spreadsheet allows: its end may be missing."""
     without_segment: list[str] = field(default_factory=list)
     """Of DICOM-SEG: images without the chosen segment: each counts as the empty mask."""
+    without_frame: list[str] = field(default_factory=list)
+    """Of DICOM-SEG: images that a file references and shows in no frame: each counts as the empty mask."""
+    fractional: list[str] = field(default_factory=list)
+    """Of DICOM-SEG: images with a mask that was cut at a half of its probability or occupancy."""
+    united: list[str] = field(default_factory=list)
+    """Of DICOM-SEG: images that several files outline: their masks are united."""
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
@@ -275,24 +293,37 @@ def _of_pngs(path: Path, files: Sequence[Path]) -> MaskSource:
 def _of_segmentations(path: Path, files: Sequence[Path], wanted: Sequence[str]) -> MaskSource:
     every = [read_segmentation(file) for file in files]
     chosen = choose(every, wanted)
-    parts: dict[str, list[tuple[Path, tuple[int, ...]]]] = {}
+    parts: dict[str, list[Part]] = {}
     aliases: dict[str, tuple[str, ...]] = {}
     shapes: dict[str, Shape] = {}
-    shown: set[str] = set()
+    shown, framed, fractional = set[str](), set[str](), list[str]()
     for found in every:
         name = _name(path, found.path)
         for uid, by_segment in found.frames.items():
-            frames = [frame for number in chosen[found.path] for frame in by_segment.get(number, ())]
-            parts.setdefault(uid or name, []).append((found.path, tuple(sorted(frames))))
-            shapes.setdefault(uid or name, (found.rows, found.columns))
-            shown |= {uid or name} if chosen[found.path] else set()
+            key, numbers = uid or name, chosen[found.path]
+            frames = sorted({frame for number in numbers for frame in by_segment.get(number, ())})
+            labels = tuple(sorted(numbers)) if found.kind == "LABELMAP" else ()
+            parts.setdefault(key, []).append(Part(found.path, tuple(frames), labels))
+            shapes.setdefault(key, (found.rows, found.columns))
+            shown |= {key} if numbers else set()
+            framed |= {key} if by_segment else set()
+            fractional += [f"{key}, of {found.fraction_of}"] if found.kind == "FRACTIONAL" and frames else []
         if (only := _only_image(found)) is not None:
             aliases[only] = (*aliases.get(only, ()), name)
     masks: dict[str, AnyMask] = {
-        key: Frames(where[0][0], tuple(part for part in where if part[1]), shapes[key]) for key, where in parts.items()
+        key: Frames(where[0].path, tuple(part for part in where if part.frames), shapes[key])
+        for key, where in parts.items()
     }
-    without = [key for key in masks if key not in shown]
-    return MaskSource(path, "DICOM-SEG", masks, aliases, without_segment=without)
+    return MaskSource(
+        path,
+        "DICOM-SEG",
+        masks,
+        aliases,
+        without_segment=[key for key in masks if key not in shown],
+        without_frame=[key for key in masks if key in shown and key not in framed],
+        fractional=fractional,
+        united=[key for key, where in parts.items() if sum(bool(part.frames) for part in where) > 1],
+    )
 
 
 def _only_image(found: Segmentation) -> str | None:

@@ -52,7 +52,7 @@ def examine_mask_files(path: Path, against: Against) -> Examination:
             "make them again by nearest neighbour from the originals; as they are, they are cut at half of full scale",
         )
     _ways_to_write(ones, found)
-    found.add(exchanged(shares), *about_source((), (), source.without_segment))
+    found.add(exchanged(shares), *about_source(source))
     if not any(shares.values()) and not refused:
         found.warn("every mask is empty", "is this the right folder?")
     if against.images:

@@ -47,7 +47,7 @@ def examine_predictions(path: Path, truth: Path, against: Against) -> Examinatio
     pooled = pooled_dice(table[:, 2], table[:, 3])
     found.facts.append(f"SIIM mean Dice {table[:, 2].mean():.6f}; answering nothing has {1 - table[:, 0].mean():.6f}")
     found.facts.append(f"pooled Dice of all pixels {pooled:.6f}: another number, and not SIIM's")
-    found.add(*about_source(guesses.blank, guesses.cut, guesses.without_segment), exchanged(shares))
+    found.add(*about_source(guesses), exchanged(shares))
     found.add(empty_predictor(results), check.finding())
     if against.reported is not None:
         found.add(reported_dice(against.reported, results, pooled))

@@ -13,7 +13,7 @@ from pleura.data import rle
 from pleura.data.columns import POSITIVE, find_column, read_column
 from pleura.data.folds import Leak, leak_report, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identified, pair, without_aliases
-from pleura.data.mask_checks import about_source, exchanged
+from pleura.data.mask_checks import about_cells, exchanged
 from pleura.data.mask_csv import damage, read_rows
 from pleura.data.masks import open_masks
 from pleura.doctor.examination import Against, Examination, some
@@ -125,7 +125,7 @@ def examine_masks_csv(path: Path, against: Against) -> Examination:
         found.error("it has no rows", "was it written before the predictions were done?")
     for kind, ids in scan.faults.items():
         found.error(f"{len(ids)} rows have {kind}: {some(ids)}", FAULTS.get(kind, "correct these rows"))
-    found.add(*about_source(scan.blank, scan.cut, ()), exchanged(scan.shares))
+    found.add(*about_cells(scan.blank, scan.cut), exchanged(scan.shares))
     if scan.absolute:
         found.error(
             f"{scan.absolute} masks fit the image only if their starts are absolute: Kaggle's other form",

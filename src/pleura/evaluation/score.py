@@ -160,8 +160,8 @@ def read_masks(settings: ScoreSettings) -> Read:
     findings = [
         *_about_ids(settings, len(ids), missing, extra),
         *watch.findings(),
-        *about_source(truth.blank, truth.cut, truth.without_segment, "of the truth "),
-        *about_source(predicted.blank, predicted.cut, predicted.without_segment, "of the prediction "),
+        *about_source(truth, "of the truth "),
+        *about_source(predicted, "of the prediction "),
         empty_predictor(results),
         _the_same_twice(results),
     ]
