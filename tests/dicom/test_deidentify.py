@@ -48,6 +48,7 @@ def full_of_secrets() -> Dataset:
         dataset.add_new(0x60001500, "LO", "SECRET overlay")
         dataset.add_new(0x00189999, "UN", b"SECRET unknown")
     dataset.PatientBirthDate, dataset.StudyDate, dataset.ContentDate = "19560712", "20240229", "20240229"
+    dataset.TypeOfPatientID = "BARCODE"
     dataset.StudyTime, dataset.AcquisitionDateTime, dataset.PatientAge = "101112", "20240229101112", "067Y"
     dataset.file_meta.SourceApplicationEntityTitle = "SECRET"
     return dataset
@@ -102,7 +103,7 @@ def test_attributes_that_an_object_needs_are_emptied_or_replaced_and_others_remo
         assert keyword in made
         assert not made[keyword].value
     assert (made.ContentDate, made.DeviceSerialNumber) == ("19000101", "REMOVED")
-    for keyword in ("PatientAge", "InstitutionName", "StudyDescription", "OperatorsName", "ReferringPhysicianAddress"):
+    for keyword in ("PatientAge", "InstitutionName", "StudyDescription", "OperatorsName", "TypeOfPatientID"):
         assert keyword not in made
 
 

@@ -152,19 +152,13 @@ CHOICES = {
 }
 """What is chosen where the table leaves a choice."""
 BEYOND = {
-    0x00100035: "X",  # Patient's Alternative Calendar
-    0x00101021: "X",  # Patient's Size Code Sequence
-    0x00101022: "X",  # Patient's Body Mass Index
-    0x00101023: "X",  # Measured AP Dimension
-    0x00101024: "X",  # Measured Lateral Dimension
-    0x00102161: "X",  # Ethnic Group Code Sequence
     0x00380044: "X",  # Discharge Diagnosis Code Sequence
     0x0040A160: "D",  # Text Value: part of the Content Sequence, which the table gives D
     0x00620020: "D",  # Tracking ID
     0x00700006: "D",  # Unformatted Text Value: part of the Graphic Annotation Sequence, D too
     0x00700081: "Z",  # Content Description: type 2 in SEG and GSPS
 }
-"""What the table does not name: of the patient, and free texts that an object cannot be without."""
+"""What the table does not name: a diagnosis, and free texts that an object cannot be without."""
 KEPT_TEXTS = frozenset(
     {
         *("Manufacturer", "ManufacturerModelName", "SoftwareVersions"),

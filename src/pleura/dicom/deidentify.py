@@ -39,7 +39,7 @@ _NUMBER = re.compile(r" *([-+]?[0-9.]+([eE][-+]?[0-9]+)?)? *")
 # A file can have any text where these types stand, and pydicom reads it.
 _WORDS = {"CS": re.compile(r"[A-Z0-9 _]{0,16}"), "DS": _NUMBER, "IS": _NUMBER}
 _CODE_OF_NOBODY = ("0", "99PLEURA", "REMOVED")
-_META = ("MediaStorageSOPClassUID", "TransferSyntaxUID")
+_META = ("MediaStorageSOPClassUID", "TransferSyntaxUID", "ImplementationClassUID")
 _PADDING = " \0"
 
 
@@ -181,7 +181,8 @@ def _action_beyond(element: DataElement) -> str:
     vr = element.VR
     if vr == "UI":
         return "U"
-    if vr in _TIMES or (vr in _TEXTS and element.keyword not in KEPT_TEXTS):
+    of_patient = element.tag.group == 0x0010
+    if of_patient or vr in _TIMES or (vr in _TEXTS and element.keyword not in KEPT_TEXTS):
         return "X"
     return "K" if vr not in _WORDS or all(map(_WORDS[vr].fullmatch, _strings(element))) else "X"
 
