@@ -277,3 +277,12 @@ def refuse_unwritable(folder: Path) -> None:
         probe = folder / ".pleura-probe"
         probe.touch()
         probe.unlink()
+
+
+def user_cache(name: str) -> Path:
+    """Return the folder of what pleura keeps of one kind in the user's cache; it may not be there yet.
+
+    Raises: RuntimeError where the user has no home.
+    """
+    place = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(place) if place else Path.home() / ".cache") / "pleura" / name

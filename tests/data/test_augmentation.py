@@ -357,3 +357,11 @@ def test_noise_is_centred_and_of_the_sigma_asked_for():
         (noise[0, 0, :, 1:], noise[0, 0, :, :-1]),
     ):
         assert abs(np.corrcoef(a.flatten(), b.flatten())[0, 1]) < 0.02
+
+
+def test_within_autocast_it_is_what_it_is_without():
+    images, masks = batch(8)
+    wanted = augment(images, masks, EVERYTHING, (3,))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augment(images, masks, EVERYTHING, (3,))
+    assert all(torch.equal(one, two) for one, two in zip(found, wanted, strict=True))

@@ -14,7 +14,7 @@ from trainings import low_alone, rows_of, same, smoke, weights_of
 from pleura.data.dataset import Dataset
 from pleura.models.checkpoint import load_checkpoint, load_state
 from pleura.training.averaging import refresh_batchnorm
-from pleura.training.devices import build_accelerator, precision
+from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner
 from pleura.training.losses import total_loss
 from pleura.training.run import STATE
@@ -118,23 +118,12 @@ def test_a_limit_of_cases_shows_all_of_them_over_the_epochs_of_all_stages(datase
     assert orders[4].tolist() == learner.batches.order(high, 1, [{"stage": "low"}] * 3).tolist()
 
 
-@pytest.mark.parametrize(
-    ("gpu", "native", "expected"), [(False, False, "no"), (True, True, "bf16"), (True, False, "fp16")]
-)
-def test_bfloat16_is_for_gpus_that_compute_in_it_and_fp16_for_those_that_emulate_it(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, native: bool, expected: str
-):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert precision() == expected
-
-
 def with_scaler(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
     """As on a GPU without bfloat16: gradients are scaled, and looked at before each step."""
     build = build_accelerator
 
-    def scaled(recipe):
-        accelerator = build(recipe)
+    def scaled(*arguments):
+        accelerator = build(*arguments)
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
         return accelerator
 

@@ -37,6 +37,10 @@ class Recipe(_Experiment):
     """Minutes after which the state for --resume is saved within an epoch, besides its end; 0: after each step."""
     samples: Annotated[int, Field(ge=0)] = 4
     """Validation cases drawn after each epoch, into samples/; 0: none."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the net computes in while it trains. `auto`: bfloat16 on GPUs that have it (float16 on others), and on CPUs
+    where a measured step is faster in it. Weights, optimizer, BatchNorm statistics and losses are float32 always. Where
+    it is `float32`, evaluate and predict compute in it too."""
     model: ModelConfig = ModelConfig()
     stages: Annotated[list[StageConfig], Field(min_length=1)]
     """At least one; each starts from the final weights of the one before."""

@@ -182,6 +182,13 @@ def apply(
                 f"images {tuple(shape)}, masks {tuple(of.shape)} and {len(parameters)} rows of parameters do not "
                 "belong together; expected (N, C, H, W), (N, 1, H, W) and N"
             )
+    with torch.autocast(images.device.type, enabled=False):  # 8 bits of a coordinate are not enough
+        return _applied(images, masks, parameters, config, larger)
+
+
+def _applied(
+    images: Tensor, masks: Tensor, parameters: AugmentParameters, config: AugmentConfig, larger: Pair | None
+) -> Pair:
     warped = _is_warped(parameters)
     padding = "reflection" if config.border == "reflect" else "zeros"
     stacked = torch.cat([images, masks], dim=1)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pleura.data import rle
 from pleura.data.cases import read_rows
 from pleura.errors import InputError, PleuraError, RLEError
-from pleura.files import hash_files, write_csv, write_json
+from pleura.files import hash_files, user_cache, write_csv, write_json
 
 FORMAT, AGAIN = 1, "copy or prepare it again"
 CASES, IMAGES, CARD = "cases.csv", "images.npy", "card.json"
@@ -274,7 +274,5 @@ def _noted(folder: Path) -> object:
 
 def _note_of(folder: Path) -> Path:
     """Raises: RuntimeError where the user has no home."""
-    place = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    caches = Path(place) if place else Path.home() / ".cache"
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()
-    return caches / "pleura" / "datasets" / f"{name[:32]}.json"
+    return user_cache("datasets") / f"{name[:32]}.json"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
+from pleura.inference.cpu import processor
 from pleura.models.net import Net, Outputs
 
 
@@ -33,17 +32,8 @@ def machine(device: torch.device, processes: int) -> str:
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
-        where = f"{os.cpu_count()} CPU cores ({_processor()})"
+        where = f"{os.cpu_count()} CPU cores ({processor()})"
     return f"{processes} process{'es' if processes > 1 else ''} on {where}"
-
-
-def _processor() -> str:
-    try:  # Linux; on other systems `platform` has it
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def is_first_process() -> bool:

@@ -18,10 +18,12 @@ from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError
 from pleura.models.build import build_model, preprocessing_of
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
+from pleura.models.depthwise import keep_strided_depthwise
 from pleura.models.header import unlisted
 from pleura.models.resize import OLD_REDUCTION
 from pleura.training.averaging import RunningAverages
 from pleura.training.batches import Batches
+from pleura.training.devices import precision_name
 from pleura.training.distributed import AllOutputs, machine, share_buffers, synchronise_batchnorm
 from pleura.training.optimizers import Freezer, build_optimizer, resume_optimizer
 from pleura.training.provenance import Provenance
@@ -57,6 +59,10 @@ class Learner:
         self.batchnorm_is_global = True
         if accelerator.num_processes > 1:
             net, self.batchnorm_is_global = synchronise_batchnorm(net, accelerator.device)
+        self.precision = precision_name(accelerator)
+        """What its passes compute in: `float32`, `bfloat16` or `float16`."""
+        if self.precision != "float32" and accelerator.device.type == "cpu":
+            keep_strided_depthwise(net)
         self.net, self.model = net, accelerator.prepare_model(AllOutputs(net))
         self.is_fresh = True
         """Whether no training has made its weights."""
@@ -185,6 +191,7 @@ class Learner:
             "schedule": self.schedule.state(),
             "averages": self.averages.state(),
             "scaler": scaler.state_dict() if scaler else None,
+            "precision": self.precision,
             "reduction": self.batches.reduction,
             "teachers": self.batches.teachers(),
             **self.provenance.state(),
@@ -210,6 +217,7 @@ class Learner:
                 "weights": what,
                 "seed": self.recipe.seed,
                 "machine": machine(self.accelerator.device, self.accelerator.num_processes),
+                "precision": self.precision,
                 "pleura": __version__,
                 **self.provenance.header(),
             },

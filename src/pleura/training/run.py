@@ -244,10 +244,10 @@ def changed_settings(
     """
     if state["data_sha256"] != data_sha256:
         raise OutputError(f"{data}: is not the dataset that this run began with; choose another --out")
-    # A setting of the net that an older run lacks has the default, which is how nets were before it.
+    # A setting of the net that an older run lacks has the default, which is how nets were before it; so has precision.
     model = ModelConfig().model_dump(mode="json") | state["recipe"]["model"]
-    documents = state["recipe"] | {"model": model}, recipe.model_dump(mode="json")
-    before, now = (dict(leaves(document)) for document in documents)
+    earlier = {"precision": Recipe.model_fields["precision"].default} | state["recipe"] | {"model": model}
+    before, now = (dict(leaves(document)) for document in (earlier, recipe.model_dump(mode="json")))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
     if other_net:

@@ -15,7 +15,7 @@ from typing import Any
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
 from pleura.models.resize import REDUCTION
-from pleura.training.devices import build_accelerator
+from pleura.training.devices import build_accelerator, changed_precision, training_precision
 from pleura.training.learner import Learner
 from pleura.training.monitor import Monitor
 from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored, refuse_what_cannot_run
@@ -43,15 +43,18 @@ def train(
     before it in `out`. weights: a checkpoint that the first stage starts from.
     Returns: the folder of the fold, with best.safetensors, last.safetensors, a STAGE.safetensors for each stage,
     metrics.csv, averages.csv, curves, samples/, log.txt, recipe.yaml and state/.
-    Raises: InputError if the fold is not in the dataset, or has no positive to learn from or to score by; OutputError
+    Raises: InputError if the fold is not in the dataset, or has no positive to learn from or to score by, or for a
+    precision that the device does not have; OutputError
     if `out` holds another run, or one of other data or another net, or cannot be written; ConfigError for a net that
     cannot be built, a stage that is not there, or a batch that the processes cannot share or that leaves BatchNorm one
     image; NonFiniteLossError; CheckpointError if the state to resume from, or the weights to start from, are damaged.
     """
-    run, accelerator = Run(out / f"fold-{fold}"), build_accelerator(recipe)
+    run = Run(out / f"fold-{fold}")
     refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
-    refuse_what_cannot_run(recipe, accelerator.num_processes, stage, weights)
     state = run.state(resume, stage)
+    precision = training_precision(recipe, None if stage else state)
+    accelerator = build_accelerator(recipe, precision)
+    refuse_what_cannot_run(recipe, accelerator.num_processes, stage, weights)
     finished = state is not None and stage is None and nothing_is_left(state, recipe)
     if state and stage is None and not finished:
         refuse_other_stages(state, recipe)
@@ -66,12 +69,14 @@ def train(
     begins_anew = stage == recipe.stages[0].name or (stage is None and state is None)
     learner = Learner(recipe, dataset, accelerator, fold, fresh=begins_anew and weights is None)
     changes += learner.batches.changed_teachers(state) if state else []
+    changes += changed_precision(state, precision, accelerator.device) if state and stage is None else []
     progress, resumed = _load_start(learner, run, state, stage, weights)
     with _logged(run, learner.writes):
         if resumed and weights:
             logger.info("--weights is not used: the run goes on from its own state")
         for change in changes:
             logger.info("resumed with another setting, from here on: %s", change)
+        logger.info("computes in %s", precision)
         _train_stages(learner, run, progress, resumed, tensorboard)
     return run.folder
 
