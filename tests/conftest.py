@@ -14,6 +14,7 @@ from hypothesis import settings
 from places import SMOKE
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny nets: threads cost more than they give
+os.environ["PLEURA_PRECISION"] = "float32"  # of commands, in processes of their own too; see below
 settings.register_profile("pleura", deadline=None)  # a busy machine is no failure
 settings.load_profile("pleura")
 
@@ -70,6 +71,7 @@ def every_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` would take bfloat16 on some machines: tests of exact numbers then had other ones there."""
     if "torch" in sys.modules:  # a test that needs no torch does not wait for it
         monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: None)
+        monkeypatch.setattr("pleura.inference.precision._asked", None)  # by a command in this process, before
 
 
 @pytest.fixture(autouse=True)

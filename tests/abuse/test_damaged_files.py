@@ -14,7 +14,8 @@ from mutants import damaged
 
 from pleura.data.dataset import CARD, CASES, IMAGES, Dataset
 from pleura.errors import OutputError, PleuraError
-from pleura.inference.batch import JOURNAL, RUNS, TABLE, BatchSettings, predict_batch
+from pleura.inference.batch import RUNS, TABLE, BatchSettings, predict_batch
+from pleura.inference.journal import JOURNAL
 from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
 

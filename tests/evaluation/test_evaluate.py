@@ -206,3 +206,18 @@ def test_tuning_is_reported_with_what_it_keeps(scored):
         done.report.tuned.cross_fitted is None or done.report.tuned.cross_fitted <= done.report.tuned.in_sample + 1e-9
     )
     assert not math.isnan(done.report.tuned.in_sample)
+
+
+def test_the_report_says_what_was_computed_in_and_its_command_gives_the_same_elsewhere(run, dataset, tmp_path):
+    from pleura.inference.precision import use_precision
+
+    use_precision("bfloat16")
+    try:
+        report = evaluate(run, dataset, resamples=2, out=tmp_path).report
+    finally:
+        use_precision(None)
+    assert report.precision == json.loads((tmp_path / "report.json").read_text())["precision"] == "bfloat16"
+    assert "--precision bfloat16" in report.command
+    exact = evaluate(run, dataset, resamples=2, out=tmp_path).report
+    assert (exact.precision, "--precision float32" in exact.command) == ("float32", True)
+    assert exact.metrics["auroc"].value == pytest.approx(report.metrics["auroc"].value, abs=0.05)

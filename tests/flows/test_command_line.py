@@ -49,10 +49,13 @@ def test_options_take_the_words_of_their_verbs():
     from pleura.decision import calibration
     from pleura.decision.objectives import OBJECTIVES
     from pleura.evaluation import score, tune
+    from pleura.inference.precision import Asked
 
     for option, values in (
         (options.SplitName, dataset.Split),
         (options.Tta, Recipe.model_fields["tta"].annotation),
+        (options.PrecisionName, Recipe.model_fields["precision"].annotation),
+        (options.PrecisionName, Asked),
         (import_weights.Architecture, ModelConfig.model_fields["architecture"].annotation),
         (import_weights.InputScaling, ModelConfig.model_fields["input_scaling"].annotation),
         (scoring.Scored, score.Cases),

@@ -158,7 +158,18 @@ def surroundings(tree: Path) -> dict[str, str]:
     """The environment of a command: one thread, so that sums are added in one order; no colour; a fixed width."""
     fixed = {"PYTHONPATH": f"{tree / 'src'}", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "120"}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLEURA_", "FORCE_COLOR"))}
-    return kept | fixed | {"LC_ALL": "C.UTF-8", "NO_COLOR": "1", "TERM": "dumb", "PYTHONDONTWRITEBYTECODE": "1"}
+    # Which CPU is faster in 16 bits must change no number.
+    return (
+        kept
+        | fixed
+        | {
+            "PLEURA_PRECISION": "float32",
+            "LC_ALL": "C.UTF-8",
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+    )
 
 
 def make_phantoms(tree: Path, work: Path) -> None:

@@ -26,7 +26,7 @@ from pleura.inference.writers import file_of
 class Brightness:
     """Stands for a model: the score of an image is its mean, and what is above a half is mask."""
 
-    tta, calibration, prevalence = "none", object(), 0.5
+    tta, precision, calibration, prevalence = "none", "float32", object(), 0.5
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -313,3 +313,27 @@ def test_what_was_predicted_before_an_interrupt_is_still_written(tmp_path, monke
     assert set(table(tmp_path / "o")) == {"a"}
     monkeypatch.undo()
     assert run(tmp_path / "o", tmp_path / "s").earlier == 1
+
+
+def computing_in(precision: str) -> Brightness:
+    predictor = Brightness()
+    predictor.precision = precision
+    return predictor
+
+
+def test_results_of_two_precisions_are_not_mixed_and_the_option_that_leads_on_is_named(tmp_path):
+    image, exact, fast = save_png(tmp_path / "a.png"), tmp_path / "exact", tmp_path / "fast"
+    assert run(exact, image, predictor=computing_in("float32")).precision == "float32"
+    assert run(fast, image, predictor=computing_in("bfloat16")).precision == "bfloat16"
+    for out, before, now in ((exact, "float32", "bfloat16"), (fast, "bfloat16", "float32")):
+        with pytest.raises(OutputError, match=f"computed in {before}, and these would be in {now}; add --precision"):
+            run(out, image, predictor=computing_in(now))
+        assert run(out, image, predictor=computing_in(before)).earlier == 1
+    with pytest.raises(OutputError, match="another model or other settings"):
+        run(fast, image, predictor=computing_in("float32"), write=("rle",))
+
+
+def test_results_from_before_there_was_a_choice_are_continued_in_float32(tmp_path):
+    out = tmp_path / "out"
+    run(out, save_png(tmp_path / "a.png"))
+    assert "precision" not in json.loads((out / "journal.jsonl").read_text().splitlines()[0])

@@ -73,9 +73,14 @@ def test_a_predictor_takes_what_it_is_given_then_what_the_process_has_then_float
     monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: 2.0)
 
     def name(asked: str | None, recipe: str) -> str:
-        return precision_of_predictor(asked, {"precision": recipe}, CPU).name
+        return precision_of_predictor(asked, {"precision": recipe}, CPU, cancels=False).name
 
-    assert precision_of_predictor(None, {}, CPU).name == name(None, "bfloat16") == name(None, "auto") == "bfloat16"
+    assert (
+        precision_of_predictor(None, {}, CPU, cancels=False).name
+        == name(None, "bfloat16")
+        == name(None, "auto")
+        == "bfloat16"
+    )
     assert name(None, "float32") == name("float32", "auto") == "float32"
     use_precision("bfloat16")
     assert name(None, "float32") == "bfloat16"
@@ -83,7 +88,14 @@ def test_a_predictor_takes_what_it_is_given_then_what_the_process_has_then_float
 
 
 def test_a_recipes_bfloat16_is_for_the_machine_that_trains_and_not_for_a_slower_one_that_predicts():
-    assert precision_of_predictor(None, {"precision": "bfloat16"}, CPU).name == "float32"
+    assert precision_of_predictor(None, {"precision": "bfloat16"}, CPU, cancels=False).name == "float32"
+
+
+def test_auto_stays_away_from_bfloat16_for_a_net_that_cancels(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: 4.0)
+    chosen = precision_of_predictor("auto", {}, CPU, cancels=True)
+    assert str(chosen) == "float32 (bfloat16 would change its masks: one of its layers cancels)"
+    assert precision_of_predictor("bfloat16", {}, CPU, cancels=True).name == "bfloat16"
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])

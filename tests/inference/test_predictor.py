@@ -144,7 +144,7 @@ def test_single_one_is_refused_at_once(checkpoint):
 def test_predictor_repr_is_one_line(checkpoint):
     text = repr(Predictor([checkpoint, checkpoint], device="cpu"))
     net = checkpoint.model
-    assert text == f"Predictor(2 checkpoints, unet {net.encoder}, 64 px, tta='none', cpu)"
+    assert text == f"Predictor(2 checkpoints, unet {net.encoder}, 64 px, tta='none', cpu, float32)"
 
 
 def test_unknown_tta_is_refused(checkpoint):
@@ -205,3 +205,42 @@ def test_patients_right_is_at_the_left_of_the_image():
 def test_what_is_no_path_names_no_model(model):
     with pytest.raises(CheckpointError, match="a model is named by its path"):
         Predictor.load(model)
+
+
+@pytest.fixture
+def bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes it on CPUs."""
+    monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: 2.0)
+
+
+@pytest.mark.usefixtures("bfloat16_is_faster")
+@pytest.mark.parametrize(
+    ("recipe", "asked", "expected"),
+    [
+        ({}, None, "bfloat16"),
+        ({"precision": "bfloat16"}, "float32", "float32"),
+        ({"precision": "float32"}, None, "float32"),
+        ({"precision": "float32"}, "auto", "bfloat16"),
+    ],
+)
+def test_a_net_computes_in_what_is_asked_for_else_in_float32_if_its_recipe_says_so(checkpoint, recipe, asked, expected):
+    predictor = Predictor([replace(checkpoint, recipe=recipe)], precision=asked)
+    assert predictor.precision == expected
+    exact = Predictor([checkpoint], precision="float32")
+    squares = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
+    found, wanted = predictor.probabilities(squares), exact.probabilities(squares)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, wanted) == (expected == "float32")
+    np.testing.assert_allclose(found, wanted, atol=0.05)
+
+
+@pytest.mark.usefixtures("bfloat16_is_faster")
+def test_members_of_an_ensemble_compute_in_what_their_own_recipes_say(checkpoint):
+    members = [replace(checkpoint, recipe={"precision": precision}) for precision in ("float32", "auto")]
+    assert Predictor(members).precision == "mixed"
+    assert Predictor(members, precision="bfloat16").precision == "bfloat16"
+
+
+def test_an_unknown_precision_is_refused(checkpoint):
+    with pytest.raises(InputError, match="precision is auto, float32, bfloat16, not 'half'"):
+        Predictor([checkpoint], precision="half")

@@ -86,6 +86,8 @@ def _options(
 
 _NETS = ("train", "evaluate", "predict", "tune", "recalibrate", "pack", "compare", "demo", "doctor")
 """The commands that run a net, and so take --device."""
+_PREDICT = ("evaluate", "predict", "tune", "recalibrate", "compare")
+"""Those whose results depend on --precision."""
 
 for _command, _example in (
     (prepare, "--images dicom-images-train --masks train-rle.csv --out siim"),
@@ -105,7 +107,9 @@ for _command, _example in (
     (doctor, "folds.csv --patients siim-nih-id.csv --masks train-rle.csv"),
 ):
     _name = _command.__name__.replace("_", "-")
-    app.command(_name, epilog=f"Example: pleura {_name} {_example}")(with_shared_options(_command, _name in _NETS))
+    app.command(_name, epilog=f"Example: pleura {_name} {_example}")(
+        with_shared_options(_command, _name in _NETS, _name in _PREDICT)
+    )
 
 
 def main() -> None:

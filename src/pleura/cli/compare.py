@@ -35,11 +35,12 @@ def compare(
     from pleura.evaluation.compare import compare_masks, compare_models
 
     _check_kinds(data, truth, patients)
-    asked = context.get_parameter_source("device")
-    if truth is not None and asked is not None and asked.name == "COMMANDLINE":
-        raise typer.BadParameter(
-            "does nothing with --truth: masks are compared, and no net runs", param_hint="--device"
-        )
+    for name in ("device", "precision"):
+        asked = context.get_parameter_source(name)
+        if truth is not None and asked is not None and asked.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                "does nothing with --truth: masks are compared, and no net runs", param_hint=f"--{name}"
+            )
     if data is not None:
         show(messages(compare_models(first, second, data, resamples, out)))
     elif truth is not None:

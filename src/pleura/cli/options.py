@@ -16,6 +16,7 @@ import typer
 
 SplitName = Literal["train", "val", "all"]
 Tta = Literal["none", "flip"]
+PrecisionName = Literal["auto", "float32", "bfloat16"]
 ObjectiveName = Literal["siim_dice", "dice_on_positives", "youden", "expected_cost"]
 
 Segments = Annotated[
@@ -50,23 +51,41 @@ def check_out(out: Path | None, suffix: str) -> None:
 
 
 Device = Annotated[str, typer.Option("--device", envvar="PLEURA_DEVICE", help="auto, cpu, cuda, cuda:1, mps.")]
+Precision = Annotated[
+    PrecisionName | None,
+    typer.Option(
+        "--precision",
+        envvar="PLEURA_PRECISION",
+        help="auto: bfloat16 where it is faster. Default: auto, or float32 if the recipe says so.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results and refusals only, no progress.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="After a refusal, print its cause, for a bug report.")]
 
 
-def with_shared_options(command: Callable[..., None], runs_a_net: bool) -> Callable[..., None]:
-    """Add to a command the options that all have, --quiet and --verbose, and --device if it runs a net."""
+def with_shared_options(command: Callable[..., None], runs_a_net: bool, predicts: bool) -> Callable[..., None]:
+    """Add to a command the options that all have, --quiet and --verbose.
+
+    runs_a_net: it takes --device. predicts: and --precision, which is a setting of the recipe where it trains.
+    """
 
     @wraps(command)
-    def run(*, quiet: bool, verbose: bool, device: str = "auto", **options: Any) -> None:
+    def run(
+        *,
+        quiet: bool,
+        verbose: bool,
+        device: str = "auto",
+        precision: PrecisionName | None = None,
+        **options: Any,
+    ) -> None:
         logging.getLogger("pleura").setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
         if runs_a_net:
-            _use(device)
+            _use(device, precision)
         command(**options)
 
     shared: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False), "verbose": (Verbose, False)}
     if runs_a_net:
-        shared = {"device": (Device, "auto"), **shared}
+        shared = {"device": (Device, "auto"), **({"precision": (Precision, None)} if predicts else {}), **shared}
     hints = get_type_hints(command, include_extras=True)
     own = [each.replace(annotation=hints[name]) for name, each in inspect.signature(command).parameters.items()]
     added = [
@@ -78,11 +97,13 @@ def with_shared_options(command: Callable[..., None], runs_a_net: bool) -> Calla
     return run
 
 
-def _use(device: str) -> None:
+def _use(device: str, precision: PrecisionName | None) -> None:
     import sys
 
-    if device == "auto" and "pleura.inference.device" not in sys.modules:
-        return  # no device was set before, and torch is slow to import
+    if device == "auto" and precision is None and "pleura.inference.device" not in sys.modules:
+        return  # neither was set before, and torch is slow to import
     from pleura.inference.device import use_device
+    from pleura.inference.precision import use_precision
 
     use_device(device)
+    use_precision(precision)

@@ -100,6 +100,8 @@ def messages(done: BatchResult, settings: BatchSettings, is_default: bool) -> It
     if done.prevalence is not None:
         mixture = "as asked for" if settings.prevalence else "as the cases of the calibration; --prevalence for others"
         yield f"probabilities hold where {100 * done.prevalence:.3g} % are positive, {mixture}"
+    if done.precision != "float32":
+        yield f"computed in {done.precision}; --precision float32 gives the same on every machine, but for rounding"
     yield from done.notes
     if noted := [row for row in done.rows if row["notes"]]:
         more = " ..." if len(noted) > 1 else ""
@@ -118,6 +120,7 @@ def document(done: BatchResult, settings: BatchSettings) -> dict[str, Any]:
         "earlier": done.earlier,
         "positive": done.positive,
         "prevalence": done.prevalence,
+        "precision": done.precision,
         "predictions": done.rows,
         "problems": [{"file": file, "reason": reason} for file, reason in done.problems],
         "notes": done.notes,

@@ -26,7 +26,10 @@ ON_LOGITS = re.compile(r"logit|bce|focal|combo", re.IGNORECASE)
 
 
 def examine_recipe(path: Path) -> Examination:
-    """Examine a recipe, an ensemble, or a training file of another project. Raises: ConfigError if it is no YAML."""
+    """Examine a recipe, an ensemble, or a training file of another project.
+
+    Raises: ConfigError if it is no YAML; InputError for a precision that the device does not have.
+    """
     document = read_yaml(path, yaml.safe_load)
     if isinstance(document, dict) and sum(key in document for key in THEIRS) >= 2:
         return _theirs(path, document)
@@ -42,7 +45,12 @@ def examine_recipe(path: Path) -> Examination:
 
 
 def _ours(recipe: Recipe) -> Examination:
+    from pleura.inference.device import pick_device  # with torch, which nothing else here needs
+    from pleura.inference.precision import choose_precision
+
+    precision = choose_precision(recipe.precision, pick_device(), training=True)
     found = Examination("a recipe", [f"{recipe.name}: {recipe.model.architecture} {recipe.model.encoder}"])
+    found.facts.append(f"here it trains in {precision}")
     if recipe.model.input_scaling == "none" and recipe.model.pretrained and recipe.model.architecture == "unet":
         found.note(
             "images go in as [0, 1], the encoder's ImageNet weights have learned from another scaling",

@@ -98,6 +98,7 @@ def evaluate(
         triplet_tuned_on_these_cases=in_sample,
         tuned=_tuned(histograms, patients),
         tta=predictor.tta,
+        precision=predictor.precision,
         resamples=resamples,
         metrics=estimates,
         pooled_dice=pooled_dice(results.dice, histograms.both_areas(predictor.triplet)),
@@ -109,7 +110,7 @@ def evaluate(
         calibration=calibration_of(results, pixels.pixel_counts, predictor.calibration),
         cases=_rows(dataset, indices, measured),
         **_origin(seen, dataset, indices, predictor),
-        command=_command(model, data, split, tta, resamples),
+        command=_command(model, data, split, tta, predictor.precision, resamples),
     )
     _write(page, report, _gallery(predictor, dataset, indices, results))
     return Evaluation(report, page)
@@ -213,13 +214,20 @@ def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predic
     }
 
 
-def _command(model: Path, data: Path, split: Split, tta: str | None, resamples: int) -> str:
-    """The same again, by the names of model and dataset: folders of one machine are nobody else's business."""
+def _command(model: Path, data: Path, split: Split, tta: str | None, precision: str, resamples: int) -> str:
+    """The same again, by the names of model and dataset: folders of one machine are nobody else's business.
+
+    precision: that it was, whatever was asked for: elsewhere `auto` may be another.
+    """
     comes_with_pleura = is_default(model)
     name = DEFAULT if comes_with_pleura else as_typed(Path(model.name or model.resolve().name))
     words = ["pleura", "evaluate", name, "--data", data.name or data.resolve().name, "--split", split]
     out = ["--out", "report"] if comes_with_pleura else []  # beside that model nothing is written
-    return shlex.join([*words, *(["--tta", tta] if tta else []), "--resamples", str(resamples), *out])
+    if tta:
+        words += ["--tta", tta]
+    if precision != "mixed":
+        words += ["--precision", precision]
+    return shlex.join([*words, "--resamples", str(resamples), *out])
 
 
 def _write(page: Path, report: EvaluationReport, pictures: dict[str, list[Picture]]) -> None:

@@ -117,6 +117,8 @@ def _difference(whole: Checkpoint, packed: Checkpoint) -> float:
     for seed, has_pneumothorax in zip(PHANTOM_SEEDS, (True, False), strict=True):
         image = make_phantom(seed, whole.preprocessing.size_px, has_pneumothorax).image
         square = np.rint(image * 255).astype(np.uint8)[None]
-        one, two = (Predictor([each], tta="none").probabilities(square) for each in (whole, packed))
+        one, two = (
+            Predictor([each], tta="none", precision="float32").probabilities(square) for each in (whole, packed)
+        )
         found.append(float(np.abs(one - two).max()))
     return max(found)

@@ -7,8 +7,6 @@ Ctrl-C. The same command goes on where a killed one ended, and predicts anew wha
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,15 +24,16 @@ from pleura.data.radiograph import pixels_of, read_radiograph
 from pleura.dicom.deidentify import Secret
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
-from pleura.files import hash_files, held, journal_line, read_journal, write_csv, write_journal
+from pleura.files import hash_files, held, journal_line, write_csv
 from pleura.inference.disclosure import BURNED_IN, MAY_SHOW, TAKEN, Disclosure
+from pleura.inference.journal import JOURNAL, open_journal
 from pleura.inference.prediction import Prediction
 from pleura.inference.predictor import Predictor, find_model
-from pleura.inference.writers import COLUMNS, NEEDED, TYPES, WRITES, entry_of, remove_files, table_rows, write_files
+from pleura.inference.writers import COLUMNS, WRITES, entry_of, remove_files, table_rows, write_files
 from pleura.models.default import is_default
 from pleura.progress import track
 
-JOURNAL, TABLE, RUNS, PROBLEMS = "journal.jsonl", "predictions.csv", "masks.csv", "problems.csv"
+TABLE, RUNS, PROBLEMS = "predictions.csv", "masks.csv", "problems.csv"
 PIXELS_IN_FLIGHT = 20_000_000
 """Of one batch, unless a single radiograph has more; while it is predicted the next one is read, and the results of the
 one before are written."""
@@ -80,6 +79,8 @@ class BatchResult:
     """Of predictions.csv."""
     prevalence: float | None
     """The share of positives that the probabilities are for; None without a calibration, or where it is not known."""
+    precision: str
+    """What the net computed in."""
 
 
 def model_name(model: Path) -> str:
@@ -137,7 +138,9 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
                 rows = _write_tables(settings, predictor, work)
     positive = sum(bool(row["is_positive"]) for row in rows)
     prevalence = None if predictor.calibration is None else settings.prevalence or predictor.prevalence
-    return BatchResult(len(rows) - earlier, positive, earlier, work.problems, work.notes, rows, prevalence)
+    return BatchResult(
+        len(rows) - earlier, positive, earlier, work.problems, work.notes, rows, prevalence, predictor.precision
+    )
 
 
 def _check_prevalence(predictor: Predictor, wanted: float | None) -> None:
@@ -159,27 +162,10 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> dict[str, dict[str,
         "tta": predictor.tta,
         "write": sorted(settings.write),
         **settings.disclosure.settings,
+        # float32 is left out, because earlier versions had no other: their results are continued.
+        **({} if predictor.precision == "float32" else {"precision": predictor.precision}),
     }
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    path, way_out = settings.out / JOURNAL, f"remove {settings.out} or choose another --out"
-    if not path.exists():
-        write_journal(path, [{"key": key, **asked}])
-        return {}
-    header, *entries = read_journal(path, way_out) or [{}]
-    if header.get("key") != key:
-        raise OutputError(f"{settings.out}: holds results of another model or other settings; {way_out}")
-    done: dict[str, dict[str, Any]] = {}
-    latest: dict[Any, str] = {}
-    for entry in entries:
-        if any(type(entry.get(name)) not in kinds for name, kinds in TYPES.items() if name in entry or name in NEEDED):
-            raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
-        file = entry.get("file", entry["source"])
-        if file in latest:  # it was predicted again, perhaps under another id
-            done.pop(latest[file], None)
-        latest[file] = entry["image_id"]
-        done[entry["image_id"]] = entry
-    write_journal(path, [header, *done.values()])
-    return done
+    return open_journal(settings.out, asked)
 
 
 def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]:

@@ -50,13 +50,18 @@ def use_precision(name: str | None) -> None:
     _asked = name if name is None else _checked(name)
 
 
-def precision_of_predictor(asked: str | None, recipe: Mapping[str, Any], device: torch.device) -> Precision:
+def precision_of_predictor(
+    asked: str | None, recipe: Mapping[str, Any], device: torch.device, cancels: bool
+) -> Precision:
     """Return what a checkpoint's net predicts in.
 
     asked: None for what `use_precision` was given, else float32 where the checkpoint's recipe asks for that, else
-    `auto`: a recipe's bfloat16 is for the machine that trains. Raises: as `choose_precision`.
+    `auto`: a recipe's bfloat16 is for the machine that trains. cancels: whether `keep_cancelling` found a layer in the
+    net; `auto` is float32 then, because in bfloat16 single masks change. Raises: as `choose_precision`.
     """
     asked = asked or _asked or ("float32" if recipe.get("precision") == "float32" else "auto")
+    if cancels and asked == "auto":
+        return Precision("float32", "bfloat16 would change its masks: one of its layers cancels")
     return choose_precision(asked, device, training=False)
 
 

@@ -24,7 +24,9 @@ from pleura.dicom.read import Radiograph
 from pleura.errors import CheckpointError, InputError, PleuraError
 from pleura.inference.device import pick_device
 from pleura.inference.engines.torch import infer
+from pleura.inference.precision import Precision, precision_of_predictor
 from pleura.inference.prediction import Prediction
+from pleura.models.cancelling import keep_cancelling
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.models.default import DEFAULT, model_path
 from pleura.models.folding import folded
@@ -129,6 +131,7 @@ class Predictor:
         weights: Sequence[float] | None = None,
         triplet: Triplet | None = None,
         calibration: Mapping[str, Any] | None = None,
+        precision: str | None = None,
     ) -> None:
         """tta: `none`, `flip` for the mean with the mirrored image, or None for what each checkpoint's recipe says.
 
@@ -137,8 +140,9 @@ class Predictor:
         triplet: the decision rule; by default the weighted mean of the checkpoints' own.
         calibration: as a checkpoint's header has it; by default what all checkpoints agree on. It is for what is
         reported: the triplet acts on the probabilities before it, and finds the same with it and without.
+        precision: auto, float32 or bfloat16; by default as `precision_of_predictor` says.
         Raises: CheckpointError if weights do not fit their net, or the checkpoints differ in preparation;
-        InputError for another tta, or a device that is not there.
+        InputError for another tta or precision, or a device that is not there.
         """
         self.checkpoints, self.triplet_is_given = list(checkpoints), triplet is not None
         self.flips = [_flips(tta or checkpoint.recipe.get("tta", "none")) for checkpoint in checkpoints]
@@ -154,16 +158,25 @@ class Predictor:
         self.prevalence = _prevalence(calibration or self.checkpoints[0].calibration) if self.calibration else None
         self.nets: list[Net] = []
         """Of each checkpoint, with BatchNorm folded: they compute what `net_of` does, but for rounding."""
+        self.precisions: list[Precision] = []
         for checkpoint in checkpoints:
             net = folded(net_of(checkpoint))
+            chosen = precision_of_predictor(precision, checkpoint.recipe, self.device, keep_cancelling(net))
+            self.precisions.append(chosen)
             self.nets.append(net.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, path: Path | str = DEFAULT, tta: str | None = None, device: str | None = None) -> Predictor:
+    def load(
+        cls,
+        path: Path | str = DEFAULT,
+        tta: str | None = None,
+        device: str | None = None,
+        precision: str | None = None,
+    ) -> Predictor:
         """Load a checkpoint file, the best checkpoint of each fold of a run, or an ensemble of runs.
 
         path: the model that comes with pleura, by default. tta: that of the recipe, by default. device: see
-        `pick_device`.
+        `pick_device`. precision: auto, float32 or bfloat16, see `precision_of_predictor`.
 
         >>> image = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
         >>> Predictor.load(device="cpu").predict(image).predicted_mask.shape
@@ -175,7 +188,7 @@ class Predictor:
         checkpoints = [load_checkpoint(file) for file in files.checkpoints]
         if files.tuned_on:  # the cases of the common rule count as chosen on for each
             checkpoints = [replace(one, seen=one.seen.and_chosen_on(files.tuned_on)) for one in checkpoints]
-        made = cls(checkpoints, tta, device, files.weights, files.triplet, files.calibration)
+        made = cls(checkpoints, tta, device, files.weights, files.triplet, files.calibration, precision)
         made.triplet_is_given = files.triplet is not None and not files.tuned_on
         return made
 
@@ -183,6 +196,12 @@ class Predictor:
     def tta(self) -> str:
         """`none`, `flip`, or `mixed` where the recipes of an ensemble differ."""
         return "mixed" if len(set(self.flips)) > 1 else "flip" if self.flips[0] else "none"
+
+    @property
+    def precision(self) -> str:
+        """`float32`, `bfloat16`, or `mixed` where the recipes of an ensemble differ."""
+        names = {each.name for each in self.precisions}
+        return "mixed" if len(names) > 1 else names.pop()
 
     def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities of prepared images: (N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1].
@@ -204,9 +223,10 @@ class Predictor:
         images = torch.from_numpy(np.array(squares))[:, None].to(self.device)
         largest = max(preprocessing.size_px for preprocessing in self.preprocessings)
         total = images.new_zeros((len(images), largest, largest), dtype=torch.float32)
-        every = zip(self.nets, self.preprocessings, self.flips, self.weights, strict=True)
-        for net, preprocessing, flip, weight in every:
-            part = infer(net, images, preprocessing, flip)
+        every = zip(self.nets, self.preprocessings, self.flips, self.precisions, self.weights, strict=True)
+        for net, preprocessing, flip, precision, weight in every:
+            with precision.on(self.device):
+                part = infer(net, images, preprocessing, flip)
             if part.shape[-1] != largest:
                 part = torch.nn.functional.interpolate(part[:, None], size=largest, mode="bilinear")[:, 0]
             total = total + float(weight) * part
@@ -251,7 +271,7 @@ class Predictor:
         nets = dict.fromkeys(f"{one.model.architecture} {one.model.encoder}" for one in self.checkpoints)
         sizes = ", ".join(map(str, sorted({preprocessing.size_px for preprocessing in self.preprocessings})))
         count = f"{len(self.checkpoints)} checkpoints, " if len(self.checkpoints) > 1 else ""
-        return f"Predictor({count}{', '.join(nets)}, {sizes} px, tta={self.tta!r}, {self.device})"
+        return f"Predictor({count}{', '.join(nets)}, {sizes} px, tta={self.tta!r}, {self.device}, {self.precision})"
 
     def calibrated(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scale pixel probabilities, of any shape, by the model's temperature; unchanged without a calibration."""

@@ -42,7 +42,8 @@ class Teacher:
 
     def __init__(self, path: str, device: torch.device) -> None:
         """Raises: CheckpointError, InputError: as `Predictor.load`."""
-        self.path, self.predictor = path, Predictor.load(path, "none", str(device))
+        # Its nets run in the precision of the run that it teaches, so that none of its own is looked for.
+        self.path, self.predictor = path, Predictor.load(path, "none", str(device), "float32")
         every = [one.seen for one in self.predictor.checkpoints]
         self.lists_its_cases = all(seen.is_complete for seen in every)
         """Whether all cases that it has learned from are known; not those of imported weights, or of their pupils."""

@@ -26,6 +26,7 @@ KEPT = (
     "triplet_tuned_on_these_cases",
     "tuned",
     "tta",
+    "precision",
     "resamples",
     "metrics",
     "decisions",
@@ -96,11 +97,12 @@ def _scores(name: str, found: EvaluationReport) -> Iterator[str]:
     out = [] if "--out" in words else ["--out", "report"]  # the default model's command has it: there it must be
     yield f"```sh\n{shlex.join([*words, *out])}\n```"
     cases = found.positives + found.negatives
+    exact = "" if found.precision == "float32" else f", computed in {found.precision}"
     yield fill(
         f"On {found.split}; {found.positives:,} with a pneumothorax "
         f"({100 * found.positives / max(cases, 1):.1f} %; SIIM-ACR has {100 * SIIM_PREVALENCE:.2f} %), of a dataset "
         f"with the sha256 `{found.data_sha256}`. By the decision rule below; pleura {found.pleura}, mirror "
-        f"image {'averaged in' if found.tta == 'flip' else 'not used'}. {found.summary}"
+        f"image {'averaged in' if found.tta == 'flip' else 'not used'}{exact}. {found.summary}"
     )
     nothing = {
         **floors(found.floor),

@@ -190,6 +190,8 @@ class EvaluationReport:
     triplet_tuned_on_these_cases: bool
     tuned: TunedHere
     tta: str
+    precision: str = "float32"
+    """What the net computed in; earlier versions had no other."""
     resamples: int
     metrics: dict[str, Estimate]
     """By the checkpoint's triplet."""

@@ -1,0 +1,52 @@
+"""The journal of a folder of predictions: the settings that its results have, and the entries to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pleura.errors import OutputError
+from pleura.files import read_journal, write_journal
+from pleura.inference.writers import NEEDED, TYPES
+
+JOURNAL = "journal.jsonl"
+
+
+def open_journal(out: Path, asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Begin the journal of OUT, or go on with it; returns the entries of an earlier run with these settings, by id.
+
+    Raises: OutputError if OUT holds results of other settings, or the journal is damaged.
+    """
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    path, way_out = out / JOURNAL, f"remove {out} or choose another --out"
+    if not path.exists():
+        write_journal(path, [{"key": key, **asked}])
+        return {}
+    header, *entries = read_journal(path, way_out) or [{}]
+    if header.get("key") != key:
+        _refuse(out, header, asked, way_out)
+    done: dict[str, dict[str, Any]] = {}
+    latest: dict[Any, str] = {}
+    for entry in entries:
+        if any(type(entry.get(name)) not in kinds for name, kinds in TYPES.items() if name in entry or name in NEEDED):
+            raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
+        file = entry.get("file", entry["source"])
+        if file in latest:  # it was predicted again, perhaps under another id
+            done.pop(latest[file], None)
+        latest[file] = entry["image_id"]
+        done[entry["image_id"]] = entry
+    write_journal(path, [header, *done.values()])
+    return done
+
+
+def _refuse(out: Path, header: Mapping[str, Any], asked: Mapping[str, Any], way_out: str) -> NoReturn:
+    """Raises: OutputError, with the option that leads on where only the precision differs: `auto` has chosen it."""
+    before, now = (said.get("precision", "float32") for said in (header, asked))
+    rest, others = ({key: said[key] for key in said.keys() - {"key", "precision"}} for said in (header, asked))
+    if rest == others and before != now and before in ("float32", "bfloat16"):
+        way_out = f"add --precision {before}, or choose another --out"
+        raise OutputError(f"{out}: holds results computed in {before}, and these would be in {now}; {way_out}")
+    raise OutputError(f"{out}: holds results of another model or other settings; {way_out}")
