@@ -12,7 +12,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.pixels import pack_bits
 
 from pleura.data import rle
-from pleura.dicom.seg import LABEL_MAP_STORAGE, SEGMENTATION_STORAGE
+from pleura.dicom.seg_reading import LABEL_MAP_STORAGE, SEGMENTATION_STORAGE
 
 SIDE = 48
 

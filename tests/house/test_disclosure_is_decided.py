@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from pleura.dicom.deidentify import Secret
 from pleura.dicom.read import Radiograph
 from pleura.inference.disclosure import Disclosure
 from pleura.inference.writers import SHOW_IT, WRITES
 
-KEPT = {"image", "image_id", "view", "pixel_spacing_mm", "pixel_aspect", "stored_shape", "burned_in_annotation"}
+KEPT = {
+    *("image", "image_id", "view", "pixel_spacing_mm", "pixel_aspect", "stored_shape", "burned_in_annotation"),
+    "patient_orientation",
+}
 WITHHELD = {"patient_id", "sex", "age_years"}
-CHANGED = {"sop_instance_uid", "study_instance_uid", "series_instance_uid", "notes"}
-SHOW_NO_PIXEL = {"mask", "rle"}
+CHANGED = {"sop_instance_uid", "study_instance_uid", "series_instance_uid", "notes", "header"}
+SHOW_NO_PIXEL = {"mask", "rle", "seg", "seg-occupancy", "seg-fractional", "gsps", "sr"}
 
 
 def test_every_attribute_of_a_radiograph_is_kept_withheld_or_changed_on_purpose() -> None:
@@ -22,7 +26,9 @@ def test_every_attribute_of_a_radiograph_is_kept_withheld_or_changed_on_purpose(
     assert named == KEPT | WITHHELD | CHANGED, "decide in inference/disclosure.py what becomes of it, and write it here"
     told = {name: f"1.{number}" for number, name in enumerate(named)}
     notes = ("Modality is SMITH: not the frontal chest radiograph that the model is made for",)
-    whole = Radiograph(**{**told, "image": np.zeros((1, 1), np.float32), "notes": notes})  # type: ignore[arg-type]
+    header = Dataset()
+    header.PatientName = "SMITH"
+    whole = Radiograph(**{**told, "image": np.zeros((1, 1), np.float32), "notes": notes, "header": header})  # type: ignore[arg-type]
     after = Disclosure(Secret(b"0123456789abcdef")).radiograph(whole)
     assert {name for name in named if getattr(after, name) is None} == WITHHELD
     assert {name for name in named - WITHHELD if getattr(after, name) != getattr(whole, name)} == CHANGED

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import RAMP_8, save_dicom
+from dicom_objects import ALGORITHM
 from PIL import Image
 
 from pleura import files
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.decision.calibration import probability_at_prevalence
+from pleura.dicom.results import Algorithm
 from pleura.errors import InputError, OutputError
 from pleura.inference import batch
 from pleura.inference.batch import BatchResult, BatchSettings, predict_batch
@@ -28,8 +31,9 @@ class Brightness:
 
     tta, precision, calibration, prevalence = "none", "float32", object(), 0.5
 
-    def __init__(self) -> None:
+    def __init__(self, algorithm: Algorithm | None = None) -> None:
         self.batches: list[int] = []
+        self.algorithm = algorithm
 
     def predict_radiographs(self, radiographs):
         self.batches.append(len(radiographs))
@@ -49,6 +53,7 @@ class Brightness:
             area_px=0,
             area_mm2=None,
             side=None,
+            algorithm=self.algorithm,
         )
 
 
@@ -337,3 +342,49 @@ def test_results_from_before_there_was_a_choice_are_continued_in_float32(tmp_pat
     out = tmp_path / "out"
     run(out, save_png(tmp_path / "a.png"))
     assert "precision" not in json.loads((out / "journal.jsonl").read_text().splitlines()[0])
+
+
+def test_dicom_objects_lie_in_a_folder_of_their_kind_and_are_not_read_as_radiographs(tmp_path):
+    write_phantom_dataset(tmp_path, n_patients=1, seed=1, size_px=32)
+    predictor = Brightness(ALGORITHM)
+    for _ in range(2):  # OUT lies inside the input
+        done = run(tmp_path / "dicom" / "o", tmp_path / "dicom", predictor=predictor, write=("seg", "seg-fractional"))
+        assert done.problems == []
+    ids = set(table(tmp_path / "dicom" / "o"))
+    for word in ("seg", "seg-fractional"):
+        assert {path.stem for path in (tmp_path / "dicom" / "o" / word).iterdir()} == ids
+    assert not (tmp_path / "dicom" / "o" / "masks").exists()
+
+
+def test_picture_gets_its_mask_and_each_run_says_why_it_gets_no_dicom_object(tmp_path):
+    save_png(tmp_path / "s" / "p.png")
+    save_dicom(tmp_path / "s" / "a.dcm", sop_uid="1.2.3")
+    predictor = Brightness(ALGORITHM)
+    for earlier in (0, 2):
+        done = run(tmp_path / "o", tmp_path / "s", predictor=predictor, write=("mask", "seg"))
+        reasons = {Path(file).name: reason for file, reason in done.problems}
+        assert "no seg: not a DICOM file" in reasons["p.png"]
+        assert "Series Instance UID (0020,000E)" in reasons["a.dcm"]
+        assert (done.earlier, sorted(table(tmp_path / "o"))) == (earlier, ["1.2.3", "p"])
+    assert len(list((tmp_path / "o" / "masks").iterdir())) == 2
+    assert not (tmp_path / "o" / "seg").exists()
+
+
+def test_radiograph_that_is_gone_leaves_no_dicom_object(tmp_path):
+    write_phantom_dataset(tmp_path, n_patients=1, seed=1, size_px=32)
+    path = next((tmp_path / "dicom").iterdir())
+    predictor = Brightness(ALGORITHM)
+    run(tmp_path / "o", path, predictor=predictor, write=("seg",))
+    assert len(list((tmp_path / "o" / "seg").iterdir())) == 1
+    path.write_bytes(path.read_bytes()[:200])
+    assert len(run(tmp_path / "o", path, predictor=predictor, write=("seg",)).problems) == 1
+    assert list((tmp_path / "o" / "seg").iterdir()) == []
+
+
+def test_type_of_segmentation_is_an_option_of_seg_alone(pleura, tmp_path):
+    write_phantom_dataset(tmp_path, n_patients=1, seed=1, size_px=32)
+    source = next((tmp_path / "dicom").iterdir())
+    done = pleura("predict", source, "--out", tmp_path / "o", "--write", "seg", "--seg-type", "fractional")
+    assert (done.returncode, len(list((tmp_path / "o" / "seg-fractional").iterdir()))) == (0, 1)
+    refused = pleura("predict", source, "--out", tmp_path / "p", "--write", "mask", "--seg-type", "fractional")
+    assert (refused.returncode, "--seg-type" in refused.stderr) == (2, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,20 @@ def test_no_output_no_journal_and_no_message_says_whose_a_radiograph_is(pleura, 
         assert told not in found
     assert "not the frontal chest radiograph" in found
     assert "run again" not in found
+
+
+def test_dicom_objects_name_the_secrets_patient_and_no_day(pleura, tmp_path, secret):
+    source, out = full_of_secrets(tmp_path / "s" / "a.dcm", ViewPosition="PA"), tmp_path / "out"
+    words = ("seg", "sc", "gsps", "sr")
+    done = predicted(pleura, source, out, secret, "--write", ",".join(words))
+    found = everything(out, done)
+    for told in (SECRET, SECRET.lower(), "20240229", "1.2.3.4", str(source), date.today().strftime("%Y%m%d")):
+        assert told not in found
+    mine = load_secret(secret)
+    for word in words:
+        made = pydicom.dcmread(next((out / word).iterdir()))
+        assert (made.PatientID, made.StudyInstanceUID) == (mine.patient(SECRET), mine.uid("1.2.3.44"))
+        assert (made.PatientIdentityRemoved, made.InstanceCreationDate) == ("YES", "19000101")
 
 
 def test_ids_are_those_of_the_secret_whatever_the_run(pleura, tmp_path, secret):

@@ -201,6 +201,22 @@ def test_patients_right_is_at_the_left_of_the_image():
     assert side_of(mask | mask[:, ::-1]) == "B"
 
 
+def test_side_is_the_patients_whichever_way_the_image_is_turned():
+    mask = np.zeros((20, 30), dtype=np.uint8)
+    mask[2:6, 3:8] = 1  # on the patient's right in the usual display
+    for turned, orientation in (
+        (mask, ("L", "F")),
+        (mask[:, ::-1], ("R", "F")),
+        (mask[::-1], ("L", "H")),
+        (mask.T, ("F", "L")),
+        (mask.T[::-1], ("F", "R")),
+        (mask.T[:, ::-1], ("H", "L")),
+        (mask[::-1, ::-1], ("RH", "H")),
+    ):
+        assert side_of(np.ascontiguousarray(turned), orientation) == "R", orientation
+    assert side_of(mask, ("A", "F")) == "R"  # no side to go by: as it is usually shown
+
+
 @pytest.mark.parametrize("model", [3, None, b"best.safetensors"])
 def test_what_is_no_path_names_no_model(model):
     with pytest.raises(CheckpointError, match="a model is named by its path"):

@@ -17,6 +17,7 @@ import typer
 SplitName = Literal["train", "val", "all"]
 Tta = Literal["none", "flip"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
+SegType = Literal["binary", "occupancy", "fractional"]
 ObjectiveName = Literal["siim_dice", "dice_on_positives", "youden", "expected_cost"]
 
 Segments = Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pleura.cli.options import Tta
+from pleura.cli.options import SegType, Tta
 from pleura.cli.printing import show
 from pleura.models.default import DEFAULT, is_default, model_path, named
 
@@ -29,7 +29,12 @@ def predict(
     tta: Annotated[
         Tta | None, typer.Option(help="flip: mean with the mirrored image. Default: as in the recipe.")
     ] = None,
-    write: Annotated[str, typer.Option(help="What to write: mask, rle, overlay.")] = "mask,rle,overlay",
+    write: Annotated[
+        str, typer.Option(help="What to write: mask, rle, overlay, seg, sc, gsps, sr.")
+    ] = "mask,rle,overlay",
+    seg_type: Annotated[
+        SegType, typer.Option(help="What seg holds: the mask, in bits or in bytes, or probabilities.")
+    ] = "binary",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
     prevalence: Annotated[
         float | None,
@@ -46,12 +51,16 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")] = False,
 ) -> None:
-    """Find pneumothorax on radiographs: masks, overlays and tables."""
+    """Find pneumothorax on radiographs: masks, overlays, DICOM objects and tables."""
     from pleura.inference.batch import BatchSettings, model_name, predict_batch
     from pleura.inference.predictor import Predictor
     from pleura.inference.writers import WRITES
 
     wanted = tuple(word.strip() for word in write.split(",") if word.strip())
+    if seg_type != "binary":
+        if "seg" not in wanted:
+            raise typer.BadParameter("is for --write seg", param_hint="--seg-type")
+        wanted = tuple(f"seg-{seg_type}" if word == "seg" else word for word in wanted)
     unknown = [word for word in wanted if word not in WRITES]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WRITES)}", param_hint="--write")

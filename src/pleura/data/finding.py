@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pleura.dicom.parse import header_uid
+from pleura.dicom.uids import IMPLEMENTATION_CLASS_UID
 from pleura.errors import InputError
 from pleura.files import RADIOGRAPH_SUFFIXES
 
@@ -63,9 +64,9 @@ def find_radiographs(inputs: Iterable[Path | str], apart_from: Collection[Path] 
 
     A file that an input names is always taken. Folders, linked ones too, are searched to any depth for DICOM (by
     content, whatever the suffix), for .png, .jpg and .jpeg, and for whatever is named .dcm or .dicom. A DICOM file
-    without preamble counts if a SOP Instance UID can be read at its beginning. Hidden files, DICOMDIR, and masks and
-    overlays that pleura wrote are left out. An input that exists is no pattern; the matches of a pattern are filtered
-    like the files of a folder.
+    without preamble counts if a SOP Instance UID can be read at its beginning. Hidden files, DICOMDIR, and masks,
+    overlays and DICOM objects that pleura wrote are left out. An input that exists is no pattern; the matches of a
+    pattern are filtered like the files of a folder.
 
     apart_from: files to leave out without counting them. Raises: InputError where an input names no radiograph.
     """
@@ -179,7 +180,8 @@ def _is_radiograph(path: Path, passed_over: Counter[str]) -> bool:
     elif _DIRECTORY_CLASS in head or path.name.upper() == "DICOMDIR":
         wanted, kind = False, "DICOMDIR"
     elif head[128:132] == b"DICM":
-        wanted = True
+        wanted = IMPLEMENTATION_CLASS_UID.encode() not in head
+        kind = kind if wanted else "written by pleura"
     elif _OWN_CHUNK in head:
         wanted, kind = False, "written by pleura"
     else:

@@ -1,6 +1,6 @@
 """Masks of any origin, read one image at a time: csv files of runs, folders of PNG, DICOM-SEG, datasets.
 
-Every command reads masks by `open_masks`; the forms are read by `mask_csv`, `mask_png` and `dicom.seg`.
+Every command reads masks by `open_masks`; the forms are read by `mask_csv`, `mask_png` and `dicom.seg_reading`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pleura.data.finding import walk
 from pleura.data.ids import as_name
 from pleura.data.mask_csv import damage, read_table
 from pleura.data.mask_png import read_mask_png
-from pleura.dicom.seg import Segmentation, choose, read_segmentation, segmentation_pixels
+from pleura.dicom.seg_reading import Segmentation, choose, read_segmentation, segmentation_pixels
 from pleura.errors import InputError, RLEError, excerpt
 from pleura.files import DICOM_SUFFIXES
 

@@ -6,7 +6,7 @@ An image is empty unless at least `min_pixels` of it reach `top_threshold`; then
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Any
@@ -119,3 +119,14 @@ def image_score(probabilities: NDArray[np.float32]) -> float:
     """Return the mean of the highest 0.1 % of an image's probabilities, (H, W) in [0, 1] -> [0, 1]."""
     wanted = max(1, round(probabilities.size * SCORED_SHARE))
     return float(np.partition(probabilities.reshape(-1), -wanted)[-wanted:].mean())
+
+
+def mean_triplet(triplets: Sequence[Triplet], weights: NDArray[np.float64]) -> Triplet:
+    """Return the triplet of a mean of models, until one is tuned for it: the mean of theirs by the same weights.
+
+    A triplet that finds nothing does not count, unless all of them find nothing.
+    """
+    finds = np.array([not triplet.finds_nothing for triplet in triplets])
+    rules = np.array([(triplet.top_threshold, triplet.min_pixels, triplet.bottom_threshold) for triplet in triplets])
+    top, pixels, bottom = np.average(rules, axis=0, weights=weights * finds if finds.any() else weights)
+    return Triplet(float(top), round(float(pixels)), float(bottom))

@@ -1,1 +1,1 @@
-"""DICOM files, read: pixels, what describes them, and segmentations. Nothing is written yet."""
+"""DICOM files: radiographs and segmentations read, and results written as the objects that archives keep."""

@@ -33,13 +33,28 @@ def render(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.floa
     with np.errstate(over="ignore", invalid="ignore"):
         shown, notes = _shown(levels, visible, dataset)
     _refuse_unless_it_shows_something(shown[visible])
-    # Either of the two attributes asks for one inversion; a DX image carries both (PS3.3 C.8.11.3.1.2).
-    inversions = (text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape"))
-    if "MONOCHROME1" in inversions or "INVERSE" in inversions:
+    if is_inverted(dataset):
         shown = 1.0 - shown
     shown[padding] = 0.0
     image: NDArray[np.float32] = shown.astype(np.float32)[offsets]
     return image, notes
+
+
+def is_inverted(dataset: Dataset) -> bool:
+    """Return whether the lowest values are shown brightest.
+
+    Either of two attributes asks for one inversion; a DX image carries both. Source: DICOM PS3.3 C.8.11.3.1.2.
+    """
+    inversions = (text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape"))
+    return "MONOCHROME1" in inversions or "INVERSE" in inversions
+
+
+def shown_window(dataset: Dataset) -> tuple[float, float, str] | None:
+    """Return centre, width and function of the window that an image is shown with, or None where it is with none.
+
+    Raises: InputError where `render` refuses the image.
+    """
+    return _window(dataset)[0]
 
 
 def _refuse_unless_it_shows_something(shown: NDArray[np.float64]) -> None:

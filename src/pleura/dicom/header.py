@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence
 from pleura.dicom.square_pixels import LARGEST_ASPECT, SAME_ASPECT
 from pleura.errors import InputError
 
-_UNREADABLE: tuple[type[Exception], ...] = (
+UNREADABLE: tuple[type[Exception], ...] = (
     *(ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError),
     *(BytesLengthException, struct.error),
 )
@@ -27,6 +27,15 @@ _LEAST_SPACING_MM, _LARGEST_SPACING_MM = 0.01, 10.0
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 # A chest is magnified by some 10 %: a factor far above that is in other units.
 _LARGEST_MAGNIFICATION = 10.0
+SPACING_ORIGINS = {
+    "GEOMETRY": "Pixel spacing calibrated by geometry",
+    "FIDUCIAL": "Pixel spacing calibrated by an object of known size",
+    "IMAGE": "Pixel spacing of the image, calibration not known",
+    "MAGNIFICATION": "Pixel spacing corrected by the estimated magnification",
+    "DETECTOR": "Pixel spacing at the detector, not corrected for magnification",
+    "FILM": "Pixel spacing of the scanned film",
+}
+"""Where a pixel spacing was measured, in words of at most 64 characters."""
 _UNITS_PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0, "": 1.0}
 
 
@@ -53,7 +62,7 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
     """Return the value of an attribute; None where it is missing, or cannot be read."""
     try:
         return dataset.get(keyword)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
@@ -77,7 +86,7 @@ def words(dataset: Dataset, keyword: str, little: bool) -> list[int]:
         if isinstance(value, bytes):
             return [int(word) for word in np.frombuffer(value, dtype="<u2" if little else ">u2")]
         found = [float(one) for one in (value if isinstance(value, list | MultiValue) else [value])]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"its {keyword} is not a number; export it again") from error
     # -1 in 32 bits without a sign is the 16 bits of -1, too.
     signed = [one - 2**32 if 2**31 <= one < 2**32 else one for one in found]
@@ -105,7 +114,7 @@ def number(dataset: Dataset, keyword: str) -> float | None:
         if value is None or value == "":
             return None
         first = float(value)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"its {keyword} is not a number; export it again") from error
     if not math.isfinite(first):
         raise InputError(f"its {keyword} is {first}; export it again")
@@ -154,6 +163,32 @@ def pixel_spacing_mm(dataset: Dataset) -> tuple[float, float] | None:
             return spacing
         return spacing[0] / magnification, spacing[1] / magnification
     return _pair(dataset, "NominalScannedPixelSpacing")
+
+
+def spacing_origin(dataset: Dataset) -> str | None:
+    """Return where `pixel_spacing_mm` was measured, a key of `SPACING_ORIGINS`; None where there is none.
+
+    A Pixel Spacing that equals Imager Pixel Spacing is the detector's, too. Source: DICOM PS3.3 10.7.1.3.
+    """
+    spacing, imager = _pair(dataset, "PixelSpacing"), _pair(dataset, "ImagerPixelSpacing")
+    if spacing:
+        calibration = text(dataset, "PixelSpacingCalibrationType")
+        if calibration in ("GEOMETRY", "FIDUCIAL"):
+            return calibration
+        return "DETECTOR" if spacing == imager else "IMAGE"
+    if imager:
+        return "DETECTOR" if pixel_spacing_mm(dataset) == imager else "MAGNIFICATION"
+    return "FILM" if _pair(dataset, "NominalScannedPixelSpacing") else None
+
+
+def patient_orientation(dataset: Dataset) -> tuple[str, str] | None:
+    """Return the patient's directions along a row and down a column, as ("L", "F"); None where one is missing or none.
+
+    Source: DICOM PS3.3 C.7.6.1.1.1.
+    """
+    found = [one.upper() for one in texts(dataset, "PatientOrientation")]
+    is_one = len(found) == 2 and all(re.fullmatch("[APRLHF]{1,3}", direction) for direction in found)
+    return (found[0], found[1]) if is_one else None
 
 
 def pixel_aspect(dataset: Dataset) -> tuple[float, tuple[str, ...]]:
@@ -207,6 +242,6 @@ def _positive(value: Any) -> float | None:
     """Return `value` as a float where it is a positive finite number, else None."""
     try:
         result = float(value)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return result if math.isfinite(result) and result > 0 else None

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from pleura.dicom.decode import decode
 from pleura.dicom.frontal import not_frontal_chest
 from pleura.dicom.grayscale import render
-from pleura.dicom.header import age_years, pixel_aspect, pixel_spacing_mm, sex, text
+from pleura.dicom.header import age_years, patient_orientation, pixel_aspect, pixel_spacing_mm, sex, text
 from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image, valid_uid
+from pleura.dicom.source import header_of
 from pleura.dicom.square_pixels import with_square_pixels
 from pleura.errors import InputError, excerpt
 from pleura.files import name_of
@@ -32,8 +34,9 @@ class Radiograph:
     command see `pleura.data.ids`. `view` is View Position ("PA", "AP", ...), `sex` is "M", "F" or "O".
     `burned_in_annotation` is whether the pixels may name the patient, by Burned In Annotation.
     `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient where the
-    file is calibrated, else at the detector. `notes` are sentences without a full stop: reasons to doubt the result,
-    although the file could be read.
+    file is calibrated, else at the detector. `patient_orientation` is the patient's directions along a row and down a
+    column, ("L", "F") in the usual display. `header` is that of a DICOM file as read, without its pixels. `notes` are
+    sentences without a full stop: reasons to doubt the result, although the file could be read.
     Source: DICOM PS3.3 C.7.1.1, C.7.2.2, C.12.1, 10.7.
     """
 
@@ -51,6 +54,8 @@ class Radiograph:
     pixel_aspect: float = 1.0
     stored_shape: tuple[int, int] | None = None
     burned_in_annotation: bool | None = None
+    patient_orientation: tuple[str, str] | None = None
+    header: Dataset | None = None
 
     def __repr__(self) -> str:
         rows, columns = self.image.shape
@@ -97,6 +102,8 @@ def read_dicom(path: Path | str) -> Radiograph:
                 pixel_aspect=aspect,
                 stored_shape=(stored.shape[0], stored.shape[1]),
                 burned_in_annotation={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation") or ""),
+                patient_orientation=patient_orientation(dataset),
+                header=header_of(dataset),
             )
     except InputError as error:
         # A reason may quote the file, and with it a line break.

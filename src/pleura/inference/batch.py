@@ -29,7 +29,7 @@ from pleura.inference.disclosure import BURNED_IN, MAY_SHOW, TAKEN, Disclosure
 from pleura.inference.journal import JOURNAL, open_journal
 from pleura.inference.prediction import Prediction
 from pleura.inference.predictor import Predictor, find_model
-from pleura.inference.writers import COLUMNS, WRITES, entry_of, remove_files, table_rows, write_files
+from pleura.inference.writers import COLUMNS, entry_of, remove_files, table_rows, write_files
 from pleura.models.default import is_default
 from pleura.progress import track
 
@@ -50,7 +50,7 @@ class BatchSettings:
     out: Path
     model_name: str
     """OUT holds the results of one model, under this name."""
-    write: tuple[str, ...] = WRITES
+    write: tuple[str, ...] = ("mask", "rle", "overlay")
     batch_size: int = 4
     prevalence: float | None = None
     """The share of positives that reported probabilities are for; that of the calibration by default."""
@@ -112,7 +112,8 @@ _Keep: TypeAlias = Callable[[dict[str, Any]], None]
 def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     """Run a model over files, folders and patterns, and write the results to OUT.
 
-    masks/ID.png and overlays/ID.png on the original grid, masks.csv (SIIM run-length), predictions.csv, problems.csv.
+    masks/ID.png and overlays/ID.png on the original grid, seg/ID.dcm, masks.csv (SIIM run-length), predictions.csv,
+    problems.csv.
     Raises: InputError if an input names no radiograph, or for a prevalence that cannot be; OutputError if OUT cannot be
     written, another process writes to it, or it holds results of another model or other settings, or a damaged journal.
     """
@@ -182,6 +183,8 @@ def _new(found: Found, settings: BatchSettings, work: _Work) -> list[Identified]
         if entry is not None:
             moved = disclosure.has_moved(entry, here)
             if _unchanged(entry, stamp, moved):
+                if "not_written" in entry:  # as long as it is so, each run says it
+                    work.problems.append((disclosure.source(case), entry["not_written"]))
                 continue
             if disclosure.secret is not None and moved:
                 work.problems.append((disclosure.source(case), TAKEN))
@@ -253,15 +256,16 @@ def _write(
         return None
     source = settings.disclosure.source(case)
     try:
-        write_files(settings.out, settings.write, prediction)
-        keep({**entry_of(prediction, source, settings.write), **stamp})
+        not_written = write_files(settings.out, settings.write, prediction)
+        more = {} if not_written is None else {"not_written": not_written}
+        keep({**entry_of(prediction, source, settings.write), **stamp, **more})
     except (OutputError, OSError) as error:
         cause = error.__cause__
         if isinstance(error, OutputError) and not (isinstance(cause, OSError) and cause.errno in FULL):
             return source, str(error)
         work.ended = True
         raise
-    return None
+    return None if not_written is None else (source, not_written)
 
 
 def _finished(written: Sequence[Future[_Failed | None]], problems: list[_Failed]) -> Iterator[None]:

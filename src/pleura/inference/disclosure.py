@@ -14,7 +14,7 @@ from typing import Any
 
 from pleura.data.finding import Found, Located
 from pleura.data.ids import Identified, Identities, identify
-from pleura.dicom.deidentify import Secret
+from pleura.dicom.deidentify import Secret, deidentified
 from pleura.dicom.frontal import without_values
 from pleura.dicom.read import Radiograph
 from pleura.inference.writers import SHOW_IT
@@ -104,6 +104,7 @@ class Disclosure:
             sop_instance_uid=sop,
             series_instance_uid=series,
             study_instance_uid=study,
+            header=None if radiograph.header is None else deidentified(radiograph.header, self.secret),
             notes=without_values(radiograph.notes),
         )
 

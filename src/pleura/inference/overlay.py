@@ -26,10 +26,12 @@ def overlay(
     mask: NDArray[np.uint8] | None = None,
     caption: str = "",
     longest_px: int = 1024,
+    disclaimer: str = DISCLAIMER,
+    least_text_px: int = 10,
 ) -> Image.Image:
     """Draw a radiograph with the predicted mask in red and, if given, the true one outlined in green.
 
-    image: (H, W) float32 in [0, 1]. Masks: (H, W) in {0, 1}. Returns an RGB picture with a line of text below, at
+    image: (H, W) float32 in [0, 1]. Masks: (H, W) in {0, 1}. Returns an RGB picture with lines of text below, at
     most `longest_px` on its longer side.
     """
     rows, columns = image.shape
@@ -44,7 +46,7 @@ def overlay(
         inside = np.asarray(Image.fromarray(area.astype(np.uint8)).resize((width, height))) > 0
         pixels[inside] += fill * (np.array(colour) - pixels[inside])
         pixels[inside & ~_eroded(inside, line_px)] = colour
-    return _captioned(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), caption)
+    return _captioned(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), caption, disclaimer, least_text_px)
 
 
 def _eroded(inside: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
@@ -57,11 +59,11 @@ def _eroded(inside: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
     return inside
 
 
-def _captioned(picture: Image.Image, caption: str) -> Image.Image:
+def _captioned(picture: Image.Image, caption: str, disclaimer: str, least_text_px: int) -> Image.Image:
     """The picture with lines of text below; they are wrapped, and a picture too narrow for a word gets a margin."""
-    size = max(10, picture.width // 45)
+    size = max(least_text_px, picture.width // 45)
     font = ImageFont.load_default(size)
-    words = [text.split() for text in (caption, DISCLAIMER) if text]
+    words = [text.split() for text in (caption, disclaimer) if text]
     longest = max(font.getlength(word) for text in words for word in text)
     width = max(picture.width, math.ceil(longest) + size)
     lines = [(line, text == words[-1]) for text in words for line in _wrapped(text, font, width - size)]

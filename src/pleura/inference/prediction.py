@@ -5,19 +5,28 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pleura.data import rle
+from pleura.decision.laterality import side_across
+from pleura.dicom.header import text
 from pleura.dicom.read import Radiograph
-from pleura.errors import OutputError
+from pleura.dicom.results import Algorithm, DicomObject, Result
+from pleura.errors import InputError, OutputError
 from pleura.files import as_json, write_atomically
 from pleura.inference.overlay import overlay
 
+if TYPE_CHECKING:  # a prediction that writes none imports no writer of DICOM
+    from pleura.dicom.seg_writing import SegType
+
+_NO_DATE = datetime(1900, 1, 1)
+"""Of objects of a radiograph without dates: today's would be near its own, and in one archive tell whose it is."""
 SIDES = {"R": "right", "L": "left", "B": "both sides"}
 
 
@@ -43,8 +52,12 @@ class Prediction:
     area_mm2: float | None
     """None where the spacing is not radiograph."""
     side: str | None
-    """`R` or `L` of the patient, `B` for both, None where nothing is found. Assumes the usual display, the patient's
-    right at the left of the image."""
+    """`R` or `L` of the patient, `B` for both, None where nothing is found. By Patient Orientation where the header has
+    it; else the usual display is assumed, the patient's right at the left of the image."""
+    prevalence: float | None = None
+    """The share of positives that `probability` is for, where it is known."""
+    algorithm: Algorithm | None = None
+    """What found it; None for a prediction that is not a `Predictor`'s."""
 
     def __repr__(self) -> str:
         rows, columns = self.predicted_mask.shape
@@ -67,6 +80,83 @@ class Prediction:
         """
         caption = "; ".join((self.found(), *self.radiograph.notes))
         return overlay(self.radiograph.image, self.predicted_mask, caption=caption, longest_px=longest_px)
+
+    def to_seg(self, seg_type: SegType = "binary") -> DicomObject:
+        """Return the mask as a DICOM segmentation; see `pleura.dicom.seg_writing.segmentation`.
+
+        Raises: InputError where the radiograph is no DICOM file, or lacks what an archive files it by.
+        """
+        from pleura.dicom.seg_writing import segmentation
+
+        return segmentation(self.result(), seg_type)
+
+    def to_sc(self) -> DicomObject:
+        """Return the radiograph with the outline and the result in words, at most 2048 px, as a secondary capture.
+
+        Raises: InputError as `to_seg`.
+        """
+        from pleura.dicom.instance import NOT_FOR_DIAGNOSIS
+        from pleura.dicom.sc import secondary_capture
+
+        result = self.result()
+        assumed = "side as in the usual display" if self.is_positive and result.laterality is None else ""
+        caption = "; ".join(filter(None, (self.found(), assumed, *self.radiograph.notes, result.algorithm.name)))
+        return secondary_capture(
+            result,
+            overlay(
+                self.radiograph.image,
+                self.predicted_mask,
+                caption=caption,
+                longest_px=2048,
+                disclaimer=NOT_FOR_DIAGNOSIS,
+                least_text_px=15,
+            ),
+        )
+
+    def to_gsps(self) -> DicomObject:
+        """Return the outline as lines that a reader can switch off, a DICOM presentation state.
+
+        Raises: InputError as `to_seg`.
+        """
+        from pleura.dicom.gsps import presentation_state
+
+        return presentation_state(self.result())
+
+    def to_sr(self, seg: DicomObject | None = None) -> DicomObject:
+        """Return finding, probability, area, side and model as a DICOM structured report.
+
+        seg: what `to_seg` returned, where it is kept too: the report then refers to it. Raises: InputError as `to_seg`.
+        """
+        from pleura.dicom.sr import structured_report
+
+        return structured_report(self.result(), seg)
+
+    def result(self) -> Result:
+        """Return what DICOM objects are made from.
+
+        Raises: InputError where the radiograph is no DICOM file, or no model is named.
+        """
+        header, algorithm = self.radiograph.header, self.algorithm
+        if header is None:
+            raise InputError("not a DICOM file: it has no study and no patient that a DICOM object could belong to")
+        if algorithm is None:
+            raise InputError("the prediction names no model; take one that a Predictor made")
+        known = self.radiograph.patient_orientation
+        return Result(
+            source=header,
+            algorithm=algorithm,
+            mask=self.predicted_mask,
+            probabilities=self.probabilities,
+            found=self.found(),
+            score=float(self.score),
+            probability=self.probability,
+            prevalence=self.prevalence,
+            area_mm2=self.area_mm2,
+            laterality=self.side if known and side_across(known) else None,
+            made_at=_NO_DATE
+            if text(header, "LongitudinalTemporalInformationModified") == "REMOVED"
+            else datetime.now(),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as JSON has it: numbers, text and None; `mask_rle` is on `rows` x `columns`."""

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from pleura.data.in_memory import each_of, radiograph_of
 from pleura.data.radiograph import geometry_of
 from pleura.decision.calibration import Calibration
 from pleura.decision.laterality import side_of
-from pleura.decision.triplet import Triplet, image_score
+from pleura.decision.triplet import Triplet, image_score, mean_triplet
 from pleura.dicom.read import Radiograph
+from pleura.dicom.results import Algorithm
 from pleura.errors import CheckpointError, InputError, PleuraError
+from pleura.inference.algorithm import algorithm_of, hash_of
 from pleura.inference.device import pick_device
 from pleura.inference.engines.torch import infer
 from pleura.inference.precision import Precision, precision_of_predictor
@@ -153,7 +156,7 @@ class Predictor:
         if len({preprocessing.prepared_px for preprocessing in self.preprocessings}) != 1:
             raise CheckpointError("the checkpoints were trained on datasets of different --size; use one at a time")
         self.prepared_px = self.preprocessings[0].prepared_px
-        self.triplet = triplet or _mean_triplet([checkpoint.triplet for checkpoint in checkpoints], self.weights)
+        self.triplet = triplet or mean_triplet([checkpoint.triplet for checkpoint in checkpoints], self.weights)
         self.calibration = _calibration(calibration, self.checkpoints)
         self.prevalence = _prevalence(calibration or self.checkpoints[0].calibration) if self.calibration else None
         self.nets: list[Net] = []
@@ -202,6 +205,16 @@ class Predictor:
         """`float32`, `bfloat16`, or `mixed` where the recipes of an ensemble differ."""
         names = {each.name for each in self.precisions}
         return "mixed" if len(names) > 1 else names.pop()
+
+    @cached_property
+    def _weights_sha256(self) -> str:
+        return hash_of(self.checkpoints)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What the results are by, as DICOM objects say it."""
+        model = (self.checkpoints, self._weights_sha256, self.weights, self.triplet, self.calibration)
+        return algorithm_of(*model, tta=self.tta, precision=self.precision)
 
     def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities of prepared images: (N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1].
@@ -304,7 +317,9 @@ class Predictor:
             ruled_out=bool(score < rule_out.threshold) if rule_out else None,
             area_px=area_px,
             area_mm2=area_px * spacing[0] * spacing[1] if spacing else None,
-            side=side_of(mask),
+            side=side_of(mask, radiograph.patient_orientation),
+            prevalence=self.prevalence,
+            algorithm=self.algorithm,
         )
 
 
@@ -329,14 +344,3 @@ def _prevalence(header: Mapping[str, Any] | None) -> float | None:
     """The share of positives among the cases that a calibration was fitted on; None where it does not say."""
     share = (header or {}).get("prevalence")
     return float(share) if isinstance(share, float) and 0 < share < 1 else None
-
-
-def _mean_triplet(triplets: Sequence[Triplet], weights: NDArray[np.float64]) -> Triplet:
-    """The triplet of a mean of models: the mean of theirs by the same weights, until it is tuned for the mean itself.
-
-    A triplet that finds nothing does not count, unless all of them find nothing.
-    """
-    finds = np.array([not triplet.finds_nothing for triplet in triplets])
-    rules = np.array([(triplet.top_threshold, triplet.min_pixels, triplet.bottom_threshold) for triplet in triplets])
-    top, pixels, bottom = np.average(rules, axis=0, weights=weights * finds if finds.any() else weights)
-    return Triplet(float(top), round(float(pixels)), float(bottom))

@@ -16,7 +16,8 @@ from pleura.data.finding import OWN_SOFTWARE
 from pleura.data.geometry import SquareGeometry
 from pleura.data.png import png_bytes
 from pleura.decision.calibration import probability_at_prevalence
-from pleura.errors import OutputError
+from pleura.dicom.results import DicomObject
+from pleura.errors import InputError, OutputError
 from pleura.files import write_atomically
 from pleura.inference.prediction import Prediction
 
@@ -25,9 +26,20 @@ PICTURES: dict[str, tuple[str, Callable[[Prediction], NDArray[np.uint8]]]] = {
     "overlay": ("overlays", lambda prediction: np.asarray(prediction.overlay())),
 }
 """Word of --write -> the folder of its PNG files, one for each radiograph, and what draws them, grey or RGB."""
-WRITES = ("mask", "rle", "overlay")
-"""The words of --write; `rle` is a table."""
-SHOW_IT = ("overlay",)
+DICOM_OBJECTS: dict[str, Callable[[Prediction, Sequence[DicomObject]], DicomObject]] = {
+    "seg": lambda prediction, _: prediction.to_seg(),
+    "seg-occupancy": lambda prediction, _: prediction.to_seg("occupancy"),
+    "seg-fractional": lambda prediction, _: prediction.to_seg("fractional"),
+    "sc": lambda prediction, _: prediction.to_sc(),
+    "gsps": lambda prediction, _: prediction.to_gsps(),
+    "sr": lambda prediction, made: prediction.to_sr(next((one for one in made if one.Modality == "SEG"), None)),
+}
+"""Word of --write, and the folder of its DICOM files -> what makes the object of one radiograph, from those above."""
+DEFAULT_WRITES = ("mask", "rle", "overlay")
+"""`rle` is a table."""
+WRITES = (*DEFAULT_WRITES, *DICOM_OBJECTS)
+"""The words of --write."""
+SHOW_IT = ("overlay", "sc")
 """Those of which the results show the radiograph itself."""
 COLUMNS = (
     "image_id",
@@ -68,6 +80,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "file": (str,),
     "size": (int,),
     "mtime_ns": (int,),
+    "not_written": (str,),
 }
 NEEDED = ("image_id", "is_positive", "score", "area_px", "rows", "columns", "source", "runs")
 """What entries of every version have."""
@@ -75,38 +88,60 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 _UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]|%(?=[0-9A-F]{2})|[. ]$|^\.\.?$')
 
 
-def file_of(folder: Path, image_id: str) -> Path:
-    """Return the PNG of an id below a folder: folders as the id has them, each name one that every system takes.
+def file_of(folder: Path, image_id: str, suffix: str = ".png") -> Path:
+    """Return the file of an id below a folder: folders as the id has them, each name one that every system takes.
 
     What Windows does not take, and `..`, is written as in addresses: `%3A` for a colon.
     """
     parts = [_UNSAFE.sub(_escape, part) for part in image_id.split("/") if part]
     parts = [f"%{ord(part[0]):02X}{part[1:]}" if _RESERVED.fullmatch(part) else part for part in parts]
-    return folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
+    return folder.joinpath(*parts[:-1], f"{parts[-1]}{suffix}")
 
 
 def _escape(match: re.Match[str]) -> str:
     return "".join(f"%{ord(letter):02X}" for letter in match[0])
 
 
-def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> None:
-    """Write the `PICTURES` of one prediction that are asked for; all or none. Raises: OutputError."""
+def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> str | None:
+    """Write the files of one prediction that are asked for; all or none.
+
+    Returns why there are no DICOM objects of it, where some are asked for and there can be none: the rest is written.
+    Raises: OutputError.
+    """
     try:
         for word, (folder, draw) in PICTURES.items():
             if word in write:
                 # The name of the writer, so that a picture is never taken for a radiograph.
                 content = png_bytes(draw(prediction), OWN_SOFTWARE)
                 write_atomically(file_of(out / folder, prediction.image_id), content)
+        return _write_objects(out, [word for word in DICOM_OBJECTS if word in write], prediction)
     except OutputError:
         remove_files(out, prediction.image_id)
         raise
 
 
+def _write_objects(out: Path, words: Sequence[str], prediction: Prediction) -> str | None:
+    if not words:
+        return None
+    from pleura.dicom.instance import bytes_of
+
+    try:
+        made: list[DicomObject] = []
+        for word in words:
+            made.append(DICOM_OBJECTS[word](prediction, made))
+    except InputError as error:
+        return f"no {', '.join(words)}: {error}"
+    for word, one in zip(words, made, strict=True):
+        write_atomically(file_of(out / word, prediction.image_id, ".dcm"), bytes_of(one))
+    return None
+
+
 def remove_files(out: Path, image_id: str) -> None:
-    """Remove the `PICTURES` of an id, where they are."""
-    for folder, _ in PICTURES.values():
+    """Remove the files of an id, where they are."""
+    files = [file_of(out / folder, image_id) for folder, _ in PICTURES.values()]
+    for file in (*files, *(file_of(out / word, image_id, ".dcm") for word in DICOM_OBJECTS)):
         with suppress(OSError):
-            file_of(out / folder, image_id).unlink()
+            file.unlink()
 
 
 def entry_of(prediction: Prediction, source: str, write: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from mask_writers import write_segments
 from pydicom.dataset import Dataset
 
 from pleura.data.masks import open_masks
-from pleura.dicom.seg import LABEL_MAP_STORAGE
+from pleura.dicom.seg_reading import LABEL_MAP_STORAGE
 from pleura.errors import InputError
 
 LUNG, PTX, HEART = (np.zeros((13, 12), np.uint8) for _ in range(3))

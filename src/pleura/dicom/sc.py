@@ -1,0 +1,62 @@
+"""The radiograph with the result drawn in, as a secondary capture: what every viewer shows.
+
+Source: DICOM PS3.3 A.8.1 (Secondary Capture Image IOD), C.8.6.1 (SC Equipment), C.7.6.3 (Image Pixel).
+"""
+
+from __future__ import annotations
+
+from PIL import Image
+from pydicom.dataset import Dataset
+
+from pleura.dicom.header import patient_orientation, text, texts
+from pleura.dicom.instance import NOT_FOR_DIAGNOSIS, Kind, add_coding_scheme, code, date_and_time, new_instance
+from pleura.dicom.parse import collect_warnings
+from pleura.dicom.results import Result
+from pleura.dicom.source import reference_to
+
+KIND = Kind("sc", "1.2.840.10008.5.1.4.1.1.7", "OT", 9702, "Pneumothorax, drawn in")
+
+
+@collect_warnings()  # of values that the source has, and that are copied as they are
+def secondary_capture(result: Result, picture: Image.Image) -> Dataset:
+    """Return a picture of a result, 8 bits for each of three colours, uncompressed.
+
+    picture: the radiograph as it is shown, with the result drawn in and in words below. Its pixels are not those of the
+    radiograph, so it has no pixel spacing. Raises: InputError where the radiograph lacks what an archive files it by.
+    """
+    source = result.source
+    made = new_instance(result, KIND)
+    made.ContentDate, made.ContentTime = date_and_time(result)
+    made.DateOfSecondaryCapture, made.TimeOfSecondaryCapture = made.ContentDate, made.ContentTime
+    made.ConversionType, made.ImageType = "WSD", ["DERIVED", "SECONDARY"]
+    made.PatientOrientation = list(patient_orientation(source) or ())
+    made.DerivationDescription = f"{result.found}; drawn by {result.algorithm.name}; {NOT_FOR_DIAGNOSIS}"
+    made.SourceImageSequence = [reference_to(source)]
+    made.SourceImageSequence[0].PurposeOfReferenceCodeSequence = [
+        code("121322", "DCM", "Source image for image processing operation")
+    ]
+    _copy_what_stays_true(source, made)
+    add_coding_scheme(made)
+    rgb = picture.convert("RGB")
+    made.Rows, made.Columns, made.SamplesPerPixel = rgb.height, rgb.width, 3
+    made.PhotometricInterpretation, made.PlanarConfiguration, made.PixelRepresentation = "RGB", 0, 0
+    made.BitsAllocated, made.BitsStored, made.HighBit = 8, 8, 7
+    content = rgb.tobytes()
+    made.PixelData = content + b"\0" * (len(content) % 2)
+    made["PixelData"].VR = "OB"
+    return made
+
+
+def _copy_what_stays_true(source: Dataset, made: Dataset) -> None:
+    """Take over what holds of every picture made from the source.
+
+    Once compressed with loss, always so: PS3.3 C.7.6.1.1.5. Text that names the patient stays in the picture.
+    """
+    if text(source, "LossyImageCompression") == "01":
+        made.LossyImageCompression = "01"
+        if methods := [one for one in texts(source, "LossyImageCompressionMethod") if one.startswith("ISO_")]:
+            made.LossyImageCompressionMethod = methods
+    if (burned_in := text(source, "BurnedInAnnotation")) in ("YES", "NO"):
+        made.BurnedInAnnotation = burned_in
+    if text(source, "BodyPartExamined") == "CHEST":
+        made.BodyPartExamined = "CHEST"

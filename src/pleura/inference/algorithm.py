@@ -1,0 +1,49 @@
+"""What DICOM objects say of a model: its name, the hash of its weights, and whatever else decides its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pleura import __version__
+from pleura.decision.calibration import Calibration
+from pleura.decision.triplet import Triplet
+from pleura.dicom.results import Algorithm
+from pleura.models.checkpoint import Checkpoint
+from pleura.models.identity import weights_hash
+
+
+def hash_of(checkpoints: Sequence[Checkpoint]) -> str:
+    """Return the sha256 of the weights of a checkpoint, or over those of several, in order."""
+    hashes = [weights_hash(one.weights) for one in checkpoints]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def algorithm_of(
+    checkpoints: Sequence[Checkpoint],
+    weights_sha256: str,
+    weights: NDArray[np.float64],
+    triplet: Triplet,
+    calibration: Calibration | None,
+    *,
+    tta: str,
+    precision: str,
+) -> Algorithm:
+    """Return the mean of checkpoints as one model. weights: of each in the mean."""
+    names = dict.fromkeys(str(one.recipe.get("name") or one.model.architecture) for one in checkpoints)
+    count = f" ({len(checkpoints)} checkpoints)" if len(checkpoints) > 1 else ""
+    settings = {
+        "decision rule": triplet.in_words(),
+        "test-time augmentation": tta,
+        "precision": precision,
+        "prepared": ", ".join(f"{one.preprocessing.prepared_px} px" for one in checkpoints),
+        "shown": ", ".join(f"{one.preprocessing.size_px} px" for one in checkpoints),
+        "weight of each checkpoint": ", ".join(f"{weight:g}" for weight in weights),
+        "calibration": json.dumps(asdict(calibration)) if calibration else "none",
+    }
+    return Algorithm(f"pleura {' + '.join(names)}{count}", __version__, weights_sha256, tuple(settings.items()))
