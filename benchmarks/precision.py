@@ -7,7 +7,7 @@ oneDNN's gradients of those layers are the reason for it, and their time is prin
 
 `auto` takes what `pleura.inference.cpu` measures on a small net; where that is float32, both are the same step. On one
 thread, in processor time: other work on the machine falls on neither side.
-Run: python benchmarks/precision.py [--size 256] [--batch 4] [--rounds 3]
+Run: python benchmarks/precision.py [--size 384] [--batch 4] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def strided_depthwise(bfloat16: bool, size_px: int, batch: int) -> Callable[[], 
 def main() -> None:
     """Step and predict in both precisions in turn, and print how many times as fast bfloat16 is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256, help="side of the images")
+    parser.add_argument("--size", type=int, default=384, help="side of the images")
     parser.add_argument("--batch", type=int, default=4, help="images a step")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side is timed")
     given = parser.parse_args()
