@@ -38,15 +38,19 @@ def overlay(
     scale = min(1.0, longest_px / max(rows, columns))
     height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
     grey = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.repeat(np.asarray(grey)[:, :, None], 3, axis=2) * 255.0
+    levels = np.asarray(grey) * 255.0
+    pixels = np.repeat(np.clip(levels, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
     line_px = max(1, round(max(height, width) / 400))
     for area, colour, fill in ((predicted_mask, PREDICTED_RGB, FILL), (mask, TRUTH_RGB, 0.0)):
         if area is None or not area.any():
             continue
         inside = np.asarray(Image.fromarray(area.astype(np.uint8)).resize((width, height))) > 0
-        pixels[inside] += fill * (np.array(colour) - pixels[inside])
+        if fill:  # of one area alone: it mixes with the radiograph, not with what is drawn already
+            mixed = np.repeat(levels[inside][:, None], 3, axis=1)
+            mixed += fill * (np.array(colour) - mixed)
+            pixels[inside] = np.clip(mixed, 0, 255).astype(np.uint8)
         pixels[inside & ~_eroded(inside, line_px)] = colour
-    return _captioned(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), caption, disclaimer, least_text_px)
+    return _captioned(Image.fromarray(pixels), caption, disclaimer, least_text_px)
 
 
 def _eroded(inside: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
