@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pleura.cli.train import settings_in_words
 from pleura.config.model import ModelConfig
 from pleura.config.parse import load_recipe, parse_model, parse_recipe
 from pleura.config.recipe import Recipe
@@ -218,3 +219,5 @@ def test_every_setting_explains_itself():
 def test_the_weight_of_a_source_with_a_dot_is_written_as_a_mapping(tmp_path: Path):
     recipe = loaded(tmp_path, ONE_STAGE, "stages.0.labels.weights={a.b: 0, c: 1000}")
     assert recipe.stages[0].labels.weights == {"a.b": 0, "c": 1000}
+    shown = " ".join(settings_in_words(recipe)).split()
+    assert shown[shown.index("labels.weights") :][1:3] == ["of", "2"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,11 @@ def test_only_a_model_of_the_recipe_called_default_is_made_again_by_make_model(b
     assert f"```sh {by_ours} ```" in card_of("as-it-is.safetensors")
     recipe["model"]["pretrained"] = "weights.safetensors"
     assert f"{by_ours} SETTINGS=model.pretrained=weights.safetensors" in card_of("local.safetensors")
+    recipe["stages"][1]["labels"] = {"weights": {"a.b": 2, "c": 0.5}}
+    words = "model.pretrained=weights.safetensors 'stages.high.labels.weights={a.b: 2,c: 0.5}'"
+    assert f"{by_ours} SETTINGS={shlex.quote(words)}" in card_of("weighted.safetensors")
+    again = load_experiment("default", shlex.split(words)).model_dump(mode="json")
+    assert again["stages"][1]["labels"]["weights"] == {"a.b": 2, "c": 0.5}
     recipe["stages"][1]["labels"] = {"teacher": "its-file"}
     assert "or was changed" in card_of("taught.safetensors")
     recipe["stages"][1]["labels"] = {}

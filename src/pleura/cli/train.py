@@ -160,6 +160,9 @@ def settings_in_words(recipe: Recipe) -> Iterator[str]:
     net = ", ".join(f"{key} {value}" for key, value in recipe.model.model_dump().items() if key in _NET)
     yield f"{recipe.name}: {net}; seed {recipe.seed}, tta {recipe.tta}"
     stages = [dotted(stage.model_dump(exclude={"name"})) for stage in recipe.stages]
+    for stage, shown in zip(recipe.stages, stages, strict=True):  # the log of each stage lists them
+        named = {"labels.weights": stage.labels.weights, "labels.smoothing": stage.labels.smoothing}
+        shown |= {key: f"of {len(sources)}" for key, sources in named.items() if sources}
     defaults = dotted(StageConfig(name="a").model_dump(exclude={"name"}))
     idle = idle_settings(recipe)
     keys = [key for key in defaults if key in _ALWAYS or any(stage.get(key) != defaults[key] for stage in stages)]

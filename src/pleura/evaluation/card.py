@@ -127,21 +127,33 @@ def _rebuild(path: Path, checkpoint: Checkpoint) -> str | None:
         theirs = parse_recipe(checkpoint.recipe)  # settings that were made since then are at their defaults
     except ConfigError:
         return None
-    if not isinstance(ours, Recipe) or _but_weights(ours) != _but_weights(theirs):
+    if not isinstance(ours, Recipe) or _but_data(ours) != _but_data(theirs):
         return None
-    start, usual = theirs.model.pretrained, ours.model.pretrained
-    change = f"model.pretrained={in_words(start)}" if start != usual else None
+    changes = _changes_for_its_data(ours, theirs)
     if is_default(path) and name == DEFAULT:
-        settings = f" SETTINGS={shlex.quote(change)}" if change else ""
+        settings = f" SETTINGS={shlex.quote(shlex.join(changes))}" if changes else ""
         return f"make model DATA=DATA CARD=recipes/cards/default.yaml{settings}"
-    words = ["pleura", "train", str(name), *([change] if change else [])]
-    return shlex.join([*words, "--data", "DATA", "--out", "RUN", "--fold", str(fold)])
+    return shlex.join(["pleura", "train", str(name), *changes, "--data", "DATA", "--out", "RUN", "--fold", str(fold)])
 
 
-def _but_weights(recipe: Recipe) -> dict[str, Any]:
-    """A recipe without words, and without the files it takes weights from, which lie anywhere."""
+def _changes_for_its_data(ours: Recipe, theirs: Recipe) -> list[str]:
+    """The settings, as `pleura train` takes them, that name files and sources of the data that a model learned from."""
+    changes = []
+    if theirs.model.pretrained != ours.model.pretrained:
+        changes.append(f"model.pretrained={in_words(theirs.model.pretrained)}")
+    for stage, bundled in zip(theirs.stages, ours.stages, strict=True):
+        if stage.labels.weights != bundled.labels.weights:
+            weights = ",".join(f"{source}: {weight:g}" for source, weight in stage.labels.weights.items())
+            changes.append(f"stages.{stage.name}.labels.weights={{{weights}}}")
+    return changes
+
+
+def _but_data(recipe: Recipe) -> dict[str, Any]:
+    """A recipe without words, without the files it takes weights from, which lie anywhere, and without the weights of
+    sources, which only its own dataset has.
+    """
     document = recipe.model_dump(mode="json", exclude={"source", "anchor", "unknown", "cost"})
     document["model"]["pretrained"] = None
     for stage in document["stages"]:
-        stage["labels"]["teacher"] = stage["labels"]["teacher"] is not None
+        stage["labels"] |= {"teacher": stage["labels"]["teacher"] is not None, "weights": {}}
     return document
