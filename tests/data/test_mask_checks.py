@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pleura.data.mask_checks import about_source, exchanged
+from pleura.data.masks import MaskSource
 from pleura.evaluation.checks import pooled_dice, reported_dice
 from pleura.evaluation.metrics.siim import CaseResults
 
@@ -18,8 +21,15 @@ def test_masks_that_cover_most_of_the_image_are_named_with_their_number_and_shar
 
 
 def test_source_without_faults_has_no_findings() -> None:
-    assert list(about_source((), (), ())) == []
-    assert [finding.severity for finding in about_source(["a"], ["b"], ["c"])] == ["warning", "note", "note"]
+    assert list(about_source(MaskSource(Path("masks"), "masks", {}))) == []
+
+
+@pytest.mark.parametrize("fault", ["cut", "blank", "without_segment", "without_frame", "fractional", "united"])
+def test_each_fault_of_a_source_is_one_finding_that_names_the_image(fault: str) -> None:
+    (finding,) = about_source(MaskSource(Path("masks"), "masks", {}, **{fault: ["x-ray"]}), "true ")
+    assert finding.severity == ("warning" if fault == "cut" else "note")
+    assert "x-ray" in finding.what
+    assert "true" in finding.what
 
 
 def test_pooled_dice_is_that_of_all_pixels_together() -> None:
