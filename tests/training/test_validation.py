@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from places import SMOKE
 
 from pleura.config.parse import load_recipe
@@ -24,6 +25,20 @@ def test_a_stage_of_another_size_is_scored_as_evaluate_scores_its_checkpoint(dat
     scores, found = load_checkpoint(best).scores, evaluate(best, dataset, resamples=2).report.metrics
     for name in ("siim_dice", "dice_on_positives", "auroc", "sensitivity", "specificity"):
         assert scores[name] == pytest.approx(found[name].value, abs=1e-6), name
+
+
+@pytest.mark.parametrize("deviations", [0.0, 1000.0])
+def test_a_net_that_cancels_is_validated_in_float32_as_it_is_predicted(dataset: Path, deviations: float):
+    data, samples = Dataset(dataset), []
+    for precision in ("float32", "bfloat16"):
+        recipe = load_recipe(SMOKE, (f"precision={precision}",))
+        learner = Learner(recipe, data, build_accelerator(recipe), 0)
+        norm = next(layer for layer in learner.net.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+        norm.running_mean[0] = deviations * (norm.running_var[0] + norm.eps).sqrt() / norm.weight[0].detach().abs()
+        validator = Validator(learner.accelerator, data, data.indices("val", 0), False)
+        low = recipe.stages[0]
+        samples.append(validator.samples(learner.net, low, learner.batches.preprocessing(low), 4)[2])
+    assert np.array_equal(*samples) is (deviations > 0)
 
 
 def test_samples_are_drawn_with_the_masks_as_they_were_prepared(dataset: Path):

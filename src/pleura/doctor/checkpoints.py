@@ -22,7 +22,7 @@ from pleura.evaluation.scoring import CaseScores, score_batch
 from pleura.inference.device import pick_device
 from pleura.inference.precision import precision_of_predictor
 from pleura.inference.predictor import Predictor, find_model
-from pleura.models.cancelling import keep_cancelling
+from pleura.models.cancelling import cancels
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.models.folding import folded
 from pleura.models.published import published_config
@@ -122,8 +122,8 @@ def _ours(path: Path, against: Against) -> Examination:
     checkpoint = load_checkpoint(path, damaged=True)
     found = Examination("a checkpoint of pleura")
     found.facts.append(f"{checkpoint.model.architecture} with {checkpoint.model.encoder}")
-    cancels = keep_cancelling(folded(net_of(checkpoint)))
-    precision = precision_of_predictor(None, checkpoint.recipe, pick_device(), cancels)
+    net = folded(net_of(checkpoint))
+    precision = precision_of_predictor(None, checkpoint.recipe, pick_device(), cancels(net))
     found.facts.append(f"here it predicts in {precision}")
     _weights(checkpoint.weights, found)
     _rule(checkpoint, found)

@@ -22,13 +22,24 @@ def keep_cancelling(net: nn.Module) -> bool:
     Returns: whether there is such a layer. Layers are registered in the order that images take. Without autocast, and
     in a net without such a layer, nothing changes; a BatchNorm may be folded into its convolution.
     """
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.modules.batchnorm._BatchNorm)]
-    last = max((number for number, layer in enumerate(layers) if _deviations(layer) > MOST_DEVIATIONS), default=-1)
-    for layer in layers[: last + 1]:
+    layers = _up_to_the_last(net)
+    for layer in layers:
         if isinstance(layer, nn.Conv2d):
             # Bound to this layer, so that copy.deepcopy binds it to the copy.
             layer.__dict__["forward"] = MethodType(_in_float32, layer)
-    return last >= 0
+    return bool(layers)
+
+
+def cancels(net: nn.Module) -> bool:
+    """Whether a net has a layer that cancels, so that bfloat16 would change its masks."""
+    return bool(_up_to_the_last(net))
+
+
+def _up_to_the_last(net: nn.Module) -> list[nn.Module]:
+    """Return the convolutions and BatchNorms up to the last one that cancels; none where none does."""
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.modules.batchnorm._BatchNorm)]
+    last = max((number for number, layer in enumerate(layers) if _deviations(layer) > MOST_DEVIATIONS), default=-1)
+    return list(layers[: last + 1])
 
 
 @torch.no_grad()

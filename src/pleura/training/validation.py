@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from pleura.decision.search import Histograms, search
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet, prevalence_weights
 from pleura.evaluation.scoring import CaseScores, on_grid, score_batch
 from pleura.inference.engines.torch import infer
+from pleura.models.cancelling import cancels
 from pleura.models.net import Net
 from pleura.models.preprocessing import Preprocessing
 
@@ -54,13 +57,17 @@ class Validator:
         mine = self.indices[accelerator.process_index :: accelerator.num_processes]
         parts: list[CaseScores] = []
         for batch in batches(self.dataset, mine, max(1, stage.batch_size // accelerator.num_processes)):
-            with accelerator.autocast():
+            with self._precision_of(net):
                 found = infer(net, batch.images.to(accelerator.device), preprocessing, self.flip).cpu().numpy()
             parts.append(score_batch(found, batch.masks[:, 0].numpy()))
         cases = CaseScores.join(gather_object(parts) if accelerator.num_processes > 1 else parts)
         triplet = best_triplet(cases.histograms, stage.select)
         metrics = cases.by(triplet).summary()
         return Validation(metrics, triplet, metrics[stage.select])
+
+    def _precision_of(self, net: Net) -> AbstractContextManager[Any]:
+        """The run's, or float32 where a predictor takes that: triplet and choice of epochs are for what it finds."""
+        return nullcontext() if cancels(net) else self.accelerator.autocast()
 
     def samples(
         self, net: Net, stage: StageConfig, preprocessing: Preprocessing, count: int
@@ -69,7 +76,7 @@ class Validator:
         net.eval()
         indices = _spread(self.dataset, self.indices, count)
         images = torch.from_numpy(np.stack([self.dataset.images[index] for index in indices]))[:, None]
-        with self.accelerator.autocast():
+        with self._precision_of(net):
             parts = [
                 infer(net, part.to(self.accelerator.device), preprocessing, self.flip).cpu()
                 for part in torch.split(images, stage.batch_size)
