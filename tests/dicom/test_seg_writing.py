@@ -164,7 +164,9 @@ def test_picture_and_prediction_without_a_model_are_refused(prediction: Predicti
 def test_it_says_what_made_it(prediction: Prediction):
     seg = written(prediction.to_seg())
     (equipment,) = seg.ContributingEquipmentSequence
-    assert equipment.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Algorithm"
+    (purpose,) = equipment.PurposeOfReferenceCodeSequence
+    assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("Newcode1", "99IHE")  # as IHE's AI Results says it
+    assert [scheme.CodingSchemeDesignator for scheme in seg.CodingSchemeIdentificationSequence] == ["99IHE"]
     assert equipment.DeviceUID == ALGORITHM.device_uid
     assert (equipment.Manufacturer, equipment.ManufacturerModelName) == ("pleura", "pleura tests")
     parameters = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters

@@ -214,7 +214,7 @@ def test_side_is_the_patients_whichever_way_the_image_is_turned():
         (mask[::-1, ::-1], ("RH", "H")),
     ):
         assert side_of(np.ascontiguousarray(turned), orientation) == "R", orientation
-    assert side_of(mask, ("A", "F")) == "R"  # no side to go by: as it is usually shown
+    assert side_of(mask, ("A", "F")) is None  # a lateral radiograph shows neither side
 
 
 @pytest.mark.parametrize("model", [3, None, b"best.safetensors"])

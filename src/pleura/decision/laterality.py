@@ -17,16 +17,15 @@ def side_of(mask: NDArray[np.uint8], orientation: tuple[str, str] | None = None)
     """Return the patient's side of a mask (H, W): `R`, `L`, `B` for both, None where it is empty.
 
     A smaller side with less than BOTH_SIDES_SHARE of the mask is ignored. orientation: the patient's directions along a
-    row and down a column, as DICOM writes them; the usual display by default, and where neither is left or right.
+    row and down a column, as DICOM writes them; the usual display by default. Where neither is left or right, as on a
+    lateral radiograph, the side is None.
     """
-    if orientation is None or side_across(orientation) is None:
-        orientation = USUAL_DISPLAY
-    side = str(side_across(orientation))
+    orientation = orientation or USUAL_DISPLAY
+    side, total = side_across(orientation), int(mask.sum())
+    if side is None or total == 0:
+        return None
     across = mask if orientation[0][:1] in SIDES else mask.T
     first = int(across[:, : across.shape[1] // 2].sum())
-    total = int(mask.sum())
-    if total == 0:
-        return None
     if min(first, total - first) >= BOTH_SIDES_SHARE * total:
         return "B"
     return side if total - first > first else _OTHER[side]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from pleura.dicom.header import items, text, texts
+from pleura.dicom.header import items, patient_orientation, text, texts
 from pleura.errors import excerpt
 
 # DR is no defined term, but written; RG is film that was digitised.
@@ -39,15 +39,20 @@ _QUOTING = re.compile(rf"^([A-Z][A-Za-z ]*?) is .*: {_NOT_FRONTAL}")
 def not_frontal_chest(dataset: Dataset) -> tuple[str, ...]:
     """Return a note for each attribute that contradicts a frontal chest radiograph, processed for presentation.
 
-    An attribute that is missing, empty or unspecified gives none.
-    Source: DICOM PS3.3 C.7.3.1.1.1 (Modality), C.8.7.1.1.2 and C.8.11.5.1.2 (View Position), C.8.11.7
-    (Presentation Intent Type), PS3.16 CID 4009, CID 4010.
+    One that lies turned or upside down gives one, too: it is predicted as it is stored, and the models are made for
+    upright ones. A mirrored one gives none. An attribute that is missing, empty or unspecified gives none either.
+    Source: DICOM PS3.3 C.7.3.1.1.1 (Modality), C.7.6.1.1.1 (Patient Orientation), C.8.7.1.1.2 and C.8.11.5.1.2 (View
+    Position), C.8.11.7 (Presentation Intent Type), PS3.16 CID 4009, CID 4010.
     """
     found = [*_other_device(dataset), *_other_region(dataset), *_other_view(dataset)]
     notes = [f"{what}: {_NOT_FRONTAL}" for what in found]
     for_processing = text(dataset, "SOPClassUID") == uid.DigitalXRayImageStorageForProcessing
     if for_processing or _plain(text(dataset, "PresentationIntentType")) == "FOR PROCESSING":
         notes.append("Presentation Intent Type is FOR PROCESSING: not the image for presentation that the model needs")
+    turned = patient_orientation(dataset)
+    if turned and not _is_sagittal(turned) and (turned[0][0] not in "RL" or turned[1][0] != "F"):
+        says = f"Patient Orientation is {','.join(turned)}"
+        notes.append(f"{says}: the radiograph is not upright, and the model is made for upright ones")
     return tuple(notes)
 
 
@@ -89,9 +94,14 @@ def _other_view(dataset: Dataset) -> list[str]:
         if code not in _FRONTAL_CODES and not _may_be_frontal(meaning or code):
             return [f"View is {excerpt(meaning or code)}"]
     orientation = texts(dataset, "PatientOrientation")
-    if any(direction.upper().startswith(("A", "P")) for direction in orientation):  # rows or columns go front to back
+    if _is_sagittal(orientation):
         return [f"Patient Orientation is {excerpt(','.join(orientation))}"]
     return []
+
+
+def _is_sagittal(orientation: Iterable[str]) -> bool:
+    """Return whether rows or columns go front to back."""
+    return any(direction.upper().startswith(("A", "P")) for direction in orientation)
 
 
 def _may_be_frontal(view: str) -> bool:

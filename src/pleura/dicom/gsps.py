@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from pleura.dicom.grayscale import is_inverted, shown_window
 from pleura.dicom.header import is_little_endian, items, number, signed_word, text, words
-from pleura.dicom.instance import NOT_FOR_DIAGNOSIS, Kind, add_coding_scheme, date_and_time, new_instance
+from pleura.dicom.instance import NOT_FOR_DIAGNOSIS, Kind, date_and_time, new_instance
 from pleura.dicom.outline import outlines
 from pleura.dicom.parse import collect_warnings
 from pleura.dicom.results import Result
@@ -49,7 +49,6 @@ def presentation_state(result: Result) -> Dataset:
     _add_modality_lut(source, made)
     _add_voi_lut(source, made)
     made.PresentationLUTShape = "INVERSE" if is_inverted(source) else "IDENTITY"
-    add_coding_scheme(made)
     return made
 
 

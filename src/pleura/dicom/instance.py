@@ -22,6 +22,15 @@ MANUFACTURER = "pleura"
 NOT_FOR_DIAGNOSIS = "research software, not for diagnosis"
 OWN_CODES = "99PLEURA"
 """The coding scheme of what no public one has a code for."""
+# Of a trial implementation: the code is a placeholder in the text itself (AIR, revision 1.1, RAD TF-3 6.5.3.1, as MONAI
+# Deploy's dicom_utils.py quotes it), and what readers of AI results look for. The standard's own list (PS3.16 CID 7005)
+# has none for an algorithm; the nearest is Processing Equipment, 109102.
+PROCESSING_ALGORITHM = ("Newcode1", "99IHE", "Processing Algorithm")
+_SCHEMES = {
+    OWN_CODES: ("Codes of the pleura software", "The pleura developers"),
+    PROCESSING_ALGORITHM[1]: ("Codes of IHE profiles", "Integrating the Healthcare Enterprise"),
+}
+"""Coding schemes that are not DICOM's: their names, and who is responsible for them."""
 _LONGEST_LO = 64
 
 
@@ -60,6 +69,8 @@ def new_instance(result: Result, kind: Kind, *settings: str) -> Dataset:
     _add_equipment(made, algorithm)
     made.DeviceSerialNumber = algorithm.weights_sha256[:_LONGEST_LO]
     made.ContributingEquipmentSequence = [_contribution(result)]
+    made.CodingSchemeIdentificationSequence = []
+    declare_scheme(made, PROCESSING_ALGORITHM[1])
     return made
 
 
@@ -75,12 +86,12 @@ def code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
-def add_coding_scheme(made: Dataset) -> None:
-    """Say whose codes `OWN_CODES` are. Source: DICOM PS3.3 C.12.1.1.4 (Coding Scheme Identification Sequence)."""
+def declare_scheme(made: Dataset, designator: str) -> None:
+    """Say whose codes those of a private scheme are. Source: DICOM PS3.3 C.12.1 (Coding Scheme Identification)."""
     scheme = Dataset()
-    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = OWN_CODES, "Codes of the pleura software"
-    scheme.CodingSchemeResponsibleOrganization = "The pleura developers"
-    made.CodingSchemeIdentificationSequence = [scheme]
+    scheme.CodingSchemeDesignator = designator
+    scheme.CodingSchemeName, scheme.CodingSchemeResponsibleOrganization = _SCHEMES[designator]
+    made.CodingSchemeIdentificationSequence.append(scheme)
 
 
 def bytes_of(made: Dataset) -> bytes:
@@ -98,8 +109,7 @@ def _add_equipment(item: Dataset, algorithm: Algorithm) -> None:
 
 def _contribution(result: Result) -> Dataset:
     item = Dataset()
-    # AIR names the purpose, and no code of the standard's own list (PS3.16 CID 7005) says it.
-    item.PurposeOfReferenceCodeSequence = [code("PROCESSING", OWN_CODES, "Processing Algorithm")]
+    item.PurposeOfReferenceCodeSequence = [code(*PROCESSING_ALGORITHM)]
     _add_equipment(item, result.algorithm)
     item.DeviceUID = result.algorithm.device_uid
     item.ContributionDateTime = "".join(date_and_time(result))

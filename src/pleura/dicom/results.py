@@ -57,7 +57,8 @@ class Result:
     """The share of positives that `probability` is for, where it is known."""
     area_mm2: float | None
     laterality: str | None
-    """`R`, `L` or `B` by the header's Patient Orientation; None where nothing is found, or the header has none."""
+    """`R`, `L` or `B` by the header's Patient Orientation; None where nothing is found, the header has none, or it has
+    that of a lateral radiograph."""
     made_at: datetime
 
     @property

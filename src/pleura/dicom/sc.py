@@ -9,7 +9,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from pleura.dicom.header import patient_orientation, text, texts
-from pleura.dicom.instance import NOT_FOR_DIAGNOSIS, Kind, add_coding_scheme, code, date_and_time, new_instance
+from pleura.dicom.instance import NOT_FOR_DIAGNOSIS, Kind, code, date_and_time, new_instance
 from pleura.dicom.parse import collect_warnings
 from pleura.dicom.results import Result
 from pleura.dicom.source import reference_to
@@ -36,7 +36,6 @@ def secondary_capture(result: Result, picture: Image.Image) -> Dataset:
         code("121322", "DCM", "Source image for image processing operation")
     ]
     _copy_what_stays_true(source, made)
-    add_coding_scheme(made)
     rgb = picture.convert("RGB")
     made.Rows, made.Columns, made.SamplesPerPixel = rgb.height, rgb.width, 3
     made.PhotometricInterpretation, made.PlanarConfiguration, made.PixelRepresentation = "RGB", 0, 0

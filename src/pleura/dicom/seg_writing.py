@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
 from pleura.dicom.header import SPACING_ORIGINS, patient_orientation, pixel_spacing_mm, spacing_origin
-from pleura.dicom.instance import Kind, add_coding_scheme, code, date_and_time, new_instance
+from pleura.dicom.instance import Kind, code, date_and_time, new_instance
 from pleura.dicom.parse import collect_warnings
 from pleura.dicom.results import Result
 from pleura.dicom.seg_reading import SEGMENTATION_STORAGE
@@ -56,7 +56,6 @@ def segmentation(result: Result, seg_type: SegType = "binary") -> Dataset:
     _add_pixels(made, result, seg_type)
     made.SegmentsOverlap = "NO"
     made.SegmentSequence = [_segment(result, seg_type)]
-    add_coding_scheme(made)
     made.ReferencedSeriesSequence = [series_reference_to(result.source)]
     _add_dimension(made, result)
     made.SharedFunctionalGroupsSequence = [_shared_group(result.source)]
@@ -131,20 +130,23 @@ def _shared_group(source: Dataset) -> Dataset:
         # A projection has none; readers of segmentations refuse pixel measures without it.
         measures.SliceThickness = 1
         group.PixelMeasuresSequence = [measures]
-    segment = Dataset()
-    segment.ReferencedSegmentNumber = 1
-    group.SegmentIdentificationSequence = [segment]
     return group
 
 
 def _frame_group(source: Dataset) -> Dataset:
-    """Return what the frame is of. Source: DICOM PS3.3 C.7.6.16.2.2 (Frame Content), C.7.6.16.2.6 (derivation)."""
-    group, content, derivation = Dataset(), Dataset(), Dataset()
+    """Return what the frame is of.
+
+    Its segment could be said once for all frames. Weasis looks for it in each frame, and shows nothing without.
+    Source: DICOM PS3.3 C.7.6.16.2.2 (Frame Content), C.7.6.16.2.6 (derivation), C.8.20.3.1 (Segment Identification).
+    """
+    group, content, derivation, segment = Dataset(), Dataset(), Dataset(), Dataset()
     content.DimensionIndexValues = [1]
     image = reference_to(source)
     image.SpatialLocationsPreserved = "YES"
     image.PurposeOfReferenceCodeSequence = [code("121322", "DCM", "Source image for image processing operation")]
     derivation.SourceImageSequence = [image]
     derivation.DerivationCodeSequence = [code("113076", "DCM", "Segmentation")]
+    segment.ReferencedSegmentNumber = 1
     group.FrameContentSequence, group.DerivationImageSequence = [content], [derivation]
+    group.SegmentIdentificationSequence = [segment]
     return group

@@ -15,8 +15,8 @@ from pleura.dicom.instance import (
     NOT_FOR_DIAGNOSIS,
     OWN_CODES,
     Kind,
-    add_coding_scheme,
     date_and_time,
+    declare_scheme,
     new_instance,
 )
 from pleura.dicom.parse import collect_warnings
@@ -65,7 +65,7 @@ def structured_report(result: Result, seg: Dataset | None = None) -> Dataset:
         relation=None,
     )
     made.update(root)
-    add_coding_scheme(made)
+    declare_scheme(made, OWN_CODES)
     return made
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pleura.data import rle
-from pleura.decision.laterality import side_across
 from pleura.dicom.header import text
 from pleura.dicom.read import Radiograph
 from pleura.dicom.results import Algorithm, DicomObject, Result
@@ -53,7 +52,8 @@ class Prediction:
     """None where the spacing is not radiograph."""
     side: str | None
     """`R` or `L` of the patient, `B` for both, None where nothing is found. By Patient Orientation where the header has
-    it; else the usual display is assumed, the patient's right at the left of the image."""
+    it, and None where that is of a lateral radiograph; else the usual display is assumed, the patient's right at the
+    left of the image."""
     prevalence: float | None = None
     """The share of positives that `probability` is for, where it is known."""
     algorithm: Algorithm | None = None
@@ -71,7 +71,8 @@ class Prediction:
         if self.area_mm2 is not None:
             # Mostly at the detector, which magnifies the chest before it; the header need not say where.
             area = f"{self.area_mm2 / 100:.1f} sq cm by its pixel spacing"
-        return f"pneumothorax, {SIDES[str(self.side)]}, {area}, score {self.score:.2f}"
+        side = SIDES[self.side] if self.side else "side not known"
+        return f"pneumothorax, {side}, {area}, score {self.score:.2f}"
 
     def overlay(self, longest_px: int = 1024) -> Image.Image:
         """Draw the radiograph with the mask in red, and below it the result and the notes in words.
@@ -99,8 +100,7 @@ class Prediction:
         from pleura.dicom.sc import secondary_capture
 
         result = self.result()
-        assumed = "side as in the usual display" if self.is_positive and result.laterality is None else ""
-        caption = "; ".join(filter(None, (self.found(), assumed, *self.radiograph.notes, result.algorithm.name)))
+        caption = "; ".join((result.found, *self.radiograph.notes, result.algorithm.name))
         return secondary_capture(
             result,
             overlay(
@@ -141,18 +141,19 @@ class Prediction:
             raise InputError("not a DICOM file: it has no study and no patient that a DICOM object could belong to")
         if algorithm is None:
             raise InputError("the prediction names no model; take one that a Predictor made")
-        known = self.radiograph.patient_orientation
+        known = self.radiograph.patient_orientation is not None
+        assumed = "; side as in the usual display" if self.side and not known else ""
         return Result(
             source=header,
             algorithm=algorithm,
             mask=self.predicted_mask,
             probabilities=self.probabilities,
-            found=self.found(),
+            found=self.found() + assumed,
             score=float(self.score),
             probability=self.probability,
             prevalence=self.prevalence,
             area_mm2=self.area_mm2,
-            laterality=self.side if known and side_across(known) else None,
+            laterality=self.side if known else None,
             made_at=_NO_DATE
             if text(header, "LongitudinalTemporalInformationModified") == "REMOVED"
             else datetime.now(),
