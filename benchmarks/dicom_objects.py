@@ -1,56 +1,73 @@
-"""Claim: `predict --write mask,seg,sc,gsps,sr` takes less than 1.5 x the time of `--write mask` alone.
+"""Claim: `pleura predict --write mask,seg,sc,gsps,sr` takes less than 1.5 x the time of `--write mask` alone.
 
-The default model on one thread, in processor time, on radiographs of 1024 px: the DICOM files of ../shared/data where
-they are, else phantoms. Every run starts with an empty --out. Run: python benchmarks/dicom_objects.py
+Whole commands in turn, from their start to their last table, each over all files and into an empty folder: phantoms of
+1024 px unless a folder is named, with the default model. --each measures each object beside the mask, too. With one
+thread the processor time is that of the work, whatever else the machine does.
+
+Run: python benchmarks/dicom_objects.py [FOLDER] [--files 300] [--rounds 2] [--each] [--threads 1]
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from paired import in_turn, machine, milliseconds, ratio, table
+from first_use import Cost
+from paired import machine, ratio, table
+from predict import OURS, cells, make_phantoms, predict
 
-from pleura.data.phantoms.dicom_files import write_phantom_dataset
-from pleura.inference.batch import BatchSettings, predict_batch
-from pleura.inference.predictor import Predictor
+OBJECTS = ("seg", "sc", "sc-jpeg-lossless", "gsps", "sr")
 
-CASES, ROUNDS = 6, 5
-DICOM = Path(__file__).resolve().parents[2] / "shared/data/dicom"
-OBJECTS = ("seg", "sc", "gsps", "sr")
+
+def first_files(folder: Path, count: int, out: Path) -> Path:
+    """A new folder with links to the first DICOM files of another. Raises: SystemExit where there are none."""
+    files = sorted(folder.glob("*.dcm"))[:count]
+    if not files:
+        raise SystemExit(f"{folder}: no file ends in .dcm")
+    out.mkdir()
+    for file in files:
+        (out / file.name).symlink_to(file.resolve())
+    return out
+
+
+def compared(costs: Sequence[Cost], with_masks_alone: Sequence[Cost]) -> list[str]:
+    """How many times as long as the masks alone, of processor time and of wall."""
+    return [
+        ratio([getattr(one, name) for one in costs], [getattr(one, name) for one in with_masks_alone])
+        for name in ("cpu_s", "wall_s")
+    ]
 
 
 def main() -> None:
-    """Print the ratio of each object, and of all of them, to the mask alone."""
-    torch.set_num_threads(1)
-    predictor, numbers = Predictor.load(device="cpu"), count()
+    parser = argparse.ArgumentParser(description="pleura predict with DICOM objects, whole, against masks alone.")
+    parser.add_argument("images", type=Path, nargs="?", help="A folder of DICOM files instead of phantoms.")
+    parser.add_argument("--files", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--each", action="store_true", help="Each object beside the mask, too.")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    print(f"{machine()}\n")
+    alone, whole = "mask", "mask,seg,sc,gsps,sr"
+    written = [alone, *(f"mask,{word}" for word in OBJECTS if given.each), whole]
+    costs: dict[str, list[Cost]] = {words: [] for words in written}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        inputs = sorted(DICOM.glob("*.dcm"))[:CASES]
-        if not inputs:
-            write_phantom_dataset(folder / "phantoms", CASES, seed=1, size_px=1024)
-            inputs = sorted((folder / "phantoms/dicom").iterdir())[:CASES]
-
-        def writes(*words: str) -> Callable[[], None]:
-            def run() -> None:
-                out = folder / f"out-{next(numbers)}"
-                done = predict_batch(predictor, BatchSettings(tuple(map(str, inputs)), out, "default", words))
-                assert (done.predicted, done.problems) == (len(inputs), [])
+        there = given.images or make_phantoms(folder / "made", given.files)
+        images = first_files(there, given.files, folder / "images")
+        for number in range(given.rounds):
+            for words in written:
+                out = folder / f"out-{number}"
+                costs[words].append(predict(OURS, images, out, given.threads, "--write", words))
                 shutil.rmtree(out)
-
-            return run
-
-        calls = {"mask": writes("mask")} | {word: writes("mask", word) for word in OBJECTS}
-        calls["all of them"] = writes("mask", *OBJECTS)
-        taken = in_turn(calls, ROUNDS, clock=time.process_time)
-    print(machine())
-    print(f"{len(inputs)} radiographs of 1024 px, {ROUNDS} rounds; {milliseconds(taken['mask'])} for the masks alone")
-    table(("with the mask", "time, of the mask alone"), [(word, ratio(taken[word], taken["mask"])) for word in calls])
+        count = len(list(images.iterdir()))
+    print(f"{count} radiographs, {given.rounds} rounds, {given.threads} thread(s)\n")
+    table(
+        ["--write", "wall", "processor", "peak memory", "processor, of masks alone", "wall, of masks alone"],
+        [[words, *cells(costs[words]), *compared(costs[words], costs[alone])] for words in written],
+    )
 
 
 if __name__ == "__main__":

@@ -28,16 +28,16 @@ N_PHANTOMS = 29
 OURS = Path(__file__).parents[1] / "src"
 
 
-def make_phantoms(folder: Path) -> Path:
-    """Phantoms as DICOM files, in a process of its own."""
-    code = PHANTOM.replace(", 1, seed", f", {N_PHANTOMS}, seed")
+def make_phantoms(folder: Path, patients: int = N_PHANTOMS) -> Path:
+    """Phantoms as DICOM files, one or two of each patient, in a process of its own."""
+    code = PHANTOM.replace(", 1, seed", f", {patients}, seed")
     subprocess.run([sys.executable, "-c", code, str(folder), str(SIZE_PX)], check=True)
     return folder / "dicom"
 
 
-def predict(source: Path, images: Path, out: Path, threads: int) -> Cost:
+def predict(source: Path, images: Path, out: Path, threads: int, *options: str) -> Cost:
     """One run of the command of a checkout. Raises: SystemExit with what it said if it fails."""
-    command = [sys.executable, "-m", "pleura", "predict", str(images), "--out", str(out)]
+    command = [sys.executable, "-m", "pleura", "predict", str(images), "--out", str(out), *options]
     surroundings = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryFile() as said:
         began = time.perf_counter()

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pleura.data.radiograph import read_radiograph
 from pleura.decision.laterality import side_of
 from pleura.dicom.instance import bytes_of
+from pleura.dicom.read import Radiograph
 from pleura.dicom.results import Algorithm
 from pleura.inference.prediction import Prediction
 
@@ -39,7 +40,13 @@ def f_shape(rows: int, columns: int) -> np.ndarray:
 
 def prediction_of(path: Path, mask: np.ndarray | None = None, algorithm: Algorithm | None = ALGORITHM) -> Prediction:
     """What a model might find on a radiograph: an F, or `mask`."""
-    radiograph = read_radiograph(path)
+    return found_on(read_radiograph(path), mask, algorithm)
+
+
+def found_on(
+    radiograph: Radiograph, mask: np.ndarray | None = None, algorithm: Algorithm | None = ALGORITHM
+) -> Prediction:
+    """The same of one that is read."""
     mask = f_shape(*radiograph.shape) if mask is None else mask
     area_px, spacing = int(mask.sum()), radiograph.pixel_spacing_mm
     return Prediction(
@@ -57,6 +64,17 @@ def prediction_of(path: Path, mask: np.ndarray | None = None, algorithm: Algorit
         prevalence=0.25,
         algorithm=algorithm,
     )
+
+
+def numbers_in(report: Dataset) -> dict[str, float]:
+    """What a structured report measures, by the code of each number."""
+    found, inside = {}, [report]
+    while inside:
+        item = inside.pop()
+        inside += item.get("ContentSequence", [])
+        if item.ValueType == "NUM":
+            found[str(item.ConceptNameCodeSequence[0].CodeValue)] = float(item.MeasuredValueSequence[0].NumericValue)
+    return found
 
 
 def needs(tool: str) -> str:

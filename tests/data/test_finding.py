@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from dicom_files import RAMP_8, save_dicom
+from dicom_files import RAMP_8, make_dicom, save_dicom
+from dicom_objects import prediction_of
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from pleura.data.finding import OWN_SOFTWARE, Located, find_radiographs, walk
+from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.errors import InputError
 
 
@@ -102,6 +106,42 @@ def test_masks_and_overlays_that_pleura_wrote_are_no_radiographs(tmp_path):
     found = find_radiographs([tmp_path])
     assert [one.relative for one in found.radiographs] == ["masks/b.png"]
     assert found.passed_over == {"written by pleura": 1}
+
+
+def by_an_archive(made: Dataset, path: Path, preamble: bool) -> None:
+    """Save an object as an archive hands it out: its own file meta information in front, or none."""
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.file_meta.ImplementationClassUID = "1.2.276.0.7230010.3.0.3.6.7"
+    made.save_as(path, enforce_file_format=preamble)
+    if not preamble:
+        content = path.read_bytes()
+        path.write_bytes(content[content.index(b"\x08\x00\x05\x00CS") :])
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+def test_own_objects_that_an_archive_hands_out_are_no_radiographs(tmp_path, preamble):
+    write_phantom_dataset(tmp_path, n_patients=1, seed=1, size_px=32)  # of the same maker as the objects
+    phantoms = sorted((tmp_path / "dicom").iterdir())
+    found = prediction_of(phantoms[0])
+    for number, made in enumerate((found.to_seg(), found.to_sc(), found.to_gsps(), found.to_sr())):
+        by_an_archive(made, tmp_path / "dicom" / f"IM{number}.dcm", preamble)
+    there = find_radiographs([tmp_path / "dicom"])
+    assert [one.path for one in there.radiographs] == phantoms
+    assert there.passed_over == {"written by pleura": 4}
+
+
+@pytest.mark.parametrize("preamble", [True, False])
+def test_objects_of_others_are_told_from_radiographs_by_their_class(tmp_path, preamble):
+    of_their_class = {"66.4": "SEG", "11.1": "PR", "88.22": "SR", "104.1": "DOC", "7": None, "1.1": None}
+    for number, sop_class in enumerate(of_their_class):
+        made = make_dicom(sop_uid=f"1.2.{number}")
+        made.SpecificCharacterSet, made.Manufacturer = "ISO_IR 100", "Maker"
+        made.SOPClassUID = f"1.2.840.10008.5.1.4.1.1.{sop_class}"
+        by_an_archive(made, tmp_path / f"IM{sop_class}", preamble)
+    found = find_radiographs([tmp_path])
+    assert [one.relative for one in found.radiographs] == ["IM1.1", "IM7"]
+    assert found.passed_over == {kind: 1 for kind in of_their_class.values() if kind}
 
 
 def test_pattern_is_filtered_like_a_folder(archive):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import tempfile
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from conftest import WriteDicom
-from dicom_objects import FILED, f_shape, faults, prediction_of, ramp
+from dicom_objects import FILED, f_shape, faults, needs, prediction_of, ramp
+from pydicom.encaps import get_frame
+from pydicom.uid import JPEGLosslessSV1
 
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.dicom.instance import bytes_of
+from pleura.dicom.jpeg_writing import jpeg_lossless
+from pleura.errors import OutputError
 from pleura.inference.overlay import PREDICTED_RGB
 
 
@@ -83,4 +90,44 @@ def test_what_holds_of_every_copy_is_taken_over_and_no_spacing(write_dicom: Writ
 def test_dciodvfy_finds_no_error_on_phantoms_of_every_kind(tmp_path: Path):
     write_phantom_dataset(tmp_path, n_patients=3, seed=2, size_px=33)
     for path in sorted((tmp_path / "dicom").iterdir()):
-        assert faults(prediction_of(path).to_sc(), tmp_path) == []
+        for compression in ("none", "jpeg-lossless"):
+            assert faults(prediction_of(path).to_sc(compression), tmp_path) == []  # type: ignore[arg-type]
+
+
+def written(made: pydicom.Dataset, path: Path) -> Path:
+    path.write_bytes(bytes_of(made))
+    return path
+
+
+@pytest.mark.parametrize("shape", [(90, 300), (91, 301), (2100, 1100)])
+def test_jpeg_lossless_has_the_very_pixels_by_gdcm_dcmtk_and_libjpeg(
+    write_dicom: WriteDicom, tmp_path: Path, shape: tuple[int, int]
+):
+    prediction = prediction_of(write_dicom(ramp(*shape), **FILED))
+    plain, small = prediction.to_sc(), prediction.to_sc("jpeg-lossless")
+    coded, decoded = written(small, tmp_path / "coded.dcm"), tmp_path / "decoded.dcm"
+    subprocess.run([needs("dcmdjpeg"), coded, decoded], check=True, timeout=60)
+    expected = plain.pixel_array
+    assert np.array_equal(pydicom.dcmread(coded).pixel_array, expected)
+    assert np.array_equal(pydicom.dcmread(decoded).pixel_array, expected)
+    assert np.array_equal(imagecodecs.jpeg8_decode(get_frame(small.PixelData, 0, number_of_frames=1)), expected)
+    assert len(small.PixelData) < len(plain.PixelData)
+
+
+def test_jpeg_lossless_is_the_same_instance_in_another_transfer_syntax(write_dicom: WriteDicom):
+    prediction = prediction_of(write_dicom(ramp(60, 90), **FILED))
+    plain, small = prediction.to_sc(), prediction.to_sc("jpeg-lossless")
+    assert small.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    assert [small.get(one) for one in ("LossyImageCompression", "SOPInstanceUID")] == [None, plain.SOPInstanceUID]
+    assert (small.PhotometricInterpretation, small["PixelData"].is_undefined_length) == ("RGB", True)
+
+
+def test_jpeg_lossless_of_an_odd_number_of_pixels_is_refused():
+    with pytest.raises(OutputError, match="3 x 5 px; write it uncompressed"):
+        jpeg_lossless(np.zeros((3, 5, 3), dtype=np.uint8))
+
+
+def test_no_room_for_temporary_files_is_an_output_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(OutputError, match="cannot write a temporary folder"):
+        jpeg_lossless(np.zeros((4, 5, 3), dtype=np.uint8))

@@ -85,6 +85,15 @@ def test_name_counts_only_where_there_is_a_choice(tmp_path: Path) -> None:
     assert area(segments_of(tmp_path / "a.dcm", ("truth", PTX)), "Pneumothorax") == PTX.sum()
 
 
+@pytest.mark.parametrize("name", ["SG.2.25.1", "a.dcm"])
+def test_dataset_without_file_meta_information_is_read(tmp_path: Path, name: str) -> None:
+    content = segments_of(tmp_path / "whole.dcm", ("Pneumothorax", PTX)).read_bytes()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / name).write_bytes(content[content.index(b"\x08\x00\x16\x00UI") :])
+    (tmp_path / "bare" / "raw.bin").write_bytes(b"\x08\x00" + bytes(99))
+    assert area(tmp_path / "bare") == PTX.sum()
+
+
 def test_segment_without_a_frame_is_empty_and_the_others_do_not_stand_for_it(tmp_path: Path) -> None:
     path = segments_of(tmp_path / "a.dcm", ("Lung", LUNG), ("Pneumothorax", PTX))
     dataset = pydicom.dcmread(path)

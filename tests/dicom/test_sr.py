@@ -14,6 +14,7 @@ from dicom_objects import ALGORITHM, FILED, faults, needs, prediction_of, ramp
 
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.dicom.instance import bytes_of
+from pleura.errors import InputError
 from pleura.inference.prediction import Prediction
 
 SPACED = {"ImagerPixelSpacing": ["0.2", "0.2"], "PatientOrientation": ["L", "F"]}
@@ -59,6 +60,32 @@ def test_probability_and_score_are_named_as_what_they_are(prediction: Prediction
     plain = replace(prediction, probability=None, prevalence=None)
     (group,) = read(plain.to_sr(), tmp_path).get_image_measurement_groups()
     assert set(numbers(group)) == {"Area", "Image score, no probability: it orders images"}
+
+
+def test_probability_moved_to_another_prevalence_is_said_to_be_so(prediction: Prediction, tmp_path: Path):
+    moved = prediction.at_prevalence(0.1)
+    (group,) = read(moved.to_sr(), tmp_path).get_image_measurement_groups()
+    values = numbers(group)
+    odds = 0.625 / 0.375 * (0.1 / 0.9) / (0.25 / 0.75)
+    probability, _ = values["Probability of pneumothorax on the image, calibrated"]
+    assert probability == pytest.approx(odds / (1 + odds))
+    assert values["Share of positives that the probability is for"] == (0.1, "1")
+    assert values["Share of positives that the calibration was fitted on"] == (0.25, "1")
+    assert moved.at_prevalence(0.25).probability == pytest.approx(0.625)
+    uids = [one.to_sr().SOPInstanceUID for one in (prediction, moved, prediction.at_prevalence(0.2), moved)]
+    assert (len({*uids}), uids[1]) == (3, uids[3])
+    assert prediction.to_seg().SOPInstanceUID == moved.to_seg().SOPInstanceUID
+    assert faults(moved.to_sr(), tmp_path) == []
+
+
+def test_prevalence_that_cannot_be_or_moves_nothing_known_is_refused(prediction: Prediction):
+    assert prediction.at_prevalence(None) is prediction
+    for wanted in (0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            prediction.at_prevalence(wanted)
+    for unknown in ({"prevalence": None}, {"probability": None}):
+        with pytest.raises(InputError, match="pleura tune"):
+            replace(prediction, **unknown).at_prevalence(0.1)
 
 
 def test_nothing_found_is_reported_as_absent_without_an_area(write_dicom: WriteDicom, tmp_path: Path):

@@ -88,10 +88,11 @@ HOMES = {
         ),
         *("dicom/seg_reading.py", "dicom/seg_writing.py", "dicom/instance.py", "dicom/source.py"),
         *("dicom/results.py", "dicom/read.py", "dicom/content.py", "dicom/gsps.py", "dicom/sc.py", "dicom/sr.py"),
+        "dicom/jpeg_writing.py",
         "data/phantoms/dicom_files.py",
     },
     "simplejpeg": {"dicom/jpeg.py"},
-    "gdcm": set(),  # by way of pydicom
+    "gdcm": {"dicom/jpeg_writing.py"},  # reads by way of pydicom
     "torchvision": set(),  # by way of timm
     "matplotlib": {"training/curves.py", "evaluation/report/landscape.py"},
     "highdicom": set(),  # reads in tests what is written

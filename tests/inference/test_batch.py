@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import RAMP_8, save_dicom
-from dicom_objects import ALGORITHM
+from dicom_objects import ALGORITHM, numbers_in
 from PIL import Image
 
 from pleura import files
@@ -53,6 +54,7 @@ class Brightness:
             area_px=0,
             area_mm2=None,
             side=None,
+            prevalence=self.prevalence,
             algorithm=self.algorithm,
         )
 
@@ -243,6 +245,25 @@ def test_prevalence_moves_the_probability_by_bayes_rule(tmp_path):
     assert table(tmp_path / "o")["p"]["probability"] == "0.5"
 
 
+def test_report_has_the_probability_of_the_table_and_another_prevalence_another_folder(tmp_path):
+    write_phantom_dataset(tmp_path, n_patients=1, seed=1, size_px=32)
+    source = next((tmp_path / "dicom").iterdir())
+    predictor = Brightness(ALGORITHM)
+
+    def at(prevalence, out="o", write=("sr",)):
+        return run(tmp_path / out, source, predictor=predictor, write=write, prevalence=prevalence)
+
+    assert (at(0.1).predicted, at(0.1).earlier) == (1, 1)
+    (report,) = (tmp_path / "o" / "sr").iterdir()
+    said = numbers_in(pydicom.dcmread(report))
+    assert said["PROBABILITY"] == float(table(tmp_path / "o")[source.stem]["probability"]) == 0.1
+    assert (said["PREVALENCE"], said["FITTED"]) == (0.1, 0.5)
+    for other in (0.2, None):
+        with pytest.raises(OutputError, match="other settings"):
+            at(other)
+    assert [at(each, "without-report", ("mask",)).earlier for each in (0.1, 0.2, None)] == [0, 1, 1]
+
+
 def test_odds_at_another_prevalence():
     assert probability_at_prevalence(0.8, 0.5, 0.2) == pytest.approx(0.5)  # odds 4, times (.2 / .8) / (.5 / .5)
     assert probability_at_prevalence(0.3, 0.4, 0.4) == pytest.approx(0.3)
@@ -381,10 +402,14 @@ def test_radiograph_that_is_gone_leaves_no_dicom_object(tmp_path):
     assert list((tmp_path / "o" / "seg").iterdir()) == []
 
 
-def test_type_of_segmentation_is_an_option_of_seg_alone(pleura, tmp_path):
+@pytest.mark.parametrize(
+    ("word", "option", "form"), [("seg", "--seg-type", "fractional"), ("sc", "--sc-compression", "jpeg-lossless")]
+)
+def test_form_of_an_object_is_an_option_of_its_word_alone(pleura, tmp_path, word, option, form):
     write_phantom_dataset(tmp_path, n_patients=1, seed=1, size_px=32)
     source = next((tmp_path / "dicom").iterdir())
-    done = pleura("predict", source, "--out", tmp_path / "o", "--write", "seg", "--seg-type", "fractional")
-    assert (done.returncode, len(list((tmp_path / "o" / "seg-fractional").iterdir()))) == (0, 1)
-    refused = pleura("predict", source, "--out", tmp_path / "p", "--write", "mask", "--seg-type", "fractional")
-    assert (refused.returncode, "--seg-type" in refused.stderr) == (2, True)
+    done = pleura("predict", source, "--out", tmp_path / "o", "--write", f"{word},mask", option, form)
+    assert (done.returncode, len(list((tmp_path / "o" / f"{word}-{form}").iterdir()))) == (0, 1)
+    assert not (tmp_path / "o" / word).exists()
+    refused = pleura("predict", source, "--out", tmp_path / "p", "--write", "mask", option, form)
+    assert (refused.returncode, option in refused.stderr) == (2, True)

@@ -18,6 +18,7 @@ SplitName = Literal["train", "val", "all"]
 Tta = Literal["none", "flip"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 SegType = Literal["binary", "occupancy", "fractional"]
+ScCompression = Literal["none", "jpeg-lossless"]
 ObjectiveName = Literal["siim_dice", "dice_on_positives", "youden", "expected_cost"]
 
 Segments = Annotated[

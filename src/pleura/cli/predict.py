@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pleura.cli.options import SegType, Tta
+from pleura.cli.options import ScCompression, SegType, Tta
 from pleura.cli.printing import show
 from pleura.models.default import DEFAULT, is_default, model_path, named
 
@@ -35,6 +35,9 @@ def predict(
     seg_type: Annotated[
         SegType, typer.Option(help="What seg holds: the mask, in bits or in bytes, or probabilities.")
     ] = "binary",
+    sc_compression: Annotated[
+        ScCompression, typer.Option(help="How the pixels of sc are compressed: not at all, or without loss.")
+    ] = "none",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 4,
     prevalence: Annotated[
         float | None,
@@ -56,11 +59,7 @@ def predict(
     from pleura.inference.predictor import Predictor
     from pleura.inference.writers import WRITES
 
-    wanted = tuple(word.strip() for word in write.split(",") if word.strip())
-    if seg_type != "binary":
-        if "seg" not in wanted:
-            raise typer.BadParameter("is for --write seg", param_hint="--seg-type")
-        wanted = tuple(f"seg-{seg_type}" if word == "seg" else word for word in wanted)
+    wanted = _words(write, seg_type, sc_compression)
     unknown = [word for word in wanted if word not in WRITES]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WRITES)}", param_hint="--write")
@@ -79,6 +78,19 @@ def predict(
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)
     if done.problems:
         raise typer.Exit(1)
+
+
+def _words(write: str, seg_type: SegType, sc_compression: ScCompression) -> tuple[str, ...]:
+    """Return the words of --write, with the forms of seg and sc that are asked for."""
+    words = tuple(word.strip() for word in write.split(",") if word.strip())
+    for word, form, default, option in (
+        ("seg", seg_type, "binary", "--seg-type"),
+        ("sc", sc_compression, "none", "--sc-compression"),
+    ):
+        if form != default and word not in words:
+            raise typer.BadParameter(f"is for --write {word}", param_hint=option)
+        words = tuple(f"{word}-{form}" if form != default and one == word else one for one in words)
+    return words
 
 
 def _secret(deidentify: bool, path: Path | None, out: Path) -> Secret | None:

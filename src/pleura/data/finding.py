@@ -11,15 +11,22 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pleura.dicom.parse import header_uid
+from pleura.dicom.instance import MANUFACTURER
+from pleura.dicom.parse import BARE, class_and_maker, header_uid
 from pleura.dicom.uids import IMPLEMENTATION_CLASS_UID
 from pleura.errors import InputError
 from pleura.files import RADIOGRAPH_SUFFIXES
 
-OWN_SOFTWARE = "pleura"
+OWN_SOFTWARE = MANUFACTURER
 """The chunk `Software` of the PNG files that pleura writes: a PNG with it is no radiograph."""
 _OWN_CHUNK = b"tEXtSoftware\0" + OWN_SOFTWARE.encode()
+_OWN = "written by pleura"
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_SECONDARY_CAPTURE = f"{_STORAGE}7"
+_NO_RADIOGRAPHS = {f"{_STORAGE}66.": "SEG", f"{_STORAGE}11.": "PR", f"{_STORAGE}88.": "SR", f"{_STORAGE}104.": "DOC"}
+"""Beginnings of SOP Class UIDs: segmentations and registrations, presentation states, reports, documents. Source: DICOM
+PS3.4 B.5."""
 _HEAD_BYTES = 512
 _KINDS_SHOWN = 4
 
@@ -64,8 +71,9 @@ def find_radiographs(inputs: Iterable[Path | str], apart_from: Collection[Path] 
 
     A file that an input names is always taken. Folders, linked ones too, are searched to any depth for DICOM (by
     content, whatever the suffix), for .png, .jpg and .jpeg, and for whatever is named .dcm or .dicom. A DICOM file
-    without preamble counts if a SOP Instance UID can be read at its beginning. Hidden files, DICOMDIR, and masks,
-    overlays and DICOM objects that pleura wrote are left out. An input that exists is no pattern; the matches of a
+    without preamble counts if a SOP Instance UID can be read at its beginning. Hidden files, DICOMDIR, masks, overlays
+    and DICOM objects that pleura wrote, also where they come back from an archive, and anyone's segmentations,
+    presentation states, reports and documents are left out. An input that exists is no pattern; the matches of a
     pattern are filtered like the files of a folder.
 
     apart_from: files to leave out without counting them. Raises: InputError where an input names no radiograph.
@@ -179,17 +187,28 @@ def _is_radiograph(path: Path, passed_over: Counter[str]) -> bool:
         wanted = suffix in RADIOGRAPH_SUFFIXES  # reading it refuses it with the reason
     elif _DIRECTORY_CLASS in head or path.name.upper() == "DICOMDIR":
         wanted, kind = False, "DICOMDIR"
-    elif head[128:132] == b"DICM":
-        wanted = IMPLEMENTATION_CLASS_UID.encode() not in head
-        kind = kind if wanted else "written by pleura"
+    elif (is_file := head[128:132] == b"DICM") or head[:2] in (b"\x02\x00", BARE):
+        other = _OWN if is_file and IMPLEMENTATION_CLASS_UID.encode() in head else _no_radiograph(path)
+        wanted = other is None and (is_file or suffix in RADIOGRAPH_SUFFIXES or header_uid(path) is not None)
+        kind = other or kind
     elif _OWN_CHUNK in head:
-        wanted, kind = False, "written by pleura"
+        wanted, kind = False, _OWN
     else:
-        begins = head[:2] in (b"\x02\x00", b"\x08\x00")
-        wanted = suffix in RADIOGRAPH_SUFFIXES or (begins and header_uid(path) is not None)
+        wanted = suffix in RADIOGRAPH_SUFFIXES
     if not wanted:
         passed_over[kind] += 1
     return wanted
+
+
+def _no_radiograph(path: Path) -> str | None:
+    """Return what a DICOM file is by its class, where that is no radiograph; None for any other."""
+    sop_class_uid, maker = class_and_maker(path)
+    if sop_class_uid is None:
+        return None
+    kind = next((word for start, word in _NO_RADIOGRAPHS.items() if sop_class_uid.startswith(start)), None)
+    # Phantoms are of this maker too, and radiographs.
+    is_own = maker == MANUFACTURER and (kind is not None or sop_class_uid == _SECONDARY_CAPTURE)
+    return _OWN if is_own else kind
 
 
 def _head(path: Path) -> bytes | None:

@@ -20,6 +20,7 @@ from pleura.data.finding import walk
 from pleura.data.ids import as_name
 from pleura.data.mask_csv import damage, read_table
 from pleura.data.mask_png import read_mask_png
+from pleura.dicom.parse import BARE, class_and_maker
 from pleura.dicom.seg_reading import Segmentation, choose, read_segmentation, segmentation_pixels
 from pleura.errors import InputError, RLEError, excerpt
 from pleura.files import DICOM_SUFFIXES
@@ -253,7 +254,10 @@ def _kind(file: Path) -> str | None:
             head = opened.read(132)
     except OSError:
         return None
-    return "PNG" if head.startswith(_PNG) else "DICOM" if head[128:] == _DICOM else None
+    if head.startswith(_PNG):
+        return "PNG"
+    is_bare = head.startswith(BARE) and class_and_maker(file)[0] is not None
+    return "DICOM" if head[128:] == _DICOM or is_bare else None
 
 
 def _of_dataset(path: Path) -> MaskSource:

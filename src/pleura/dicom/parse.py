@@ -28,12 +28,13 @@ DAMAGE: tuple[type[Exception], ...] = (
     *(ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError, RuntimeError),
     *(SyntaxError, TypeError, ValueError, BytesLengthException, InvalidDicomError, struct.error, zlib.error),
 )
+BARE = b"\x08\x00"
+"""How a dataset without file meta information begins: with group 0008, little-endian. Source: DICOM PS3.10 7.1."""
 _UNREADABLE: tuple[type[Exception], ...] = (InputError, *DAMAGE)
 # Elements beyond this are left on disk while only the header is wanted.
 _DEFERRED_BYTES = 2**20
 _INFLATED_AT_ONCE = 2**24
 _HEAD_BYTES = 2**14
-_SOP_INSTANCE_UID = Tag("SOPInstanceUID")
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 
 _warnings_lock = threading.Lock()
@@ -66,11 +67,16 @@ def open_dataset(path: Path, caught: list[warnings.WarningMessage]) -> Dataset:
         raise InputError("not a DICOM file, or cut short; give a DICOM, PNG or JPEG radiograph")
     if "PixelData" not in dataset:
         raise InputError("it holds no pixel data (a report, a directory, or cut short); give a radiograph")
+    add_transfer_syntax(dataset)
+    return dataset
+
+
+def add_transfer_syntax(dataset: Dataset) -> None:
+    """Say in the file meta information of a dataset as read how it is encoded, where its file does not."""
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
-    return dataset
 
 
 def is_dataset(value: object) -> bool:
@@ -117,15 +123,33 @@ def header_uid(path: Path) -> str | None:
 
     Raises: nothing; reading the file refuses it with the reason. Source: DICOM PS3.5 9.1 (UIDs).
     """
+    return valid_uid(_first_texts(path, "SOPInstanceUID")[0])
+
+
+def class_and_maker(path: Path) -> tuple[str | None, str | None]:
+    """Return SOP Class UID and Manufacturer of a DICOM file by its first elements; None for what it does not say.
+
+    An archive writes file meta information of its own, or none; what the dataset says, it keeps. Raises: nothing.
+    """
+    sop_class_uid, maker = _first_texts(path, "SOPClassUID", "Manufacturer")
+    return sop_class_uid, maker
+
+
+def _first_texts(path: Path, *keywords: str) -> list[str | None]:
+    """Return text attributes of a DICOM file, read up to the last of `keywords`, which are in the order of their tags.
+
+    All are None where it cannot be read so far.
+    """
+    tags: list[BaseTag | int] = [Tag(keyword) for keyword in keywords]
     try:
         with collect_warnings():
             _has_preamble(path)
             _refuse_if_it_inflates_too_far(path)
             with path.open("rb") as file:
-                header = read_partial(file, _past_the_uid, force=True, specific_tags=[_SOP_INSTANCE_UID])
-            return valid_uid(text(header, "SOPInstanceUID"))
+                header = read_partial(file, lambda tag, _, __: bool(tag > tags[-1]), force=True, specific_tags=tags)
+            return [text(header, keyword) for keyword in keywords]
     except _UNREADABLE:
-        return None
+        return [None] * len(keywords)
 
 
 def valid_uid(value: str | None) -> str | None:
@@ -155,10 +179,6 @@ def refuse_unless_one_grey_image(dataset: Dataset) -> None:
         raise InputError("Pixel Representation is neither 0 nor 1; export it again")
 
 
-def _past_the_uid(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return bool(tag > _SOP_INSTANCE_UID)
-
-
 def _has_preamble(path: Path) -> bool:
     """Return whether a file has DICOM's preamble. Raises: InputError where it cannot be a DICOM file."""
     try:
@@ -169,7 +189,7 @@ def _has_preamble(path: Path) -> bool:
     if not head:
         raise InputError("the file is empty; copy or export it again")
     has_preamble = head[128:132] == b"DICM"
-    if not has_preamble and head[:2] not in (b"\x02\x00", b"\x08\x00"):
+    if not has_preamble and head[:2] not in (b"\x02\x00", BARE):
         raise InputError("not a DICOM file; give a DICOM, PNG or JPEG radiograph")
     return has_preamble
 

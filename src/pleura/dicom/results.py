@@ -55,6 +55,8 @@ class Result:
     """Of a pneumothorax on the image by the model's calibration; None if it has none."""
     prevalence: float | None
     """The share of positives that `probability` is for, where it is known."""
+    fitted_prevalence: float | None
+    """The share of positives that the calibration was fitted on, where `probability` was moved from it to another."""
     area_mm2: float | None
     laterality: str | None
     """`R`, `L` or `B` by the header's Patient Orientation; None where nothing is found, the header has none, or it has

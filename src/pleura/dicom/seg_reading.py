@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from pleura.dicom.header import integer, text
-from pleura.dicom.parse import DAMAGE, collect_warnings
+from pleura.dicom.parse import BARE, DAMAGE, add_transfer_syntax, collect_warnings
 from pleura.errors import InputError, excerpt
 
 SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -84,7 +84,7 @@ def read_segmentation(path: Path) -> Segmentation:
     Raises: InputError if the file is damaged, or no segmentation.
     """
     with _reading(path):
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        dataset = _dataset(path, stop_before_pixels=True)
         kind = _kind(dataset)
         segments = _segments(dataset, kind)
         frames = _frames(dataset, segments, kind)
@@ -180,7 +180,7 @@ def segmentation_pixels(path: Path) -> NDArray[np.integer]:
     Raises: InputError if the file is damaged, or compressed in a way that is not read.
     """
     with _reading(path):
-        dataset = pydicom.dcmread(path)
+        dataset = _dataset(path)
         rows, columns = integer(dataset, "Rows", 0), integer(dataset, "Columns", 0)
         count = integer(dataset, "NumberOfFrames", 1)
         if min(rows, columns, count) < 1 or rows * columns * count > _MAX_PIXELS:
@@ -193,6 +193,15 @@ def segmentation_pixels(path: Path) -> NDArray[np.integer]:
         if full < 1:
             raise InputError(f"a fractional segmentation with {full} for its Maximum Fractional Value; export it again")
         return (frames >= -(-full // 2)).astype(np.uint8)  # half of it, rounded up
+
+
+def _dataset(path: Path, stop_before_pixels: bool = False) -> Dataset:
+    """Return the dataset of a file, also of one without file meta information. Raises: OSError; any of `DAMAGE`."""
+    with path.open("rb") as file:
+        is_bare = file.read(2) == BARE
+    dataset = pydicom.dcmread(path, force=is_bare, stop_before_pixels=stop_before_pixels)
+    add_transfer_syntax(dataset)
+    return dataset
 
 
 @contextmanager

@@ -30,6 +30,7 @@ PRESENT: Concept = ("52101004", "SCT", "Present")
 ABSENT: Concept = ("2667000", "SCT", "Absent")
 PROBABILITY: Concept = ("PROBABILITY", OWN_CODES, "Probability of pneumothorax on the image, calibrated")
 PREVALENCE: Concept = ("PREVALENCE", OWN_CODES, "Share of positives that the probability is for")
+FITTED: Concept = ("FITTED", OWN_CODES, "Share of positives that the calibration was fitted on")
 SCORE: Concept = ("SCORE", OWN_CODES, "Image score, no probability: it orders images")
 
 
@@ -40,7 +41,8 @@ def structured_report(result: Result, seg: Dataset | None = None) -> Dataset:
     seg: the segmentation of the same result, where it is kept too: the report then refers to it.
     Raises: InputError where the radiograph lacks what an archive files it by.
     """
-    made = new_instance(result, KIND, str(seg.SOPInstanceUID) if seg is not None else "")
+    moved = [] if result.fitted_prevalence is None else [f"prevalence {result.prevalence}"]
+    made = new_instance(result, KIND, str(seg.SOPInstanceUID) if seg is not None else "", *moved)
     made.ContentDate, made.ContentTime = date_and_time(result)
     made.CompletionFlag, made.PreliminaryFlag, made.VerificationFlag = "COMPLETE", "PRELIMINARY", "UNVERIFIED"
     made.PerformedProcedureCodeSequence, made.ReferencedPerformedProcedureStepSequence = [], []
@@ -149,5 +151,7 @@ def _numbers(result: Result) -> list[Dataset]:
         numbers.append(measured(PROBABILITY, result.probability, NO_UNIT))
         if result.prevalence is not None:
             numbers.append(measured(PREVALENCE, result.prevalence, NO_UNIT))
+        if result.fitted_prevalence is not None:
+            numbers.append(measured(FITTED, result.fitted_prevalence, NO_UNIT))
     numbers.append(measured(SCORE, result.score, NO_UNIT))
     return numbers

@@ -165,6 +165,8 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> dict[str, dict[str,
         **settings.disclosure.settings,
         # float32 is left out, because earlier versions had no other: their results are continued.
         **({} if predictor.precision == "float32" else {"precision": predictor.precision}),
+        # Tables are written anew by each run, and reports are not.
+        **({"prevalence": settings.prevalence} if settings.prevalence and "sr" in settings.write else {}),
     }
     return open_journal(settings.out, asked)
 
@@ -256,7 +258,7 @@ def _write(
         return None
     source = settings.disclosure.source(case)
     try:
-        not_written = write_files(settings.out, settings.write, prediction)
+        not_written = write_files(settings.out, settings.write, prediction.at_prevalence(settings.prevalence))
         more = {} if not_written is None else {"not_written": not_written}
         keep({**entry_of(prediction, source, settings.write), **stamp, **more})
     except (OutputError, OSError) as error:

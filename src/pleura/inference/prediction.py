@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pleura.data import rle
+from pleura.decision.calibration import probability_at_prevalence
 from pleura.dicom.header import text
 from pleura.dicom.read import Radiograph
 from pleura.dicom.results import Algorithm, DicomObject, Result
@@ -22,6 +23,7 @@ from pleura.files import as_json, write_atomically
 from pleura.inference.overlay import overlay
 
 if TYPE_CHECKING:  # a prediction that writes none imports no writer of DICOM
+    from pleura.dicom.sc import ScCompression
     from pleura.dicom.seg_writing import SegType
 
 _NO_DATE = datetime(1900, 1, 1)
@@ -58,6 +60,8 @@ class Prediction:
     """The share of positives that `probability` is for, where it is known."""
     algorithm: Algorithm | None = None
     """What found it; None for a prediction that is not a `Predictor`'s."""
+    fitted_prevalence: float | None = None
+    """The share of positives that the calibration was fitted on, where `at_prevalence` has moved `probability` away."""
 
     def __repr__(self) -> str:
         rows, columns = self.predicted_mask.shape
@@ -73,6 +77,25 @@ class Prediction:
             area = f"{self.area_mm2 / 100:.1f} sq cm by its pixel spacing"
         side = SIDES[self.side] if self.side else "side not known"
         return f"pneumothorax, {side}, {area}, score {self.score:.2f}"
+
+    def at_prevalence(self, wanted: float | None) -> Prediction:
+        """Return the same with `probability` for another share of positives, by Bayes' rule on the odds.
+
+        wanted: between 0 and 1; None changes nothing. Raises: InputError where it is none, or the share that the
+        calibration was fitted on is not known. Source: as `probability_at_prevalence`.
+        """
+        if wanted is None:
+            return self
+        if not 0 < wanted < 1:
+            raise InputError(f"a share of positives is between 0 and 1, as 0.05, not {wanted:g}")
+        if self.probability is None or self.prevalence is None:
+            raise InputError("the model does not say on what share of positives it was calibrated: run pleura tune")
+        return replace(
+            self,
+            probability=probability_at_prevalence(self.probability, self.prevalence, wanted),
+            prevalence=wanted,
+            fitted_prevalence=self.prevalence if self.fitted_prevalence is None else self.fitted_prevalence,
+        )
 
     def overlay(self, longest_px: int = 1024) -> Image.Image:
         """Draw the radiograph with the mask in red, and below it the result and the notes in words.
@@ -91,10 +114,10 @@ class Prediction:
 
         return segmentation(self.result(), seg_type)
 
-    def to_sc(self) -> DicomObject:
+    def to_sc(self, compression: ScCompression = "none") -> DicomObject:
         """Return the radiograph with the outline and the result in words, at most 2048 px, as a secondary capture.
 
-        Raises: InputError as `to_seg`.
+        Raises: InputError as `to_seg`; OutputError where there is no room for the temporary files of "jpeg-lossless".
         """
         from pleura.dicom.instance import NOT_FOR_DIAGNOSIS
         from pleura.dicom.sc import secondary_capture
@@ -111,6 +134,7 @@ class Prediction:
                 disclaimer=NOT_FOR_DIAGNOSIS,
                 least_text_px=15,
             ),
+            compression,
         )
 
     def to_gsps(self) -> DicomObject:
@@ -152,6 +176,7 @@ class Prediction:
             score=float(self.score),
             probability=self.probability,
             prevalence=self.prevalence,
+            fitted_prevalence=self.fitted_prevalence,
             area_mm2=self.area_mm2,
             laterality=self.side if known else None,
             made_at=_NO_DATE

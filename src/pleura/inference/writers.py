@@ -31,6 +31,7 @@ DICOM_OBJECTS: dict[str, Callable[[Prediction, Sequence[DicomObject]], DicomObje
     "seg-occupancy": lambda prediction, _: prediction.to_seg("occupancy"),
     "seg-fractional": lambda prediction, _: prediction.to_seg("fractional"),
     "sc": lambda prediction, _: prediction.to_sc(),
+    "sc-jpeg-lossless": lambda prediction, _: prediction.to_sc("jpeg-lossless"),
     "gsps": lambda prediction, _: prediction.to_gsps(),
     "sr": lambda prediction, made: prediction.to_sr(next((one for one in made if one.Modality == "SEG"), None)),
 }
@@ -39,7 +40,7 @@ DEFAULT_WRITES = ("mask", "rle", "overlay")
 """`rle` is a table."""
 WRITES = (*DEFAULT_WRITES, *DICOM_OBJECTS)
 """The words of --write."""
-SHOW_IT = ("overlay", "sc")
+SHOW_IT = ("overlay", "sc", "sc-jpeg-lossless")
 """Those of which the results show the radiograph itself."""
 COLUMNS = (
     "image_id",
