@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pleura.inference import cpu
+from pleura.inference.engines import gain
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[b
     done: list[bool] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cpu, "bfloat16_units", lambda: ("AMX",))
-    monkeypatch.setattr(cpu, "measured_gain", lambda training: done.append(training) or 2.0 - training)
+    monkeypatch.setattr(gain, "measured_gain", lambda training: done.append(training) or 2.0 - training)
     cpu._gain.cache_clear()
     yield done
     cpu._gain.cache_clear()
@@ -81,9 +82,9 @@ def test_without_a_cache_it_is_measured_once_in_each_process(
 
 @pytest.mark.parametrize("training", [True, False])
 def test_measuring_leaves_what_is_random_elsewhere_as_it_was(training: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cpu, "MEASURED_S", 0.0001)
+    monkeypatch.setattr(gain, "MEASURED_S", 0.0001)
     before = torch.random.get_rng_state()
-    assert 0.001 < cpu.measured_gain(training) < 1000
+    assert 0.001 < gain.measured_gain(training) < 1000
     assert torch.equal(before, torch.random.get_rng_state())
 
 

@@ -144,7 +144,7 @@ def test_single_one_is_refused_at_once(checkpoint):
 def test_predictor_repr_is_one_line(checkpoint):
     text = repr(Predictor([checkpoint, checkpoint], device="cpu"))
     net = checkpoint.model
-    assert text == f"Predictor(2 checkpoints, unet {net.encoder}, 64 px, tta='none', cpu, float32)"
+    assert text == f"Predictor(2 checkpoints, unet {net.encoder}, 64 px, tta='none', torch, cpu, float32)"
 
 
 def test_unknown_tta_is_refused(checkpoint):
@@ -182,14 +182,12 @@ def test_prediction_does_not_depend_on_the_images_beside_it(checkpoint):
 
 
 def test_nets_are_folded_and_compute_what_the_checkpoint_does(checkpoint):
-    predictor, whole = Predictor([checkpoint], tta="none"), net_of(checkpoint).eval()
+    net, whole = Predictor([checkpoint], tta="none", engine="torch").engines[0].net, net_of(checkpoint).eval()
     images = torch.randn(1, checkpoint.model.in_channels, 64, 64, generator=torch.Generator().manual_seed(0))
-    left, before = (
-        sum(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()) for net in (predictor.nets[0], whole)
-    )
+    left, before = (sum(isinstance(module, torch.nn.BatchNorm2d) for module in each.modules()) for each in (net, whole))
     assert left < before
     with torch.no_grad():
-        torch.testing.assert_close(predictor.nets[0](images), whole(images), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(net(images), whole(images), atol=1e-5, rtol=1e-5)
 
 
 def test_patients_right_is_at_the_left_of_the_image():

@@ -119,7 +119,7 @@ def test_reduction_that_is_not_there_is_refused():
 def test_checkpoint_carries_numbers_for_each_channel(tmp_path: Path, mean: float | list[float]):
     preprocessing = Preprocessing(16, 32, 3, mean=mean, std=[0.229, 0.224, 0.225])
     settings = {"encoder": "test_resnet", "pretrained": False, "in_channels": 3}
-    checkpoint = Checkpoint(ModelConfig(**settings), {}, preprocessing, Triplet())
+    checkpoint = Checkpoint(ModelConfig(**settings), preprocessing, Triplet(), weights={})
     save_checkpoint(tmp_path / "c.safetensors", checkpoint)
     assert load_checkpoint(tmp_path / "c.safetensors").preprocessing == preprocessing
 

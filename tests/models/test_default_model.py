@@ -24,7 +24,8 @@ from pleura.evaluation.card import card
 from pleura.evaluation.evaluate import _command, evaluate
 from pleura.evaluation.tune import TuneSettings, tune
 from pleura.files import hash_files
-from pleura.inference.predictor import Predictor, find_model
+from pleura.inference.model_files import find_model
+from pleura.inference.predictor import Predictor
 from pleura.models import default as default_module
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import DEFAULT, FILE

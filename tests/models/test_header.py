@@ -57,7 +57,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calibration = Calibration(1.5, (1.0, 1.0, 0.5), "platt", RuleOut(0.2, 0.05, 0.95, 80)).header()
     checkpoint = Checkpoint(
         MODEL,
-        dict(build_model(MODEL).state_dict()),
         Preprocessing(32, 32, 1, 0.449, 0.226, "area"),
         Triplet(0.5, 10, 0.25),
         {"name": "tiny", "seed": 1, "tta": "flip", "model": {"pretrained": False}, "stages": [{"name": "only"}]},
@@ -66,6 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {**calibration, "prevalence": 0.3, "cases": 50, "quality": {}},
         SeenCases((case_key("a"), "0123abcd"), (case_key("b"),)),
         {"title": "A title", "data": ["one", "two"]},
+        weights=dict(build_model(MODEL).state_dict()),
     )
     save_checkpoint(path, checkpoint)
     return path

@@ -20,7 +20,8 @@ from pleura.decision.triplet import LEVELS, Triplet
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.evaluation.evaluate import evaluate
 from pleura.inference.batch import model_name
-from pleura.inference.predictor import ENSEMBLE, Predictor, find_model
+from pleura.inference.model_files import ENSEMBLE, find_model
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint
 from pleura.training.ensemble import train_ensemble
 
@@ -67,9 +68,9 @@ def test_probabilities_are_the_mean_of_the_members_by_weight(out, dataset):
 
 def test_each_member_is_mirrored_as_its_own_recipe_says_unless_told_otherwise(out):
     predictor = Predictor.load(out)
-    assert (predictor.flips, predictor.tta) == ([False, True], "mixed")
+    assert ([engine.tta for engine in predictor.engines], predictor.tta) == (["none", "flip"], "mixed")
     assert Predictor.load(out, tta="flip").tta == "flip"
-    assert Predictor.load(out, tta="none").flips == [False, False]
+    assert [engine.tta for engine in Predictor.load(out, tta="none").engines] == ["none", "none"]
 
 
 def test_the_given_rule_holds_and_without_one_the_members_are_averaged_by_weight(out, copy):
@@ -144,7 +145,7 @@ def test_an_interrupted_ensemble_goes_on_and_leaves_what_is_finished(dataset, tm
     train_ensemble(ensemble, ONE_STEP, Dataset(dataset), tmp_path / "run", resume=True)
     after = (tmp_path / "run" / "smoke" / "fold-0" / "best.safetensors").stat()
     assert (after.st_ino, after.st_mtime_ns) == (finished.st_ino, finished.st_mtime_ns)
-    assert len(Predictor.load(tmp_path / "run").nets) == 2
+    assert len(Predictor.load(tmp_path / "run").engines) == 2
 
 
 def test_a_folder_of_other_members_is_refused(copy, dataset, tmp_path):

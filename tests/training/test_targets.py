@@ -140,7 +140,7 @@ def test_several_teachers_are_averaged(two_sources: Dataset, run: Path, tmp_path
         shutil.copy(run / "fold-0" / "best.safetensors", tmp_path / f"fold-{fold}")
     images, _ = cases_of(two_sources, np.arange(3))
     both, one = Teacher(str(tmp_path), CPU), Teacher(str(run), CPU)
-    assert len(both.predictor.nets) == 2
+    assert len(both.engines) == 2
     torch.testing.assert_close(both(images), one(images))
 
 
@@ -231,7 +231,7 @@ def test_a_teacher_that_is_not_there_or_gives_nan_is_refused(two_sources: Datase
         labels_of(two_sources, teacher=str(tmp_path / "none"))
     teacher = Teacher(str(run), CPU)
     with torch.no_grad():
-        next(teacher.predictor.nets[0].parameters()).fill_(float("nan"))
+        next(teacher.engines[0].net.parameters()).fill_(float("nan"))
     with pytest.raises(CheckpointError, match="probabilities are not finite"):
         teacher(torch.zeros(1, 1, 64, 64))
 

@@ -74,7 +74,7 @@ def train(
 
         lines = folds_in_words(train_folds(settings, dataset, out, resume, parallel, tensorboard))
     else:
-        from pleura.inference.predictor import find_checkpoint
+        from pleura.inference.model_files import find_checkpoint
         from pleura.training.train import train as run
 
         first = find_checkpoint(weights) if weights else None

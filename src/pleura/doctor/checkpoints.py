@@ -20,8 +20,9 @@ from pleura.errors import CheckpointError, ConfigError, InputError, excerpt
 from pleura.evaluation.checks import OrientationCheck, empty_predictor, other_prevalence, saturated, shared_patients
 from pleura.evaluation.scoring import CaseScores, score_batch
 from pleura.inference.device import pick_device
+from pleura.inference.model_files import find_model
 from pleura.inference.precision import precision_of_predictor
-from pleura.inference.predictor import Predictor, find_model
+from pleura.inference.predictor import Predictor
 from pleura.models.cancelling import cancels
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
 from pleura.models.folding import folded

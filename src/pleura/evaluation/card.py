@@ -17,7 +17,7 @@ from pleura.evaluation.report.document import EvaluationReport
 from pleura.evaluation.report.markdown import in_words
 from pleura.evaluation.report.model_card import CardFacts, render
 from pleura.files import hash_files
-from pleura.inference.predictor import find_checkpoint
+from pleura.inference.model_files import find_checkpoint
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import DEFAULT, is_default, keep_default
 from pleura.models.identity import weights_hash

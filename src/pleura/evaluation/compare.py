@@ -51,7 +51,7 @@ def compare_models(first: Path, second: Path, data: Path, resamples: int = 1000,
             f"{first} was trained on images prepared at {sizes[0]} px, {second} at {sizes[1]} px, and no dataset is "
             "right for both: write masks of each (pleura predict), then pleura compare MASKS MASKS --truth TRUTH"
         )
-    seen = [SeenRows.of([checkpoint.seen for checkpoint in model.checkpoints], *dataset.names) for model in models]
+    seen = [SeenRows.of([header.seen for header in model.headers], *dataset.names) for model in models]
     indices = np.flatnonzero(dataset.scored & ~(seen[0].train | seen[1].train))
     if not len(indices):
         raise InputError(

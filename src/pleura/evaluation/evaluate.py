@@ -42,7 +42,6 @@ from pleura.files import refuse_unwritable, write_atomically, write_json
 from pleura.inference.overlay import as_data_uri, overlay
 from pleura.inference.predictor import Predictor
 from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
-from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenRows
 
 GALLERY, FIGURES = 24, "figures"
@@ -74,7 +73,7 @@ def evaluate(
     model = model_path(model)
     predictor, dataset = Predictor.load(model, tta), Dataset(data)
     page = _page(model, out)
-    seen = SeenRows.of([checkpoint.seen for checkpoint in predictor.checkpoints], *dataset.names)
+    seen = SeenRows.of([header.seen for header in predictor.headers], *dataset.names)
     split, indices = seen.choose(split, dataset.folder, dataset.scored)
     pixels = PixelMeasures(predictor.triplet, dataset.size_px, _spacings(dataset, indices))
     scores = measure_cases(predictor, dataset, indices, on_batch=pixels.add)
@@ -207,9 +206,9 @@ def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predic
         counts[part] = tuple(LabelSource(**row) for row in dataset.by_source(rows))
     return {
         "data_sha256": dataset.data_hash,
-        "checkpoint": predictor.checkpoints[0].provenance,
-        "weights_sha256": tuple(weights_hash(checkpoint.weights) for checkpoint in predictor.checkpoints),
-        "calibrations": tuple(checkpoint.calibration for checkpoint in predictor.checkpoints),
+        "checkpoint": predictor.headers[0].provenance,
+        "weights_sha256": predictor.weights_sha256,
+        "calibrations": tuple(header.calibration for header in predictor.headers),
         "label_sources": counts,
     }
 

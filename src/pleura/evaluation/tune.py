@@ -26,7 +26,8 @@ from pleura.evaluation.nested import Spread, landscape, nested, spread
 from pleura.evaluation.report.landscape import landscape_png
 from pleura.evaluation.scoring import CaseScores
 from pleura.files import write_atomically, write_json
-from pleura.inference.predictor import ModelFiles, Predictor, find_checkpoint, find_model
+from pleura.inference.model_files import ModelFiles, find_checkpoint, find_model
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import keep_default, model_path
 from pleura.models.seen import SeenRows

@@ -19,7 +19,8 @@ from pleura.config.parse import load_card
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.files import hash_files, read_records
-from pleura.inference.predictor import Predictor, find_checkpoint
+from pleura.inference.model_files import find_checkpoint
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pleura.training.run import METRICS
 

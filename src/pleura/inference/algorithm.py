@@ -14,18 +14,17 @@ from pleura import __version__
 from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
 from pleura.dicom.results import Algorithm
-from pleura.models.checkpoint import Checkpoint
-from pleura.models.identity import weights_hash
+from pleura.models.header import ModelHeader
 
 
-def hash_of(checkpoints: Sequence[Checkpoint]) -> str:
-    """Return the sha256 of the weights of a checkpoint, or over those of several, in order."""
-    hashes = [weights_hash(one.weights) for one in checkpoints]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+def hash_of(weights_sha256: Sequence[str]) -> str:
+    """Return the sha256 of the weights of one net, or over those of several, in order."""
+    joined = "".join(weights_sha256)
+    return joined if len(weights_sha256) == 1 else hashlib.sha256(joined.encode()).hexdigest()
 
 
 def algorithm_of(
-    checkpoints: Sequence[Checkpoint],
+    headers: Sequence[ModelHeader],
     weights_sha256: str,
     weights: NDArray[np.float64],
     triplet: Triplet,
@@ -34,15 +33,15 @@ def algorithm_of(
     tta: str,
     precision: str,
 ) -> Algorithm:
-    """Return the mean of checkpoints as one model. weights: of each in the mean."""
-    names = dict.fromkeys(str(one.recipe.get("name") or one.model.architecture) for one in checkpoints)
-    count = f" ({len(checkpoints)} checkpoints)" if len(checkpoints) > 1 else ""
+    """Return the mean of nets as one model. weights: of each in the mean."""
+    names = dict.fromkeys(str(one.recipe.get("name") or one.model.architecture) for one in headers)
+    count = f" ({len(headers)} checkpoints)" if len(headers) > 1 else ""
     settings = {
         "decision rule": triplet.in_words(),
         "test-time augmentation": tta,
         "precision": precision,
-        "prepared": ", ".join(f"{one.preprocessing.prepared_px} px" for one in checkpoints),
-        "shown": ", ".join(f"{one.preprocessing.size_px} px" for one in checkpoints),
+        "prepared": ", ".join(f"{one.preprocessing.prepared_px} px" for one in headers),
+        "shown": ", ".join(f"{one.preprocessing.size_px} px" for one in headers),
         "weight of each checkpoint": ", ".join(f"{weight:g}" for weight in weights),
         "calibration": json.dumps(asdict(calibration)) if calibration else "none",
     }

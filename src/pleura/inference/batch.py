@@ -27,8 +27,9 @@ from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.files import hash_files, held, journal_line, write_csv
 from pleura.inference.disclosure import BURNED_IN, MAY_SHOW, TAKEN, Disclosure
 from pleura.inference.journal import JOURNAL, open_journal
+from pleura.inference.model_files import find_model
 from pleura.inference.prediction import Prediction
-from pleura.inference.predictor import Predictor, find_model
+from pleura.inference.predictor import Predictor
 from pleura.inference.writers import COLUMNS, entry_of, remove_files, table_rows, write_files
 from pleura.models.default import is_default
 from pleura.progress import track

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pleura.errors import InputError
 from pleura.inference.cpu import bfloat16_gain
+
+if TYPE_CHECKING:  # an engine that computes in float32 alone needs no torch
+    import torch
 
 Asked = Literal["auto", "float32", "bfloat16"]
 LEAST_GAIN = 1.1
@@ -38,6 +39,8 @@ class Precision:
         """Return the context in which a net's passes have this precision."""
         if self.name == "float32":
             return nullcontext()
+        import torch
+
         return torch.autocast(device.type, getattr(torch, self.name))
 
 
@@ -48,6 +51,15 @@ def use_precision(name: str | None) -> None:
     """
     global _asked
     _asked = name if name is None else _checked(name)
+
+
+def named_precision(name: str | None = None) -> str | None:
+    """Return the precision that was named, here or by `use_precision`; None for `auto`, or where none was.
+
+    Raises: InputError if it is none of auto, float32 and bfloat16.
+    """
+    named = name or _asked
+    return None if named is None or _checked(named) == "auto" else named
 
 
 def precision_of_predictor(
@@ -78,6 +90,8 @@ def choose_precision(asked: str, device: torch.device, training: bool) -> Precis
             raise InputError(f"precision bfloat16 is for CPUs and CUDA, not for {device}; take float32 there")
         return Precision("bfloat16", "as asked for")
     if device.type == "cuda":
+        import torch
+
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bfloat16", "this GPU computes in it")
         return Precision("float16" if training else "float32", "this GPU only emulates bfloat16")

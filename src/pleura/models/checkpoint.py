@@ -21,34 +21,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pleura.config.model import ModelConfig
-from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.files import write_atomically
 from pleura.models.build import build_model
 from pleura.models.default import keep_default
-from pleura.models.header import KEYS, dump, parse
+from pleura.models.header import KEYS, ModelHeader, dump, parse
 from pleura.models.net import Net
-from pleura.models.preprocessing import Preprocessing
-from pleura.models.seen import SeenCases
 from pleura.models.weights import not_finite
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(ModelHeader):
     """What a checkpoint file holds."""
 
-    model: ModelConfig
-    weights: dict[str, Tensor]
-    preprocessing: Preprocessing
-    triplet: Triplet
-    recipe: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    calibration: dict[str, Any] | None = None
-    seen: SeenCases = field(default_factory=SeenCases)
-    card: dict[str, Any] | None = None
-    """What a user of the model needs to know, the fields of `config.card.Card`; None for most."""
+    weights: dict[str, Tensor] = field(kw_only=True)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -12,6 +12,8 @@ from pleura.errors import CheckpointError, OutputError
 
 DEFAULT = "default"
 FILE = Path(__file__).with_name("default.safetensors")
+EXPORT = FILE.with_suffix(".onnx")
+"""The same model, to be run without PyTorch."""
 
 
 def default_model() -> Path:

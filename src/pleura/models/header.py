@@ -1,10 +1,13 @@
-"""The header of a checkpoint: JSON in, typed values out, and each fault by its key, with the value and the way out."""
+"""What a model's file says of it besides its weights: JSON in, typed values out, and each fault by its key.
+
+The same in a checkpoint and in what is exported from one; reading it takes no torch.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,27 @@ DEEPEST = 50
 """Levels of lists and mappings in a header; none of pleura's has ten."""
 
 
+@dataclass(frozen=True)
+class ModelHeader:
+    """All that is needed to use and to judge a model, but its weights."""
+
+    model: ModelConfig
+    preprocessing: Preprocessing
+    triplet: Triplet
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
+    seen: SeenCases = field(default_factory=SeenCases)
+    card: dict[str, Any] | None = None
+    """What a user of the model needs to know, the fields of `config.card.Card`; None for most."""
+
+    @property
+    def header(self) -> ModelHeader:
+        """The same without what a subclass adds."""
+        return ModelHeader(**{each.name: getattr(self, each.name) for each in fields(ModelHeader)})
+
+
 def dump(values: Mapping[str, Any]) -> dict[str, str]:
     """Return values of a checkpoint, all or some of them, as the texts of a header, `format` included."""
     return {"format": json.dumps(FORMAT), **{key: json.dumps(_plain(value)) for key, value in values.items()}}
@@ -44,7 +68,7 @@ def _plain(value: Any) -> Any:
 
 
 def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
-    """Read the header of a safetensors file as the values of a `Checkpoint`, all but its weights.
+    """Read the texts of a header as the values of a `ModelHeader`.
 
     Raises: CheckpointError that names the key and the value.
     """

@@ -16,9 +16,8 @@ from pleura.errors import CheckpointError, ConfigError, InputError, OutputError
 from pleura.files import hash_files
 from pleura.models.build import build_model
 from pleura.models.checkpoint import Checkpoint, load_weights, save_checkpoint
-from pleura.models.preprocessing import Preprocessing
+from pleura.models.preprocessing import REDUCTION, Preprocessing
 from pleura.models.published import published_config, published_weights
-from pleura.models.resize import REDUCTION
 from pleura.models.seen import IMPORTED, SeenCases
 from pleura.models.weights import not_finite, read_weights
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pleura.errors import CheckpointError
-from pleura.models.resize import OLD_REDUCTION, REDUCTIONS
 
+if TYPE_CHECKING:  # a header is read without torch
+    from torch import Tensor
+
+REDUCTION, OLD_REDUCTION = "area", "adaptive"
+"""What nets are trained with, and what they were trained with before checkpoints and states said which."""
+REDUCTIONS = (REDUCTION, OLD_REDUCTION)
 MOST_PX, MOST_CHANNELS = 16384, 1024
 LEAST_STD, MOST_NUMBER = 1e-6, 1e6
 """Beyond these a preprocessing is damaged: float32 would end in infinity, or a batch in all of the memory."""
@@ -29,7 +33,7 @@ class Preprocessing:
     std: float | list[float]
     """As `mean`."""
     reduction: str = OLD_REDUCTION
-    """How it is reduced to `size_px`, a name in `REDUCTIONS`; the default is that of headers without the field."""
+    """How it is reduced to `size_px`, a name in `REDUCTIONS`; the default is that of headers without it."""
 
     def __post_init__(self) -> None:
         """Raises: CheckpointError for a size, or a number, that none can be, or no number for each channel."""

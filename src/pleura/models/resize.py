@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pleura.models.preprocessing import OLD_REDUCTION, REDUCTION
+
 
 def area_mean(pixels: Tensor, size_px: int) -> Tensor:
     """(N, C, H, W) float32 -> (N, C, size_px, size_px): the mean over the area that each new pixel covers.
@@ -35,24 +37,22 @@ def _adaptive(pixels: Tensor, size_px: int) -> Tensor:
     return functional.interpolate(pixels, size=size_px, mode="area")
 
 
-REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"area": area_mean, "adaptive": _adaptive}
+BY_NAME: dict[str, Callable[[Tensor, int], Tensor]] = {REDUCTION: area_mean, OLD_REDUCTION: _adaptive}
 """How an image can be reduced, by the name that a checkpoint carries. `adaptive` is for those that were trained with
 it; where the sizes divide without rest both are the mean over blocks."""
-REDUCTION, OLD_REDUCTION = "area", "adaptive"
-"""What nets are trained with, and what they were trained with before checkpoints and states said which."""
 
 
 def resize_images(images: Tensor, size_px: int, reduction: str = REDUCTION) -> Tensor:
     """(N, 1, H, W) uint8 or float in [0, 1] -> (N, 1, size_px, size_px) float32 in [0, 1].
 
-    Reduced by `reduction`, a name in `REDUCTIONS`; enlarged bilinearly.
+    Reduced by `reduction`, a name in `BY_NAME`; enlarged bilinearly.
     """
     if images.dtype == torch.uint8:
         images = images.float() / 255
     if images.shape[-1] == size_px:
         return images
     if images.shape[-1] > size_px:
-        return REDUCTIONS[reduction](images, size_px)
+        return BY_NAME[reduction](images, size_px)
     return functional.interpolate(images, size=size_px, mode="bilinear", align_corners=False)
 
 

@@ -18,8 +18,8 @@ from pleura.data.augmentation import augment
 from pleura.data.dataset import Dataset
 from pleura.data.loader import Batch, batches
 from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
-from pleura.models.preprocessing import Preprocessing, normalise
-from pleura.models.resize import REDUCTION, mask_shares, resize_images
+from pleura.models.preprocessing import REDUCTION, Preprocessing, normalise
+from pleura.models.resize import mask_shares, resize_images
 from pleura.training.refusals import global_batch_size
 from pleura.training.run import Progress
 from pleura.training.targets import Targets, labels_of_stages

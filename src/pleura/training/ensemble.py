@@ -19,7 +19,7 @@ from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.errors import OutputError
 from pleura.files import write_json
-from pleura.inference.predictor import ENSEMBLE, ENSEMBLE_FORMAT
+from pleura.inference.model_files import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.training.distributed import is_first_process
 from pleura.training.run import Run, all_are_finished
 from pleura.training.train import train

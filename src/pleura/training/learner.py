@@ -20,7 +20,7 @@ from pleura.models.build import build_model, preprocessing_of
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from pleura.models.depthwise import keep_strided_depthwise
 from pleura.models.header import unlisted
-from pleura.models.resize import OLD_REDUCTION
+from pleura.models.preprocessing import OLD_REDUCTION
 from pleura.training.averaging import RunningAverages
 from pleura.training.batches import Batches
 from pleura.training.devices import precision_name

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,9 +19,8 @@ from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
-from pleura.inference.engines.torch import infer
+from pleura.inference.engines.torch import TorchEngine, infer
 from pleura.inference.predictor import Predictor
-from pleura.models.identity import weights_hash
 from pleura.models.seen import TAUGHT, SeenCases, listed
 
 
@@ -43,23 +42,24 @@ class Teacher:
     def __init__(self, path: str, device: torch.device) -> None:
         """Raises: CheckpointError, InputError: as `Predictor.load`."""
         # Its nets run in the precision of the run that it teaches, so that none of its own is looked for.
-        self.path, self.predictor = path, Predictor.load(path, "none", str(device), "float32")
-        every = [one.seen for one in self.predictor.checkpoints]
+        self.path, self.predictor = path, Predictor.load(path, "none", str(device), "float32", "torch")
+        self.engines = cast(list[TorchEngine], self.predictor.engines)
+        every = [one.seen for one in self.predictor.headers]
         self.lists_its_cases = all(seen.is_complete for seen in every)
         """Whether all cases that it has learned from are known; not those of imported weights, or of their pupils."""
         together = functools.reduce(operator.or_, every)
         self.seen = together if self.lists_its_cases else replace(together, unknown=tuple({*together.unknown, TAUGHT}))
-        self.weights_sha256 = [weights_hash(one.weights) for one in self.predictor.checkpoints]
+        self.weights_sha256 = list(self.predictor.weights_sha256)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the probabilities of images after augmentation: (n, 1, S, S) float32 in [0, 1] -> the same.
 
         Raises: CheckpointError if they are not finite.
         """
-        given, total = self.predictor, torch.zeros_like(images)
-        for net, preprocessing, weight in zip(given.nets, given.preprocessings, given.weights, strict=True):
-            at_this_size = replace(preprocessing, size_px=images.shape[-1])
-            total = total + float(weight) * infer(net, images, at_this_size)[:, None]
+        total = torch.zeros_like(images)
+        for engine, weight in zip(self.engines, self.predictor.weights, strict=True):
+            at_this_size = replace(engine.preprocessing, size_px=images.shape[-1])
+            total = total + float(weight) * infer(engine.net, images, at_this_size)[:, None]
         if not total.isfinite().all():
             raise CheckpointError(f"{self.path}: the teacher's probabilities are not finite; take another")
         return total.clamp(0, 1)  # weights like 0.1 add up to 1 but for a rounding

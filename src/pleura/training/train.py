@@ -14,7 +14,7 @@ from typing import Any
 
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
-from pleura.models.resize import REDUCTION
+from pleura.models.preprocessing import REDUCTION
 from pleura.training.devices import build_accelerator, changed_precision, training_precision
 from pleura.training.learner import Learner
 from pleura.training.monitor import Monitor

@@ -1,0 +1,134 @@
+"""Which engine runs a model: the one that was asked for, or the one that starts soonest with the same answer."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from pleura.errors import CheckpointError, InputError
+from pleura.inference.device import CPU, is_cpu, named_device
+from pleura.inference.engines.engine import Engine
+from pleura.inference.precision import named_precision
+from pleura.models.default import EXPORT, is_default
+from pleura.models.exported import Exported, is_exported, load_exported
+
+if TYPE_CHECKING:  # an exported model needs no torch
+    from pleura.models.checkpoint import Checkpoint
+
+Asked = Literal["auto", "torch", "onnxruntime"]
+Runnable: TypeAlias = "Checkpoint | Exported"
+
+_asked: str | None = None
+
+
+def use_engine(name: str | None) -> None:
+    """Set the engine of this process for predictors that are given none; None: `auto`.
+
+    Raises: InputError if there is no engine of that name.
+    """
+    global _asked
+    _asked = name if name is None else _checked(name)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a model is to run, as far as somebody has said; None: by its recipe, `use_device` and the like, or `auto`."""
+
+    tta: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    engine: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises: InputError for a word that is none of those that it takes."""
+        if self.tta is not None:
+            _check_tta(self.tta)
+        if self.engine is not None:
+            _checked(self.engine)
+
+    @property
+    def engine_name(self) -> str:
+        """The engine that was asked for, or `auto`."""
+        return self.engine or _asked or "auto"
+
+
+def load_model(file: Path, wanted: Wanted) -> Runnable:
+    """Read what is to run: a checkpoint, or an exported model; of the default model the one that `wanted` is for.
+
+    Raises: CheckpointError if it is missing or damaged, or the engine that was asked for cannot run it.
+    """
+    if is_exported(file):
+        return load_exported(file)
+    if is_default(file) and (exported := _default_export(wanted)) is not None:
+        return exported
+    if wanted.engine_name not in ("auto", "torch"):
+        raise CheckpointError(
+            f"{file}: is a checkpoint, and {wanted.engine_name} runs exported models; export it, or take --engine torch"
+        )
+    from pleura.models.checkpoint import load_checkpoint
+
+    return load_checkpoint(file)
+
+
+def _default_export(wanted: Wanted) -> Exported | None:
+    """The default model for an engine without torch; None where torch is asked for, or what only torch can do."""
+    if wanted.engine_name == "torch":
+        return None
+    if wanted.engine_name == "auto":
+        exact = named_precision(wanted.precision) in (None, "float32")
+        if not (EXPORT.is_file() and exact and is_cpu(wanted.device)):
+            return None
+        exported = load_exported(EXPORT)
+        return exported if wanted.tta in (None, exported.tta) or not _has_torch() else None
+    return load_exported(EXPORT)
+
+
+def engine_of(model: Runnable, wanted: Wanted, size_px: int) -> Engine:
+    """Return what runs a model, and gives probabilities of that side.
+
+    Raises: CheckpointError if the model is damaged, or cannot be run in the way that was asked for; InputError for a
+    device or a precision that is not there, or another tta.
+    """
+    if isinstance(model, Exported):
+        _refuse_what_a_graph_has_not(model, wanted)
+        from pleura.inference.engines.onnxruntime import OnnxEngine
+
+        return OnnxEngine(model)
+    from pleura.inference.engines.torch import TorchEngine
+
+    tta = wanted.tta or _check_tta(model.recipe.get("tta", "none"))
+    return TorchEngine(model, tta, wanted.device, wanted.precision, size_px)
+
+
+def _refuse_what_a_graph_has_not(exported: Exported, wanted: Wanted) -> None:
+    """Raises: CheckpointError, with the checkpoint as the way out."""
+    device, precision, engine = named_device(wanted.device), named_precision(wanted.precision), wanted.engine_name
+    refusal = None
+    if engine == "torch":
+        refusal = "is an exported model, which torch does not run"
+    elif wanted.tta not in (None, exported.tta):
+        refusal = f"computes with tta {exported.tta} inside, not {wanted.tta}"
+    elif device is not None and device not in CPU:
+        refusal = f"is run on the CPU, not on {device}"
+    elif precision not in (None, "float32"):
+        refusal = f"is computed in float32, not in {precision}"
+    if refusal:
+        raise CheckpointError(f"{exported.path}: {refusal}; name the checkpoint that it was exported from")
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def _checked(name: str) -> str:
+    if name not in get_args(Asked):
+        raise InputError(f"engine is {', '.join(get_args(Asked))}, not {name!r:.40}")
+    return name
+
+
+def _check_tta(tta: object) -> str:
+    if tta not in ("none", "flip"):
+        raise InputError(f"tta is none or flip, not {tta!r}")
+    return str(tta)

@@ -1,0 +1,85 @@
+"""An exported model by ONNX Runtime, on the CPU: the engine of an installation without PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from pleura.errors import CheckpointError, excerpt
+from pleura.inference.cpu import threads
+from pleura.inference.precision import Precision
+from pleura.models.exported import INPUT, OUTPUT, WAY_OUT, Exported
+
+REFUSALS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+"""What ONNX Runtime raises: each of its errors is a class of its own, and they have no common one."""
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Return the settings that predictions, and the certificate of an export, are computed with."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads, options.inter_op_num_threads = threads(), 1
+    options.log_severity_level = 3  # errors, which are raised too; warnings name nothing that a user could change
+    return options
+
+
+class OnnxEngine:
+    """The graph of an ONNX file."""
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, exported: Exported) -> None:
+        """Raises: CheckpointError if ONNX Runtime cannot build the graph, or it has other inputs and outputs."""
+        self.exported, self.size_px = exported, exported.preprocessing.size_px
+        self.tta, self.weights_sha256 = exported.tta, exported.weights_sha256
+        self.precision = Precision("float32", "the only one of onnxruntime")
+        onnxruntime.disable_telemetry_events()
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(exported.path), session_options(), providers=["CPUExecutionProvider"]
+            )
+        except REFUSALS as error:
+            raise CheckpointError(
+                f"{exported.path}: ONNX Runtime {onnxruntime.__version__} cannot build its graph ({excerpt(error)}); "
+                f"{WAY_OUT}"
+            ) from error
+        prepared_px, size_px = exported.preprocessing.prepared_px, self.size_px
+        self._refuse_another(self._session.get_inputs(), INPUT, "tensor(uint8)", prepared_px)
+        self._refuse_another(self._session.get_outputs(), OUTPUT, "tensor(float)", size_px)
+
+    def _refuse_another(self, found: list[Any], name: str, kind: str, side_px: int) -> None:
+        """Refuse inputs, or outputs, that are not one of (N, side_px, side_px). A side may be open."""
+        wanted = f"{name} {kind} (N, {side_px}, {side_px})"
+        each = [f"{one.name} {one.type} ({', '.join(map(str, one.shape))})" for one in found]
+        good = len(found) == 1 and (found[0].name, found[0].type, len(found[0].shape)) == (name, kind, 3)
+        if not good or any(isinstance(side, int) and side != side_px for side in found[0].shape[1:]):
+            raise CheckpointError(
+                f"{self.exported.path}: its graph has {excerpt('; '.join(each)) or 'nothing'} where its metadata ask "
+                f"for {wanted}; {WAY_OUT}"
+            )
+
+    def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See `Engine.probabilities`. Raises: CheckpointError where the graph fails, or gives another size."""
+        side_px = self.size_px
+        found = np.empty((len(squares), side_px, side_px), dtype=np.float32)
+        for place, square in enumerate(squares):  # one by one: no prediction depends on the images beside it
+            try:
+                (one,) = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(square[None])})
+            except REFUSALS as error:
+                raise CheckpointError(f"{self.exported.path}: its graph fails ({excerpt(error)}); {WAY_OUT}") from error
+            if one.shape != (1, side_px, side_px):
+                raise CheckpointError(
+                    f"{self.exported.path}: its graph gives {one.shape}, not (1, {side_px}, {side_px}); {WAY_OUT}"
+                )
+            found[place] = one[0]
+        return found
