@@ -27,11 +27,13 @@ __all__ = [
     "losses",
     "metrics",
     "preprocessing_of",
+    "read_probabilities",
     "rle",
 ]
 
 if TYPE_CHECKING:
     from pleura.data import rle
+    from pleura.data.probability_png import read_probabilities
     from pleura.errors import (
         CheckpointError,
         ConfigError,
@@ -57,6 +59,7 @@ _HOMES = {
     "build_model": "pleura.models.build",
     "list_encoders": "pleura.models.encoders",
     "preprocessing_of": "pleura.models.build",
+    "read_probabilities": "pleura.data.probability_png",
 }
 
 

@@ -25,8 +25,9 @@ def test_pixels_come_back_as_they_were(pixels):
 def test_our_own_reader_agrees_and_every_checksum_is_right(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
     path = tmp_path / "a.png"
-    path.write_bytes(png_bytes(pixels, "a writer"))
+    path.write_bytes(png_bytes(pixels, "a writer", {"Description": "half a µm"}))
     np.testing.assert_array_equal(read_png(path).samples, pixels)
+    assert read_png(path).texts == {"Software": "a writer", "Description": "half a µm"}
     Image.open(path).verify()
 
 

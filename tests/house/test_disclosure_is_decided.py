@@ -18,7 +18,7 @@ KEPT = {
 }
 WITHHELD = {"patient_id", "sex", "age_years"}
 CHANGED = {"sop_instance_uid", "study_instance_uid", "series_instance_uid", "notes", "header"}
-SHOW_NO_PIXEL = {"mask", "rle", "seg", "seg-occupancy", "seg-fractional", "gsps", "sr"}
+SHOW_NO_PIXEL = {"mask", "rle", "probabilities", "seg", "seg-occupancy", "seg-fractional", "gsps", "sr"}
 
 
 def test_every_attribute_of_a_radiograph_is_kept_withheld_or_changed_on_purpose() -> None:

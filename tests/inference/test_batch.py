@@ -18,19 +18,21 @@ from PIL import Image
 
 from pleura import files
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
+from pleura.data.probability_png import read_probabilities
 from pleura.decision.calibration import probability_at_prevalence
+from pleura.decision.triplet import Triplet
 from pleura.dicom.results import Algorithm
 from pleura.errors import InputError, OutputError
 from pleura.inference import batch
 from pleura.inference.batch import BatchResult, BatchSettings, predict_batch
-from pleura.inference.predictor import Prediction
+from pleura.inference.predictor import Prediction, Predictor
 from pleura.inference.writers import file_of
 
 
 class Brightness:
     """Stands for a model: the score of an image is its mean, and what is above a half is mask."""
 
-    tta, precision, calibration, prevalence = "none", "float32", object(), 0.5
+    tta, precision, calibration, prevalence, triplet = "none", "float32", object(), 0.5, Triplet()
 
     def __init__(self, algorithm: Algorithm | None = None) -> None:
         self.batches: list[int] = []
@@ -65,7 +67,7 @@ def save_png(path: Path, level: int = 100) -> Path:
     return path
 
 
-def run(out: Path, *inputs: Path, predictor: Brightness | None = None, **more) -> BatchResult:
+def run(out: Path, *inputs: Path, predictor: Brightness | Predictor | None = None, **more) -> BatchResult:
     settings = BatchSettings(tuple(map(str, inputs)), out, "a model", **more)
     return predict_batch(predictor or Brightness(), settings)  # type: ignore[arg-type]
 
@@ -400,6 +402,34 @@ def test_radiograph_that_is_gone_leaves_no_dicom_object(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     assert len(run(tmp_path / "o", path, predictor=predictor, write=("seg",)).problems) == 1
     assert list((tmp_path / "o" / "seg").iterdir()) == []
+
+
+def test_rule_finds_the_written_mask_in_the_probabilities_that_were_kept(tmp_path):
+    write_phantom_dataset(tmp_path / "s", n_patients=3, seed=1, size_px=96)
+    for number, path in enumerate(sorted((tmp_path / "s" / "dicom").iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.Rows, dataset.PixelData = 60, dataset.pixel_array[:60].tobytes()
+        if number == 0:  # min_pixels counts pixels of the file's own grid, which are not square
+            del dataset.PixelSpacing, dataset.ImagerPixelSpacing
+            dataset.PixelAspectRatio = [2, 1]
+        dataset.save_as(path)
+    predictor = Predictor.load(device="cpu")
+    for triplet, positive in ((Triplet(0.02, 10, 0.01), 3), (Triplet(0.02, 900_000, 0.01), 0)):
+        predictor.triplet, out = triplet, tmp_path / f"{positive}"
+        done = run(out, tmp_path / "s" / "dicom", predictor=predictor, write=("mask", "probabilities"))
+        assert (done.positive, done.problems) == (positive, [])
+        for row in done.rows:
+            found = read_probabilities(out / "probabilities" / f"{row['image_id']}.png")
+            with Image.open(out / "masks" / f"{row['image_id']}.png") as picture:
+                np.testing.assert_array_equal(found.mask(triplet), np.asarray(picture) // 255)
+
+
+def test_probabilities_are_refused_before_anything_is_written_where_the_rule_needs_more_than_8_bits(tmp_path):
+    predictor = Brightness()
+    predictor.triplet = Triplet(1.0, 1, 0.5)
+    with pytest.raises(InputError, match="do not tell 1 from 255/256"):
+        run(tmp_path / "o", save_png(tmp_path / "a.png"), predictor=predictor, write=("probabilities",))
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def predict(
         Tta | None, typer.Option(help="flip: mean with the mirrored image. Default: as in the recipe.")
     ] = None,
     write: Annotated[
-        str, typer.Option(help="What to write: mask, rle, overlay, seg, sc, gsps, sr.")
+        str, typer.Option(help="What to write: mask, rle, overlay, probabilities, seg, sc, gsps, sr.")
     ] = "mask,rle,overlay",
     seg_type: Annotated[
         SegType, typer.Option(help="What seg holds: the mask, in bits or in bytes, or probabilities.")

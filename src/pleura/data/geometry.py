@@ -51,9 +51,12 @@ class SquareGeometry:
 
     @property
     def whole_area_px(self) -> int:
-        """How many pixels, of the size that the image's own have, cover the whole square, black borders included."""
-        rows, columns = self.pixels_per_square_pixel
-        return round(rows * self.size_px * columns * self.size_px)
+        """How many pixels, of the size that the image's own have, cover the whole square, black borders included.
+
+        The same on a square grid of any size.
+        """
+        longer = max(self.rows * self.aspect, self.columns)
+        return round(longer / self.aspect * longer)
 
     @property
     def inner_shape(self) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.png import GREY, GREY_ALPHA, PALETTE, RGB_ALPHA, Png, read_png
+from pleura.data.probability_png import is_probability_map
 from pleura.errors import InputError
 
 MIN_SOFT_LEVELS = 5
@@ -33,6 +34,11 @@ def read_mask_png(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         png = read_png(path)
     except InputError as error:
         raise InputError(f"{path}: cannot be read as a mask PNG ({error}); save the mask as PNG again") from error
+    if is_probability_map(png.texts):
+        raise InputError(
+            f"{path}: holds probabilities that pleura predict wrote, not a mask; give the folder masks, or cut them "
+            "with pleura.read_probabilities(path).mask(triplet)"
+        )
     try:
         return _binary(*_values(png))
     except InputError as error:

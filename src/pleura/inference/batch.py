@@ -21,6 +21,7 @@ from pleura.data import rle
 from pleura.data.finding import Found, find_radiographs
 from pleura.data.ids import Identified, Identities
 from pleura.data.radiograph import pixels_of, read_radiograph
+from pleura.decision.levels import refuse_unless_kept
 from pleura.dicom.deidentify import Secret
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
@@ -113,12 +114,15 @@ _Keep: TypeAlias = Callable[[dict[str, Any]], None]
 def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     """Run a model over files, folders and patterns, and write the results to OUT.
 
-    masks/ID.png and overlays/ID.png on the original grid, seg/ID.dcm, masks.csv (SIIM run-length), predictions.csv,
-    problems.csv.
-    Raises: InputError if an input names no radiograph, or for a prevalence that cannot be; OutputError if OUT cannot be
-    written, another process writes to it, or it holds results of another model or other settings, or a damaged journal.
+    masks/ID.png, probabilities/ID.png and overlays/ID.png on the original grid, seg/ID.dcm, masks.csv (SIIM
+    run-length), predictions.csv, problems.csv.
+    Raises: InputError if an input names no radiograph, for a prevalence that cannot be, or probabilities that cannot be
+    kept; OutputError if OUT cannot be written, another process writes to it, or it holds results of another model or
+    other settings, or a damaged journal.
     """
     _check_prevalence(predictor, settings.prevalence)
+    if "probabilities" in settings.write:
+        refuse_unless_kept(predictor.triplet)
     # OUT may lie inside an input folder, or be one.
     found = find_radiographs(settings.inputs, [settings.out / name for name in (JOURNAL, TABLE, RUNS, PROBLEMS)])
     with held(settings.out, "writes its predictions there"):

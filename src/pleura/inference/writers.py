@@ -9,23 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pleura.data import rle
 from pleura.data.finding import OWN_SOFTWARE
 from pleura.data.geometry import SquareGeometry
 from pleura.data.png import png_bytes
+from pleura.data.probability_png import probability_png
+from pleura.data.radiograph import geometry_of
 from pleura.decision.calibration import probability_at_prevalence
 from pleura.dicom.results import DicomObject
 from pleura.errors import InputError, OutputError
 from pleura.files import write_atomically
 from pleura.inference.prediction import Prediction
 
-PICTURES: dict[str, tuple[str, Callable[[Prediction], NDArray[np.uint8]]]] = {
-    "mask": ("masks", lambda prediction: prediction.predicted_mask * np.uint8(255)),
-    "overlay": ("overlays", lambda prediction: np.asarray(prediction.overlay())),
+# Each with the name of the writer, so that none is ever taken for a radiograph.
+PICTURES: dict[str, tuple[str, Callable[[Prediction], bytes]]] = {
+    "mask": ("masks", lambda prediction: png_bytes(prediction.predicted_mask * np.uint8(255), OWN_SOFTWARE)),
+    "overlay": ("overlays", lambda prediction: png_bytes(np.asarray(prediction.overlay()), OWN_SOFTWARE)),
+    "probabilities": ("probabilities", lambda prediction: _probability_png(prediction)),
 }
-"""Word of --write -> the folder of its PNG files, one for each radiograph, and what draws them, grey or RGB."""
+"""Word of --write -> the folder of its PNG files, one for each radiograph, and what makes them."""
 DICOM_OBJECTS: dict[str, Callable[[Prediction, Sequence[DicomObject]], DicomObject]] = {
     "seg": lambda prediction, _: prediction.to_seg(),
     "seg-occupancy": lambda prediction, _: prediction.to_seg("occupancy"),
@@ -38,7 +41,7 @@ DICOM_OBJECTS: dict[str, Callable[[Prediction, Sequence[DicomObject]], DicomObje
 """Word of --write, and the folder of its DICOM files -> what makes the object of one radiograph, from those above."""
 DEFAULT_WRITES = ("mask", "rle", "overlay")
 """`rle` is a table."""
-WRITES = (*DEFAULT_WRITES, *DICOM_OBJECTS)
+WRITES = (*DEFAULT_WRITES, "probabilities", *DICOM_OBJECTS)
 """The words of --write."""
 SHOW_IT = ("overlay", "sc", "sc-jpeg-lossless")
 """Those of which the results show the radiograph itself."""
@@ -110,15 +113,18 @@ def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> str 
     Raises: OutputError.
     """
     try:
-        for word, (folder, draw) in PICTURES.items():
+        for word, (folder, png_of) in PICTURES.items():
             if word in write:
-                # The name of the writer, so that a picture is never taken for a radiograph.
-                content = png_bytes(draw(prediction), OWN_SOFTWARE)
-                write_atomically(file_of(out / folder, prediction.image_id), content)
+                write_atomically(file_of(out / folder, prediction.image_id), png_of(prediction))
         return _write_objects(out, [word for word in DICOM_OBJECTS if word in write], prediction)
     except OutputError:
         remove_files(out, prediction.image_id)
         raise
+
+
+def _probability_png(prediction: Prediction) -> bytes:
+    area_px = geometry_of(prediction.radiograph, rle.SIIM_SIDE_PX).whole_area_px
+    return probability_png(prediction.probabilities, area_px, OWN_SOFTWARE)
 
 
 def _write_objects(out: Path, words: Sequence[str], prediction: Prediction) -> str | None:
