@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from pleura.data.radiograph import read_radiograph
+from pleura.data.in_memory import radiograph_of
 from pleura.decision.laterality import side_of
 from pleura.dicom.instance import bytes_of
 from pleura.dicom.read import Radiograph
@@ -38,9 +38,11 @@ def f_shape(rows: int, columns: int) -> np.ndarray:
     return mask
 
 
-def prediction_of(path: Path, mask: np.ndarray | None = None, algorithm: Algorithm | None = ALGORITHM) -> Prediction:
+def prediction_of(
+    source: Path | Dataset, mask: np.ndarray | None = None, algorithm: Algorithm | None = ALGORITHM
+) -> Prediction:
     """What a model might find on a radiograph: an F, or `mask`."""
-    return found_on(read_radiograph(path), mask, algorithm)
+    return found_on(radiograph_of(source), mask, algorithm)
 
 
 def found_on(

@@ -14,6 +14,7 @@ from dicom_objects import ALGORITHM, FILED, f_shape, faults, prediction_of, ramp
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom import uid
 from pydicom.dataset import Dataset
 
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
@@ -23,6 +24,7 @@ from pleura.dicom.seg_writing import SEG_TYPES
 from pleura.errors import InputError
 from pleura.inference.prediction import Prediction
 
+LOSSY = {"LossyImageCompression": "01", "LossyImageCompressionMethod": "ISO_15444_1"}
 REAL = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 
 
@@ -218,6 +220,24 @@ def test_spacing_is_taken_over_and_said_where_it_was_measured(write_dicom: Write
     else:
         assert shared.PixelMeasuresSequence[0].PixelSpacing == pytest.approx(spacing)
         assert says in seg.SegmentSequence[0].SegmentDescription
+
+
+@pytest.mark.parametrize(
+    ("attributes", "syntax", "said"),
+    [
+        ({}, uid.ExplicitVRLittleEndian, ("00", None, None)),
+        ({"LossyImageCompression": "00"}, uid.JPEGLSLossless, ("00", None, None)),
+        ({}, uid.JPEGBaseline8Bit, ("01", "ISO_10918_1", None)),
+        (LOSSY | {"LossyImageCompressionRatio": "9.5"}, uid.RLELossless, ("01", "ISO_15444_1", 9.5)),
+        (LOSSY | {"LossyImageCompressionRatio": ["9", "2"]}, uid.ExplicitVRLittleEndian, ("01", "ISO_15444_1", None)),
+    ],
+)
+def test_loss_of_the_source_is_said_of_what_is_made_of_it(write_dicom: WriteDicom, attributes, syntax, said):
+    found = prediction_of(write_dicom(ramp(40, 48), syntax=syntax, **FILED, **attributes))
+    for made in (found.to_seg(), found.to_sc()):
+        keywords = ("LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio")
+        without = "00" if made.Modality == "SEG" else None  # only a segmentation has to say so
+        assert tuple(made.get(keyword) for keyword in keywords) == (said if said[0] == "01" else (without, None, None))
 
 
 def test_highdicom_reads_it(prediction: Prediction, tmp_path: Path):

@@ -186,6 +186,14 @@ def test_commands_that_are_not_built_are_only_ever_said_to_be_missing(page: Path
     assert [verb for verb in NOT_BUILT if re.search(rf"^\s*pleura {verb}\b", text(page), re.MULTILINE)] == []
 
 
+def test_each_cell_on_how_viewers_show_an_object_names_its_source_or_says_that_there_is_none() -> None:
+    table = text(DOCS / "how-to.md").split("| viewer | `seg` | `sc` | `gsps` | `sr` |\n|---|---|---|---|---|\n")[1]
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()]
+    assert len(rows) >= 5
+    assert {len(row) for row in rows} == {5}
+    assert [cell for row in rows for cell in row[1:] if not re.search(r"\]\(https://|not known|tried", cell)] == []
+
+
 def test_the_order_of_imports_in_the_explanation_is_the_one_that_is_tested() -> None:
     found = re.search(r"Imports go one way: (.*?)\.\s", text(DOCS / "explanation.md"), re.DOTALL)
     assert found is not None

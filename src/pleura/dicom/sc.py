@@ -15,12 +15,12 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
-from pleura.dicom.header import patient_orientation, text, texts
+from pleura.dicom.header import patient_orientation, text
 from pleura.dicom.instance import NOT_FOR_DIAGNOSIS, Kind, code, date_and_time, new_instance
 from pleura.dicom.jpeg_writing import jpeg_lossless
 from pleura.dicom.parse import collect_warnings
 from pleura.dicom.results import Result
-from pleura.dicom.source import reference_to
+from pleura.dicom.source import copy_compression, reference_to
 
 ScCompression = Literal["none", "jpeg-lossless"]
 KIND = Kind("sc", "1.2.840.10008.5.1.4.1.1.7", "OT", 9702, "Pneumothorax, drawn in")
@@ -66,14 +66,8 @@ def _add_pixels(made: Dataset, rgb: NDArray[np.uint8], compression: ScCompressio
 
 
 def _copy_what_stays_true(source: Dataset, made: Dataset) -> None:
-    """Take over what holds of every picture made from the source.
-
-    Once compressed with loss, always so: PS3.3 C.7.6.1.1.5. Text that names the patient stays in the picture.
-    """
-    if text(source, "LossyImageCompression") == "01":
-        made.LossyImageCompression = "01"
-        if methods := [one for one in texts(source, "LossyImageCompressionMethod") if one.startswith("ISO_")]:
-            made.LossyImageCompressionMethod = methods
+    """Take over what holds of every picture made from the source. Text that names the patient stays in the picture."""
+    copy_compression(source, made)
     if (burned_in := text(source, "BurnedInAnnotation")) in ("YES", "NO"):
         made.BurnedInAnnotation = burned_in
     if text(source, "BodyPartExamined") == "CHEST":

@@ -17,7 +17,7 @@ from pleura.dicom.instance import Kind, code, date_and_time, new_instance
 from pleura.dicom.parse import collect_warnings
 from pleura.dicom.results import Result
 from pleura.dicom.seg_reading import SEGMENTATION_STORAGE
-from pleura.dicom.source import reference_to, series_reference_to
+from pleura.dicom.source import copy_compression, reference_to, series_reference_to
 from pleura.errors import InputError
 
 SegType = Literal["binary", "occupancy", "fractional"]
@@ -70,6 +70,7 @@ def _add_pixels(made: Dataset, result: Result, seg_type: SegType) -> None:
     made.Rows, made.Columns = result.mask.shape
     made.NumberOfFrames, made.SamplesPerPixel, made.PhotometricInterpretation = 1, 1, "MONOCHROME2"
     made.PixelRepresentation, made.LossyImageCompression = 0, "00"
+    copy_compression(source, made)
     made.SegmentationType = "BINARY" if seg_type == "binary" else "FRACTIONAL"
     if seg_type == "binary":
         made.BitsAllocated, made.BitsStored, made.HighBit = 1, 1, 0

@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 from fractions import Fraction
 
-from pydicom import config
+from pydicom import config, uid
 from pydicom.datadict import dictionary_description, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.valuerep import validate_value
 
-from pleura.dicom.header import UNREADABLE, number, pixel_aspect, text
+from pleura.dicom.header import UNREADABLE, number, pixel_aspect, text, texts
 from pleura.dicom.parse import valid_uid
 from pleura.errors import InputError
 
@@ -44,6 +44,12 @@ _DEFINED = {
     "LongitudinalTemporalInformationModified": ("UNMODIFIED", "MODIFIED", "REMOVED"),
 }
 """Code strings, and the values that they can have."""
+_WITH_LOSS = {
+    uid.JPEGBaseline8Bit: "ISO_10918_1",
+    uid.JPEGExtended12Bit: "ISO_10918_1",
+    uid.JPEGLSNearLossless: "ISO_14495_1",
+}
+"""Transfer syntaxes that always lose, and the method that they are."""
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -78,6 +84,23 @@ def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
         element = _copied(source, keyword)
         if element is not None and not element.is_empty and (keyword in _MORE_IDENTITY or _is_valid(element)):
             target.add(element)
+
+
+def copy_compression(source: Dataset, target: Dataset) -> None:
+    """Say that the pixels were once compressed with loss, how, and by how much, as far as the source says so.
+
+    What is derived from them is so, too. Source: DICOM PS3.3 C.7.6.1.1.5 (Lossy Image Compression).
+    """
+    method = _WITH_LOSS.get(source.file_meta.TransferSyntaxUID)
+    if text(source, "LossyImageCompression") != "01" and method is None:
+        return
+    target.LossyImageCompression = "01"
+    named = [one for one in texts(source, "LossyImageCompressionMethod") if one.startswith("ISO_")]
+    if methods := named or [one for one in (method,) if one]:
+        target.LossyImageCompressionMethod = methods
+    ratio = _copied(source, "LossyImageCompressionRatio")
+    if ratio is not None and ratio.VM == len(named) > 0 and _is_valid(ratio):
+        target.add(ratio)
 
 
 def reference_to(source: Dataset) -> Dataset:
