@@ -9,11 +9,12 @@ import io
 import json
 import math
 import os
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 from pleura.errors import InputError, OutputError, writing
 from pleura.progress import track
@@ -130,6 +131,32 @@ def _blocks(paths: Iterable[Path]) -> Iterator[bytes]:
         with path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):
                 yield block
+
+
+def unnamed_file() -> IO[bytes]:
+    """Open an empty file without a name; in memory on Linux, so that what is written to it never lies on a disk."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("pleura"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+@contextmanager
+def file_with(content: bytes | bytearray) -> Iterator[Path]:
+    """Yield the path of a file with this content, for readers that take paths; it is gone afterwards.
+
+    On Linux it is in memory, see `unnamed_file`; elsewhere a temporary file on a disk.
+    """
+    with unnamed_file() as file:
+        path = Path(f"/proc/self/fd/{file.fileno()}")
+        if path.exists():  # on Linux, where /proc is mounted
+            file.write(content)
+            file.flush()
+            yield path
+            return
+    with tempfile.TemporaryDirectory(prefix="pleura-") as folder:
+        path = Path(folder) / "content"
+        path.write_bytes(content)
+        yield path
 
 
 def _module(name: str) -> Any:

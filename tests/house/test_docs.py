@@ -49,7 +49,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`members`", MemberConfig),
     ("`triplet`", RuleConfig),
 )
-NOT_BUILT = ("export", "serve")
+NOT_BUILT = ("export",)
 
 
 def text(path: Path) -> str:

@@ -44,6 +44,7 @@ ORDER = (
     ("evaluation",),
     ("training",),
     ("export", "doctor"),
+    ("serve",),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -95,6 +96,11 @@ HOMES = {
     "gdcm": {"dicom/jpeg_writing.py"},  # reads by way of pydicom
     "torchvision": set(),  # by way of timm
     "matplotlib": {"training/curves.py", "evaluation/report/landscape.py"},
+    "fastapi": {"serve/app.py", "serve/openapi.py"},
+    "starlette": {"serve/app.py"},
+    "uvicorn": {"serve/server.py"},
+    "python_multipart": {"serve/uploads.py"},
+    "prometheus_client": {"serve/metrics.py"},
     "highdicom": set(),  # reads in tests what is written
     "onnxruntime": {"inference/engines/onnxruntime.py"},
     "ray": set(),

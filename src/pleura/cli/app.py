@@ -28,6 +28,7 @@ from pleura.cli.prepare import prepare
 from pleura.cli.recalibrate import recalibrate
 from pleura.cli.recipes import recipes
 from pleura.cli.score import score
+from pleura.cli.serve import serve
 from pleura.cli.train import train
 from pleura.cli.tune import tune
 from pleura.errors import PleuraError
@@ -84,9 +85,9 @@ def _options(
     logger.setLevel(logging.INFO)
 
 
-_NETS = ("train", "evaluate", "predict", "tune", "recalibrate", "pack", "compare", "demo", "doctor")
+_NETS = ("train", "evaluate", "predict", "serve", "tune", "recalibrate", "pack", "compare", "demo", "doctor")
 """The commands that run a net, and so take --device."""
-_PREDICT = ("evaluate", "predict", "tune", "recalibrate", "compare")
+_PREDICT = ("evaluate", "predict", "serve", "tune", "recalibrate", "compare")
 """Those whose results depend on --precision."""
 
 for _command, _example in (
@@ -94,6 +95,7 @@ for _command, _example in (
     (train, "densenet121 training.epochs=5 --data siim --out run"),
     (evaluate, "run --data siim"),
     (predict, "patient.dcm folder/ 'study/*.png' --out found"),
+    (serve, "--port 8080"),
     (tune, "run --data siim"),
     (recalibrate, "best.safetensors --data local --out site.safetensors"),
     (pack, "run --card card.yaml --out small.safetensors"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from pleura.dicom.limits import check_size
 from pleura.dicom.parse import bytes_of_dataset, is_dataset
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, excerpt
+from pleura.files import file_with
 
 TAKEN = "a path, bytes or a binary file, a numpy array, a torch tensor, a PIL image or a pydicom Dataset"
 GREY_MODES = ("L", "I;16", "I;16L", "I;16B", "I", "F")
@@ -194,14 +194,19 @@ def _content(file: Any) -> bytes:
 
 
 def _of_bytes(content: bytes, what: str) -> Radiograph:
-    """Read the bytes of a DICOM, PNG or JPEG file from a temporary file: the one reader takes paths."""
     if not content:
         raise InputError(f"nothing in the {what}; give the whole file")
-    with tempfile.TemporaryDirectory(prefix="pleura-") as folder:
-        path = Path(folder) / what
-        path.write_bytes(content)
-        try:
-            radiograph = read_radiograph(path)
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), f"the {what}")) from error
+    with file_with(content) as path:
+        return radiograph_in(path, what)
+
+
+def radiograph_in(path: Path, what: str) -> Radiograph:
+    """Read the radiograph in a file of `pleura.files.file_with`; what: how it is called in messages, and by its id.
+
+    Its id is its SOP Instance UID, where it has one. Raises: InputError.
+    """
+    try:
+        radiograph = read_radiograph(path)
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), f"the {what}")) from error
     return replace(radiograph, image_id=radiograph.sop_instance_uid or what)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -25,6 +24,7 @@ from pleura.dicom.jpeg2000 import decode_jpeg2000, jpeg2000_codestream
 from pleura.dicom.packbits import RLE_STARTS, decode_rle
 from pleura.dicom.parse import DAMAGE
 from pleura.errors import InputError, excerpt
+from pleura.files import unnamed_file
 
 # What each transfer syntax allows in its codestream.
 _CODINGS: dict[str, tuple[str, ...]] = {
@@ -291,7 +291,7 @@ def _stderr() -> Iterator[IO[bytes]]:
 
     It concerns the whole process; two reads never overlap, because `collect_warnings` holds a lock around each.
     """
-    with tempfile.TemporaryFile() as written:
+    with unnamed_file() as written:
         try:
             kept = os.dup(2)
         except OSError:  # a service may have no standard error

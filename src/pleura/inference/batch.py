@@ -120,7 +120,7 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     kept; OutputError if OUT cannot be written, another process writes to it, or it holds results of another model or
     other settings, or a damaged journal.
     """
-    _check_prevalence(predictor, settings.prevalence)
+    check_prevalence(predictor, settings.prevalence)
     if "probabilities" in settings.write:
         refuse_unless_kept(predictor.triplet)
     # OUT may lie inside an input folder, or be one.
@@ -149,7 +149,11 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     )
 
 
-def _check_prevalence(predictor: Predictor, wanted: float | None) -> None:
+def check_prevalence(predictor: Predictor, wanted: float | None) -> None:
+    """Refuse a share of positives that is none, or that the model's calibration cannot be re-weighted to.
+
+    Raises: InputError.
+    """
     if wanted is None:
         return
     if not 0 < wanted < 1:
