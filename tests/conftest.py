@@ -75,6 +75,13 @@ def every_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_engine_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a command in this process, before."""
+    if "pleura.inference.engines.choice" in sys.modules:
+        monkeypatch.setattr("pleura.inference.engines.choice._asked", "auto")
+
+
+@pytest.fixture(autouse=True)
 def progress_lines_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests compare standard error, where a slow machine would write how far it is."""
     monkeypatch.setattr("pleura.progress.FIRST_LINE_S", math.inf)

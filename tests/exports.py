@@ -10,10 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pleura.config.model import ModelConfig
 from pleura.decision.triplet import Triplet
-from pleura.models.exported import Exported, onnx_of
+from pleura.inference.engines.telemetry import import_openvino
+from pleura.models.exported import Exported, onnx_of, openvino_of
 from pleura.models.preprocessing import Preprocessing
 
 SIDE_PX, STEEP = 32, 8.0
+OF_64 = {"preprocessing": Preprocessing(64, 64, 1, 0.0, 1.0, "area")}
+"""For the dataset of the tests, with `tiny_graph(64)`."""
 HEADER: dict[str, Any] = {
     "model": ModelConfig(encoder="test_resnet", pretrained=False),
     "preprocessing": Preprocessing(SIDE_PX, SIDE_PX, 1, 0.0, 1.0, "area"),
@@ -51,6 +54,18 @@ def tiny_graph(side_px: int | str = SIDE_PX, gives: str = "probabilities", kind:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     content: bytes = model.SerializeToString()
     return content
+
+
+def tiny_openvino(path: Path, graph: bytes | None = None, **changes: Any) -> Path:
+    """Write an exported model of OpenVINO, an .xml with its .bin. graph: an ONNX file without metadata."""
+    raw = path.with_suffix(".raw.onnx")
+    raw.write_bytes(graph or tiny_graph())
+    openvino = import_openvino()
+    openvino.save_model(openvino.Core().read_model(str(raw)), str(path), compress_to_fp16=False)
+    raw.unlink()
+    weights = path.with_suffix(".bin").read_bytes()
+    path.write_bytes(openvino_of(path.read_bytes(), weights, Exported(path=path, **{**HEADER, **changes})))
+    return path
 
 
 def tiny_export(path: Path, graph: bytes | None = None, **changes: Any) -> Path:

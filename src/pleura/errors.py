@@ -35,6 +35,10 @@ class OutputError(PleuraError):
     """A result could not be written: the disk is full, the folder is read-only, or it holds something else."""
 
 
+class MissingExtraError(PleuraError):
+    """A package that not every installation has is needed; the message names the extra that brings it."""
+
+
 class NonFiniteLossError(PleuraError):
     """The training loss became NaN or infinite; the message names the cases of the batch."""
 

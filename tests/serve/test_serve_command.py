@@ -33,9 +33,7 @@ def test_a_port_that_is_taken_is_refused_before_a_model_is_read(pleura) -> None:
 
 
 def test_a_missing_package_says_how_it_is_installed(pleura, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pleura.cli import serve
-
-    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    monkeypatch.setattr("pleura.extras.is_installed", lambda package: False)
     done = pleura("serve")
     assert (done.returncode, 'pip install "pleura[serve]"' in done.stderr) == (1, True)
 

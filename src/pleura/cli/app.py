@@ -32,6 +32,7 @@ from pleura.cli.serve import serve
 from pleura.cli.train import train
 from pleura.cli.tune import tune
 from pleura.errors import PleuraError
+from pleura.extras import missing
 
 
 class _Commands(TyperGroup):
@@ -46,6 +47,12 @@ class _Commands(TyperGroup):
             while cause is not None:  # of pleura --verbose
                 typer.echo(f"  because of {type(cause).__name__}: {cause}", err=True)
                 cause = cause.__cause__ or cause.__context__
+            raise typer.Exit(1) from error
+        except ModuleNotFoundError as error:
+            refusal = missing(error, f"pleura {ctx.invoked_subcommand}")
+            if refusal is None:
+                raise
+            typer.echo(f"pleura: {refusal}", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo(
@@ -85,10 +92,15 @@ def _options(
     logger.setLevel(logging.INFO)
 
 
-_NETS = ("train", "evaluate", "predict", "serve", "tune", "recalibrate", "pack", "compare", "demo", "doctor")
-"""The commands that run a net, and so take --device."""
-_PREDICT = ("evaluate", "predict", "serve", "tune", "recalibrate", "compare")
-"""Those whose results depend on --precision."""
+_TRAINS, _FITS, _RUNS = ("device",), ("device", "precision"), ("device", "precision", "engine")
+"""How a net runs may be said; its precision, where it is no setting of the recipe; its engine, where it may be an
+exported model."""
+_NETS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("train", "pack", "demo", "doctor"), _TRAINS),
+    **dict.fromkeys(("tune", "recalibrate"), _FITS),
+    **dict.fromkeys(("evaluate", "predict", "serve", "compare"), _RUNS),
+}
+"""The commands that run a net."""
 
 for _command, _example in (
     (prepare, "--images dicom-images-train --masks train-rle.csv --out siim"),
@@ -110,7 +122,7 @@ for _command, _example in (
 ):
     _name = _command.__name__.replace("_", "-")
     app.command(_name, epilog=f"Example: pleura {_name} {_example}")(
-        with_shared_options(_command, _name in _NETS, _name in _PREDICT)
+        with_shared_options(_command, _NETS.get(_name, ()))
     )
 
 

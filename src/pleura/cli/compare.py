@@ -35,7 +35,7 @@ def compare(
     from pleura.evaluation.compare import compare_masks, compare_models
 
     _check_kinds(data, truth, patients)
-    for name in ("device", "precision"):
+    for name in ("device", "precision", "engine"):
         asked = context.get_parameter_source(name)
         if truth is not None and asked is not None and asked.name == "COMMANDLINE":
             raise typer.BadParameter(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -17,6 +17,7 @@ import typer
 SplitName = Literal["train", "val", "all"]
 Tta = Literal["none", "flip"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
+EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 SegType = Literal["binary", "occupancy", "fractional"]
 ScCompression = Literal["none", "jpeg-lossless"]
 ObjectiveName = Literal["siim_dice", "dice_on_positives", "youden", "expected_cost"]
@@ -61,15 +62,30 @@ Precision = Annotated[
         help="auto: bfloat16 where it is faster. Default: auto, or float32 if the recipe says so.",
     ),
 ]
+Engine = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        envvar="PLEURA_ENGINE",
+        help="What runs the net. auto: torch for a checkpoint, onnxruntime for .onnx, openvino for .xml.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results and refusals only, no progress.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="After a refusal, print its cause, for a bug report.")]
 
 
-def with_shared_options(command: Callable[..., None], runs_a_net: bool, predicts: bool) -> Callable[..., None]:
-    """Add to a command the options that all have, --quiet and --verbose.
+NET: dict[str, tuple[Any, Any]] = {
+    "device": (Device, "auto"),
+    "precision": (Precision, None),
+    "engine": (Engine, "auto"),
+}
+"""The options of how a net runs -> their type, and their default."""
+ALL: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False), "verbose": (Verbose, False)}
+"""Those of every command."""
 
-    runs_a_net: it takes --device. predicts: and --precision, which is a setting of the recipe where it trains.
-    """
+
+def with_shared_options(command: Callable[..., None], names: Sequence[str]) -> Callable[..., None]:
+    """Add to a command the options that all have, --quiet and --verbose, and some of `NET`, by their names."""
 
     @wraps(command)
     def run(
@@ -78,16 +94,15 @@ def with_shared_options(command: Callable[..., None], runs_a_net: bool, predicts
         verbose: bool,
         device: str = "auto",
         precision: PrecisionName | None = None,
+        engine: EngineName = "auto",
         **options: Any,
     ) -> None:
         logging.getLogger("pleura").setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-        if runs_a_net:
-            _use(device, precision)
+        if names:
+            _use(device, precision, engine)
         command(**options)
 
-    shared: dict[str, tuple[Any, Any]] = {"quiet": (Quiet, False), "verbose": (Verbose, False)}
-    if runs_a_net:
-        shared = {"device": (Device, "auto"), **({"precision": (Precision, None)} if predicts else {}), **shared}
+    shared = {name: NET[name] for name in names} | ALL
     hints = get_type_hints(command, include_extras=True)
     own = [each.replace(annotation=hints[name]) for name, each in inspect.signature(command).parameters.items()]
     added = [
@@ -99,13 +114,11 @@ def with_shared_options(command: Callable[..., None], runs_a_net: bool, predicts
     return run
 
 
-def _use(device: str, precision: PrecisionName | None) -> None:
-    import sys
-
-    if device == "auto" and precision is None and "pleura.inference.device" not in sys.modules:
-        return  # neither was set before, and torch is slow to import
+def _use(device: str, precision: PrecisionName | None, engine: EngineName) -> None:
     from pleura.inference.device import use_device
+    from pleura.inference.engines.choice import use_engine
     from pleura.inference.precision import use_precision
 
     use_device(device)
     use_precision(precision)
+    use_engine(engine)

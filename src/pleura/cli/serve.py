@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pleura.cli.options import Tta
-from pleura.errors import InputError
+from pleura.extras import need
 from pleura.models.default import DEFAULT, named
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
@@ -44,9 +43,8 @@ def serve(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to an answer, and to finish at the end.")] = 60,
 ) -> None:
     """Answer requests over HTTP: radiographs in, masks and reports out."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise InputError(f'pleura serve needs {", ".join(missing)}: pip install "pleura[serve]"')
+    for package in _NEEDED:
+        need(package, "pleura serve")
     from pleura.inference.batch import check_prevalence
     from pleura.inference.predictor import Predictor
     from pleura.serve.keys import load_keys

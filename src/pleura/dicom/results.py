@@ -26,6 +26,8 @@ class Algorithm:
     weights_sha256: str
     settings: tuple[tuple[str, str], ...] = ()
     """(name, value): the decision rule and whatever else changes a result."""
+    engine: str = ""
+    """What ran the net. Engines differ by rounding: the same result by another one is the same object, by its UID."""
 
     @property
     def device_uid(self) -> str:
@@ -34,6 +36,11 @@ class Algorithm:
 
     def parameters(self) -> list[str]:
         """Return the weights' hash and the settings in words, one line each."""
+        engine = [f"engine: {self.engine}"] if self.engine else []
+        return [*self.identity(), *engine]
+
+    def identity(self) -> list[str]:
+        """Return the lines of `parameters` that a result's UID follows from."""
         return [f"weights sha256: {self.weights_sha256}", *(f"{name}: {value}" for name, value in self.settings)]
 
 
@@ -71,4 +78,4 @@ class Result:
     def uid(self, *what: str) -> str:
         """Return a UID that follows from the radiograph, the weights, the settings and `what`."""
         algorithm = self.algorithm
-        return derived_uid(*what, str(self.source.SOPInstanceUID), algorithm.weights_sha256, *algorithm.parameters())
+        return derived_uid(*what, str(self.source.SOPInstanceUID), algorithm.weights_sha256, *algorithm.identity())

@@ -98,6 +98,7 @@ def evaluate(
         tuned=_tuned(histograms, patients),
         tta=predictor.tta,
         precision=predictor.precision,
+        engine=predictor.engine,
         resamples=resamples,
         metrics=estimates,
         pooled_dice=pooled_dice(results.dice, histograms.both_areas(predictor.triplet)),
@@ -109,7 +110,7 @@ def evaluate(
         calibration=calibration_of(results, pixels.pixel_counts, predictor.calibration),
         cases=_rows(dataset, indices, measured),
         **_origin(seen, dataset, indices, predictor),
-        command=_command(model, data, split, tta, predictor.precision, resamples),
+        command=_command(model, data, split, tta, predictor, resamples),
     )
     _write(page, report, _gallery(predictor, dataset, indices, results))
     return Evaluation(report, page)
@@ -213,10 +214,10 @@ def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predic
     }
 
 
-def _command(model: Path, data: Path, split: Split, tta: str | None, precision: str, resamples: int) -> str:
+def _command(model: Path, data: Path, split: Split, tta: str | None, predictor: Predictor, resamples: int) -> str:
     """The same again, by the names of model and dataset: folders of one machine are nobody else's business.
 
-    precision: that it was, whatever was asked for: elsewhere `auto` may be another.
+    With the precision and the engine that it had, whatever was asked for: elsewhere `auto` may be others.
     """
     comes_with_pleura = is_default(model)
     name = DEFAULT if comes_with_pleura else as_typed(Path(model.name or model.resolve().name))
@@ -224,8 +225,10 @@ def _command(model: Path, data: Path, split: Split, tta: str | None, precision: 
     out = ["--out", "report"] if comes_with_pleura else []  # beside that model nothing is written
     if tta:
         words += ["--tta", tta]
-    if precision != "mixed":
-        words += ["--precision", precision]
+    if predictor.precision != "mixed":
+        words += ["--precision", predictor.precision]
+    if comes_with_pleura or predictor.engine != "torch":
+        words += ["--engine", predictor.engine]
     return shlex.join([*words, "--resamples", str(resamples), *out])
 
 

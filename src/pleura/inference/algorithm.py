@@ -32,6 +32,7 @@ def algorithm_of(
     *,
     tta: str,
     precision: str,
+    engine: str,
 ) -> Algorithm:
     """Return the mean of nets as one model. weights: of each in the mean."""
     names = dict.fromkeys(str(one.recipe.get("name") or one.model.architecture) for one in headers)
@@ -45,4 +46,5 @@ def algorithm_of(
         "weight of each checkpoint": ", ".join(f"{weight:g}" for weight in weights),
         "calibration": json.dumps(asdict(calibration)) if calibration else "none",
     }
-    return Algorithm(f"pleura {' + '.join(names)}{count}", __version__, weights_sha256, tuple(settings.items()))
+    name = f"pleura {' + '.join(names)}{count}"
+    return Algorithm(name, __version__, weights_sha256, tuple(settings.items()), engine)

@@ -172,8 +172,9 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> dict[str, dict[str,
         "tta": predictor.tta,
         "write": sorted(settings.write),
         **settings.disclosure.settings,
-        # float32 is left out, because earlier versions had no other: their results are continued.
+        # float32 and torch are left out, because earlier versions had no others: their results are continued.
         **({} if predictor.precision == "float32" else {"precision": predictor.precision}),
+        **({} if predictor.engine == "torch" else {"engine": predictor.engine}),
         # Tables are written anew by each run, and reports are not.
         **({"prevalence": settings.prevalence} if settings.prevalence and "sr" in settings.write else {}),
     }

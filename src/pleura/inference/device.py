@@ -5,11 +5,11 @@ torch is imported where a device is looked for, so that a net that runs on the C
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import TYPE_CHECKING
 
 from pleura.errors import InputError
+from pleura.extras import is_installed
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ def is_cpu(name: str | None = None) -> bool:
     Raises: as `pick_device`.
     """
     named = named_device(name)
-    if named in CPU or (named is None and not (_may_have_gpu() and importlib.util.find_spec("torch"))):
+    if named in CPU or (named is None and not (_may_have_gpu() and is_installed("torch"))):
         return True
     return pick_device(name).type == "cpu"
 

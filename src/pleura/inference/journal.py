@@ -13,6 +13,8 @@ from pleura.files import read_journal, write_journal
 from pleura.inference.writers import NEEDED, TYPES
 
 JOURNAL = "journal.jsonl"
+CHOSEN = {"precision": "float32", "engine": "torch"}
+"""Options that `auto` may choose, and what earlier versions had, which say nothing of them."""
 
 
 def open_journal(out: Path, asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -43,10 +45,12 @@ def open_journal(out: Path, asked: Mapping[str, Any]) -> dict[str, dict[str, Any
 
 
 def _refuse(out: Path, header: Mapping[str, Any], asked: Mapping[str, Any], way_out: str) -> NoReturn:
-    """Raises: OutputError, with the option that leads on where only the precision differs: `auto` has chosen it."""
-    before, now = (said.get("precision", "float32") for said in (header, asked))
-    rest, others = ({key: said[key] for key in said.keys() - {"key", "precision"}} for said in (header, asked))
-    if rest == others and before != now and before in ("float32", "bfloat16"):
-        way_out = f"add --precision {before}, or choose another --out"
-        raise OutputError(f"{out}: holds results computed in {before}, and these would be in {now}; {way_out}")
+    """Raises: OutputError, with the options that lead on where nothing else differs: `auto` has chosen them."""
+    before, now = ({key: said.get(key, first) for key, first in CHOSEN.items()} for said in (header, asked))
+    rest, others = ({key: said[key] for key in said.keys() - {"key", *CHOSEN}} for said in (header, asked))
+    options = [f"--{key} {name}" for key, name in before.items() if name != now[key]]
+    if rest == others and "mixed" not in before.values():
+        results, these = (f"computed in {said['precision']} by {said['engine']}" for said in (before, now))
+        way_out = f"add {' '.join(options)}, or choose another --out"
+        raise OutputError(f"{out}: holds results {results}, and these would be {these}; {way_out}")
     raise OutputError(f"{out}: holds results of another model or other settings; {way_out}")

@@ -137,7 +137,7 @@ class Predictor:
     def algorithm(self) -> Algorithm:
         """What the results are by, as DICOM objects say it."""
         model = (self.headers, hash_of(self.weights_sha256), self.weights, self.triplet, self.calibration)
-        return algorithm_of(*model, tta=self.tta, precision=self.precision)
+        return algorithm_of(*model, tta=self.tta, precision=self.precision, engine=self.engine)
 
     def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities of prepared images: (N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1].

@@ -25,6 +25,7 @@ from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.files import write_atomically
 from pleura.models.build import build_model
 from pleura.models.default import keep_default
+from pleura.models.exported import is_exported
 from pleura.models.header import KEYS, ModelHeader, dump, parse
 from pleura.models.net import Net
 from pleura.models.weights import not_finite
@@ -82,6 +83,10 @@ def load_checkpoint(path: Path, *, damaged: bool = False) -> Checkpoint:
 
     Raises: CheckpointError if it is missing, damaged, or not one of pleura's.
     """
+    if is_exported(path):
+        raise CheckpointError(
+            f"{path}: is an exported model, which only runs; name the checkpoint that it was made from"
+        )
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
     try:

@@ -3,7 +3,8 @@
 The graph takes `squares` (N, S, S) uint8, S = prepared_px, and gives `probabilities` (N, size_px, size_px) float32 in
 [0, 1]: resizing, normalisation, mirrored view, presence rule and sigmoid are inside. Its metadata are the texts of a
 checkpoint's header (models/header.py) and of what `Exported` adds. `graph_sha256` among them is of all the rest of the
-file: a damaged graph, or the metadata of another model, is noticed before anything is predicted.
+file: a damaged graph, or the metadata of another model, is noticed before anything is predicted. The file is ONNX's, or
+OpenVINO's .xml with the .bin beside it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pleura.errors import CheckpointError, excerpt
+from pleura.models import onnx_file, openvino_file
 from pleura.models.header import KEYS, ModelHeader, dump, parse
-from pleura.models.onnx_file import read_metadata, with_metadata
 
 INPUT, OUTPUT = "squares", "probabilities"
-SUFFIXES = (".onnx",)
+READERS = {".onnx": onnx_file.read_metadata, ".xml": openvino_file.read_metadata}
+"""Suffix of a file -> what reads its metadata, and the sha256 of the rest."""
 GRAPH_SHA256, ADDED = "graph_sha256", ("tta", "weights_sha256", "checkpoint_sha256", "certificate")
 WAY_OUT = "copy it again, or export it anew"
 
@@ -46,7 +48,7 @@ class Exported(ModelHeader):
 
 def is_exported(path: Path) -> bool:
     """Whether a path is named as an exported model is."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in READERS
 
 
 def onnx_of(graph: bytes, exported: Exported) -> bytes:
@@ -54,7 +56,16 @@ def onnx_of(graph: bytes, exported: Exported) -> bytes:
 
     Raises: ValueError if `graph` are no ONNX file's bytes.
     """
-    return with_metadata(graph, exported.metadata(), GRAPH_SHA256)
+    return onnx_file.with_metadata(graph, exported.metadata(), GRAPH_SHA256)
+
+
+def openvino_of(graph: bytes, weights: bytes, exported: Exported) -> bytes:
+    """Return an .xml of OpenVINO with the metadata of an exported model.
+
+    graph, weights: the bytes of an .xml and of its .bin, which stays as it is.
+    Raises: ValueError if `graph` is no graph of OpenVINO.
+    """
+    return openvino_file.with_metadata(graph, weights, exported.metadata(), GRAPH_SHA256)
 
 
 def load_exported(path: Path) -> Exported:
@@ -63,12 +74,17 @@ def load_exported(path: Path) -> Exported:
     Raises: CheckpointError if it is missing, damaged, no export of pleura, or has the metadata of another graph.
     """
     try:
-        metadata, graph_sha256 = read_metadata(path)
+        metadata, graph_sha256 = READERS[path.suffix.lower()](path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such model") from error
+        missing = Path(error.filename)
+        raise CheckpointError(
+            f"{path}: there is no such model"
+            if missing == path
+            else f"{path}: lacks {missing.name} beside it; {WAY_OUT}"
+        ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or excerpt(error)
-        raise CheckpointError(f"{path}: cannot be read as an ONNX file ({reason}); {WAY_OUT}") from error
+        raise CheckpointError(f"{path}: cannot be read as an exported model ({reason}); {WAY_OUT}") from error
     if GRAPH_SHA256 not in metadata:
         raise CheckpointError(
             f"{path}: is no model that pleura exported, its metadata say nothing of how images are prepared and "

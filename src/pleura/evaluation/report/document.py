@@ -192,6 +192,8 @@ class EvaluationReport:
     tta: str
     precision: str = "float32"
     """What the net computed in; earlier versions had no other."""
+    engine: str = "torch"
+    """What ran the net; earlier versions had no other."""
     resamples: int
     metrics: dict[str, Estimate]
     """By the checkpoint's triplet."""

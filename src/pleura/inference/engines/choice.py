@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from pleura.errors import CheckpointError, InputError
+from pleura.extras import is_installed, need
 from pleura.inference.device import CPU, is_cpu, named_device
 from pleura.inference.engines.engine import Engine
 from pleura.inference.precision import named_precision
@@ -17,19 +17,19 @@ from pleura.models.exported import Exported, is_exported, load_exported
 if TYPE_CHECKING:  # an exported model needs no torch
     from pleura.models.checkpoint import Checkpoint
 
-Asked = Literal["auto", "torch", "onnxruntime"]
+Asked = Literal["auto", "torch", "onnxruntime", "openvino"]
 Runnable: TypeAlias = "Checkpoint | Exported"
 
-_asked: str | None = None
+_asked = "auto"
 
 
-def use_engine(name: str | None) -> None:
-    """Set the engine of this process for predictors that are given none; None: `auto`.
+def use_engine(name: str) -> None:
+    """Set the engine of this process for predictors that are given none.
 
     Raises: InputError if there is no engine of that name.
     """
     global _asked
-    _asked = name if name is None else _checked(name)
+    _asked = _checked(name)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Wanted:
     @property
     def engine_name(self) -> str:
         """The engine that was asked for, or `auto`."""
-        return self.engine or _asked or "auto"
+        return self.engine or _asked
 
 
 def load_model(file: Path, wanted: Wanted) -> Runnable:
@@ -67,6 +67,7 @@ def load_model(file: Path, wanted: Wanted) -> Runnable:
         raise CheckpointError(
             f"{file}: is a checkpoint, and {wanted.engine_name} runs exported models; export it, or take --engine torch"
         )
+    need("torch", f"{file}: is a checkpoint, and running it")
     from pleura.models.checkpoint import load_checkpoint
 
     return load_checkpoint(file)
@@ -81,7 +82,7 @@ def _default_export(wanted: Wanted) -> Exported | None:
         if not (EXPORT.is_file() and exact and is_cpu(wanted.device)):
             return None
         exported = load_exported(EXPORT)
-        return exported if wanted.tta in (None, exported.tta) or not _has_torch() else None
+        return exported if wanted.tta in (None, exported.tta) or not is_installed("torch") else None
     return load_exported(EXPORT)
 
 
@@ -92,34 +93,45 @@ def engine_of(model: Runnable, wanted: Wanted, size_px: int) -> Engine:
     device or a precision that is not there, or another tta.
     """
     if isinstance(model, Exported):
-        _refuse_what_a_graph_has_not(model, wanted)
-        from pleura.inference.engines.onnxruntime import OnnxEngine
-
-        return OnnxEngine(model)
+        return _engine_of_export(model, wanted)
     from pleura.inference.engines.torch import TorchEngine
 
     tta = wanted.tta or _check_tta(model.recipe.get("tta", "none"))
     return TorchEngine(model, tta, wanted.device, wanted.precision, size_px)
 
 
-def _refuse_what_a_graph_has_not(exported: Exported, wanted: Wanted) -> None:
-    """Raises: CheckpointError, with the checkpoint as the way out."""
-    device, precision, engine = named_device(wanted.device), named_precision(wanted.precision), wanted.engine_name
-    refusal = None
+def _engine_of_export(exported: Exported, wanted: Wanted) -> Engine:
+    name = wanted.engine_name
+    if name == "auto":
+        name = "openvino" if exported.path.suffix.lower() == ".xml" else "onnxruntime"
+    precision = named_precision(wanted.precision) or "float32"
+    _refuse_what_a_graph_has_not(exported, wanted, name, precision)
+    if name == "openvino":
+        need("openvino", f"{exported.path}: running it by OpenVINO")
+        from pleura.inference.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(exported, precision)
+    from pleura.inference.engines.onnxruntime import OnnxEngine
+
+    return OnnxEngine(exported)
+
+
+def _refuse_what_a_graph_has_not(exported: Exported, wanted: Wanted, engine: str, precision: str) -> None:
+    """Raises: CheckpointError, with the way out."""
+    device, refusal = named_device(wanted.device), None
+    way_out = "name the checkpoint that it was exported from"
     if engine == "torch":
         refusal = "is an exported model, which torch does not run"
+    elif engine == "onnxruntime" and exported.path.suffix.lower() == ".xml":
+        refusal, way_out = "is OpenVINO's, and onnxruntime runs ONNX files", "take --engine openvino"
     elif wanted.tta not in (None, exported.tta):
         refusal = f"computes with tta {exported.tta} inside, not {wanted.tta}"
     elif device is not None and device not in CPU:
         refusal = f"is run on the CPU, not on {device}"
-    elif precision not in (None, "float32"):
-        refusal = f"is computed in float32, not in {precision}"
+    elif engine == "onnxruntime" and precision != "float32":
+        refusal = f"is computed in float32 by onnxruntime, not in {precision}"
     if refusal:
-        raise CheckpointError(f"{exported.path}: {refusal}; name the checkpoint that it was exported from")
-
-
-def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
+        raise CheckpointError(f"{exported.path}: {refusal}; {way_out}")
 
 
 def _checked(name: str) -> str:
