@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pleura.data.dataset import Dataset
 from pleura.data.geometry import SquareGeometry
@@ -24,6 +23,7 @@ from pleura.decision.search import Histograms
 from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet, image_score
 from pleura.errors import InputError
 from pleura.evaluation.checks import OrientationCheck
+from pleura.evaluation.metrics.components import components
 from pleura.evaluation.metrics.operating import Candidates
 from pleura.evaluation.metrics.siim import CaseResults
 from pleura.evaluation.metrics.surface import SurfaceDistances
@@ -38,7 +38,6 @@ LEAST_AREA_PX = 100
 REFERENCE_SIDE_PX = round(REFERENCE_AREA_PX**0.5)
 TOLERANCE_PX, TOLERANCE_MM = 8.0, 3.0
 """Of the surface Dice: 8 px of 1024 are 3 mm of a chest 38 cm wide."""
-_NEIGHBOURS = np.ones((3, 3), dtype=int)
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,12 @@ def candidates(probabilities: NDArray[np.float32], mask: NDArray[np.uint8], thre
 
     A component's confidence is its highest probability.
     """
-    marks, count = ndimage.label(probabilities >= threshold, _NEIGHBOURS)
-    lesions, n_lesions = ndimage.label(mask != 0, _NEIGHBOURS)
+    marks, count = components(probabilities >= threshold)
+    lesions, n_lesions = components(mask != 0)
     sizes = np.bincount(marks.reshape(-1), minlength=count + 1)
     numbers = np.arange(1, count + 1)
     highest = np.zeros(count + 1)
-    if count:
-        highest[1:] = ndimage.maximum(probabilities, marks, numbers)
+    np.maximum.at(highest, marks[marks > 0], probabilities[marks > 0])
     common = np.bincount(lesions.reshape(-1) * (count + 1) + marks.reshape(-1), minlength=(n_lesions + 1) * (count + 1))
     shared = common.reshape(n_lesions + 1, count + 1)
     lesion_sizes = shared.sum(axis=1)

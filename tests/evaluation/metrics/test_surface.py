@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from scipy import ndimage
 
 from pleura.evaluation.metrics.surface import SurfaceDistances
 
@@ -108,6 +109,16 @@ def test_equal_masks_are_at_distance_0_and_a_shift_by_three_is_at_3() -> None:
 def test_masks_of_0_and_255_are_masks_of_0_and_1() -> None:
     mask, predicted = box(4, 9, 4, 9), box(5, 12, 3, 9)
     assert hd95(255 * mask, predicted) == hd95(mask, predicted)
+
+
+@given(mask=MASKS, predicted=MASKS, spacing=st.tuples(st.floats(0.1, 3), st.floats(0.1, 3)))
+def test_distances_are_those_of_scipys_transform(mask: np.ndarray, predicted: np.ndarray, spacing: tuple[float, float]):
+    found = SurfaceDistances.of(mask, predicted, spacing)
+    if not any(found.empty):
+        outlines = [each.astype(bool) & ~ndimage.binary_erosion(each) for each in (mask, predicted)]
+        to_predicted, to_mask = (ndimage.distance_transform_edt(~each, sampling=spacing) for each in outlines[::-1])
+        np.testing.assert_allclose(found.from_mask, to_predicted[outlines[0]], rtol=1e-12)
+        np.testing.assert_allclose(found.from_predicted, to_mask[outlines[1]], rtol=1e-12)
 
 
 def test_what_makes_no_sense_is_refused() -> None:

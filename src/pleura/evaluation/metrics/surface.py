@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, distance_transform_edt
 
 Spacing = tuple[float, float]
 
@@ -51,8 +50,8 @@ class SurfaceDistances:
         box = tuple(slice(line.argmax(), len(line) - line[::-1].argmax()) for line in (both.any(1), both.any(0)))
         true_outline, found_outline = _outline(truth[box]), _outline(found[box])
         return cls(
-            distance_transform_edt(~found_outline, sampling=spacing)[true_outline],
-            distance_transform_edt(~true_outline, sampling=spacing)[found_outline],
+            _distances(true_outline, found_outline, spacing),
+            _distances(found_outline, true_outline, spacing),
             empty,
         )
 
@@ -83,4 +82,25 @@ class SurfaceDistances:
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(mask & ~binary_erosion(mask))
+    around = np.pad(mask, 1)
+    inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return np.asarray(mask & ~inside)
+
+
+def _distances(of: NDArray[np.bool_], to: NDArray[np.bool_], spacing: Spacing) -> NDArray[np.float64]:
+    """(n,) the distance of each pixel of an outline, (H, W), to the nearest one of another that has any.
+
+    Exact: the nearest in each column, along it, and then the nearest of all columns.
+    Source: Saito & Toriwaki 1994; scipy's distance_transform_edt does it for every pixel of the image.
+    """
+    height, width = to.shape
+    rows = np.arange(height, dtype=np.float64)[:, None]
+    before = np.maximum.accumulate(np.where(to, rows, -np.inf))
+    behind = np.minimum.accumulate(np.where(to, rows, np.inf)[::-1])[::-1]
+    along = (np.minimum(rows - before, behind - rows) * spacing[0]) ** 2
+    across = (np.arange(width, dtype=np.float64) * spacing[1]) ** 2
+    found = [
+        (along[y][None] + across[np.abs(x[:, None] - np.arange(width))]).min(axis=1)
+        for y, x in ((y, np.flatnonzero(of[y])) for y in np.flatnonzero(of.any(axis=1)))
+    ]
+    return np.asarray(np.sqrt(np.concatenate(found)))
