@@ -40,13 +40,18 @@ def outlines(mask: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
 
 def _edges(mask: NDArray[np.uint8]) -> dict[tuple[int, int], list[int]]:
     """Return for each corner of a pixel in which directions edges of the mask leave it, indices of `_STEPS`."""
-    framed = np.pad(mask.astype(bool), 1)
+    # Only the rows and columns that the mask touches, framed: most of a radiograph is far from it.
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    leaving: dict[tuple[int, int], list[int]] = {}
+    if not len(rows):
+        return leaving
+    top, left = int(rows[0]), int(columns[0])
+    framed = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(bool), 1)
     inside = framed[1:-1, 1:-1]
     beyond = (framed[:-2, 1:-1], framed[1:-1, 2:], framed[2:, 1:-1], framed[1:-1, :-2])
     starts = ((0, 0), (1, 0), (1, 1), (0, 1))
-    leaving: dict[tuple[int, int], list[int]] = {}
     for direction, (other, (column, row)) in enumerate(zip(beyond, starts, strict=True)):
-        rows, columns = np.nonzero(inside & ~other)
-        for key in zip((columns + column).tolist(), (rows + row).tolist(), strict=True):
+        down, across = np.divmod(np.flatnonzero(inside & ~other), inside.shape[1])
+        for key in zip((across + left + column).tolist(), (down + top + row).tolist(), strict=True):
             leaving.setdefault(key, []).append(direction)
     return leaving
