@@ -49,7 +49,6 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`members`", MemberConfig),
     ("`triplet`", RuleConfig),
 )
-NOT_BUILT = ("export",)
 
 
 def text(path: Path) -> str:
@@ -179,11 +178,6 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
 def test_every_recipe_that_a_page_names_is_there(page: Path) -> None:
     named = set(re.findall(r"recipes/([a-z0-9_]+)\.yaml", text(page)))
     assert [name for name in named if not (ROOT / "recipes" / f"{name}.yaml").is_file()] == []
-
-
-@every_page
-def test_commands_that_are_not_built_are_only_ever_said_to_be_missing(page: Path) -> None:
-    assert [verb for verb in NOT_BUILT if re.search(rf"^\s*pleura {verb}\b", text(page), re.MULTILINE)] == []
 
 
 def test_each_cell_on_how_viewers_show_an_object_names_its_source_or_says_that_there_is_none() -> None:

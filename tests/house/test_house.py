@@ -105,6 +105,9 @@ HOMES = {
     "highdicom": set(),  # reads in tests what is written
     "onnxruntime": {"inference/engines/onnxruntime.py"},
     "openvino": {"inference/engines/telemetry.py"},
+    "onnx": {"export/onnx.py"},
+    "onnxscript": {"export/onnx.py"},
+    "onnx_ir": {"export/onnx.py"},
     "ray": set(),
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FILE_BYTES = 350, 60, 1_500_000

@@ -19,6 +19,7 @@ from pleura.cli.compare import compare
 from pleura.cli.demo import demo
 from pleura.cli.doctor import doctor
 from pleura.cli.evaluate import evaluate
+from pleura.cli.export import export
 from pleura.cli.import_recipe import import_recipe
 from pleura.cli.import_weights import import_weights
 from pleura.cli.options import with_shared_options
@@ -112,6 +113,7 @@ for _command, _example in (
     (recalibrate, "best.safetensors --data local --out site.safetensors"),
     (pack, "run --card card.yaml --out small.safetensors"),
     (card, "best.safetensors --out card.md"),
+    (export, "run --data siim --out exported"),
     (score, "--truth train-rle.csv --pred submission.csv"),
     (compare, "run other-run --data siim"),
     (import_recipe, "train_config_part0.yaml train_config_part1.yaml"),

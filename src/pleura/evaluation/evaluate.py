@@ -83,6 +83,7 @@ def evaluate(
     floor = empty_floor(results.positive)
     in_sample = bool(seen.val[indices].any()) and not predictor.triplet_is_given
     found = [empty_predictor(results), saturated(histograms), pixels.turned(), *_of_training(seen, dataset, indices)]
+    found += [Finding("warning", doubt, "export it again, or evaluate the checkpoint") for doubt in predictor.doubts]
     facts = _facts(dataset, indices, pixels.cases)
     measured = Measured(results, pixels.cases, facts, patients, pixels.unit, pixels.tolerance)
     report = EvaluationReport(

@@ -144,8 +144,9 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
                 rows = _write_tables(settings, predictor, work)
     positive = sum(bool(row["is_positive"]) for row in rows)
     prevalence = None if predictor.calibration is None else settings.prevalence or predictor.prevalence
+    notes = [*predictor.doubts, *work.notes]
     return BatchResult(
-        len(rows) - earlier, positive, earlier, work.problems, work.notes, rows, prevalence, predictor.precision
+        len(rows) - earlier, positive, earlier, work.problems, notes, rows, prevalence, predictor.precision
     )
 
 

@@ -29,6 +29,7 @@ from pleura.inference.model_files import find_model
 from pleura.inference.precision import Precision
 from pleura.inference.prediction import Prediction
 from pleura.models.default import DEFAULT
+from pleura.models.exported import Exported
 from pleura.models.header import ModelHeader
 
 
@@ -73,6 +74,8 @@ class Predictor:
         self.prevalence = _prevalence(calibration or self.headers[0].calibration) if self.calibration else None
         largest = max(preprocessing.size_px for preprocessing in preprocessings)
         self.engines: list[Engine] = [engine_of(model, wanted, largest) for model in models]
+        self.doubts = _doubts(models, self.engines)
+        """Of exported models that are not certified to compute what their checkpoint does; each result repeats them."""
 
     @classmethod
     def load(
@@ -216,7 +219,7 @@ class Predictor:
         rule_out = calibration.conformal if calibration else None
         return Prediction(
             image_id=radiograph.image_id,
-            radiograph=radiograph,
+            radiograph=replace(radiograph, notes=(*radiograph.notes, *self.doubts)) if self.doubts else radiograph,
             probabilities=probabilities,
             predicted_mask=mask,
             is_positive=area_px > 0,
@@ -229,6 +232,15 @@ class Predictor:
             prevalence=self.prevalence,
             algorithm=self.algorithm,
         )
+
+
+def _doubts(models: Sequence[Runnable], engines: Sequence[Engine]) -> tuple[str, ...]:
+    each = (
+        model.doubt(engine.name, engine.precision.name)
+        for model, engine in zip(models, engines, strict=True)
+        if isinstance(model, Exported)
+    )
+    return tuple(dict.fromkeys(filter(None, each)))
 
 
 def _one_of(names: Iterable[str]) -> str:

@@ -40,6 +40,20 @@ class Exported(ModelHeader):
     """How the export was compared with its checkpoint."""
     path: Path = field(kw_only=True)
 
+    def doubt(self, engine: str, precision: str) -> str:
+        """Return why results by an engine, in a precision, may not be the checkpoint's; empty where it is certified."""
+        certificate = self.certificate
+        if certificate is None:
+            return "the exported model has no certificate: nobody has compared it with its checkpoint"
+        if certificate.get("holds") is not True:
+            given = certificate.get("reasons")
+            reasons = "; ".join(map(str, given)) if isinstance(given, list) and given else "it does not say why"
+            return f"the exported model differs from its checkpoint, and was accepted all the same: {reasons}"
+        of = (certificate.get("engine", engine), certificate.get("precision", precision))
+        if of != (engine, precision):
+            return f"the exported model was certified on {of[0]} in {of[1]}, and runs on {engine} in {precision}"
+        return ""
+
     def metadata(self) -> dict[str, str]:
         """Return all but the path as the texts that the file has."""
         added = {key: json.dumps(getattr(self, key)) for key in ADDED}

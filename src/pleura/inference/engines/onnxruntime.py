@@ -64,19 +64,22 @@ class OnnxEngine:
 
     def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine.probabilities`. Raises: CheckpointError where the graph fails, or gives another size."""
-        side_px = self.size_px
-        found = np.empty((len(squares), side_px, side_px), dtype=np.float32)
+        found = np.empty((len(squares), self.size_px, self.size_px), dtype=np.float32)
         for place, square in enumerate(squares):  # one by one: no prediction depends on the images beside it
-            try:
-                (one,) = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(square[None])})
-            except REFUSALS as error:
-                raise CheckpointError(f"{self.exported.path}: its graph fails ({excerpt(error)}); {WAY_OUT}") from error
-            if one.shape != (1, side_px, side_px):
-                raise CheckpointError(
-                    f"{self.exported.path}: its graph gives {one.shape}, not (1, {side_px}, {side_px}); {WAY_OUT}"
-                )
-            found[place] = one[0]
+            found[place] = self.in_one_pass(square[None])[0]
         return found
+
+    def in_one_pass(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what `probabilities` does, by one pass of all images through the graph. Raises: as it does."""
+        try:
+            (found,) = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(squares)})
+        except REFUSALS as error:
+            raise CheckpointError(f"{self.exported.path}: its graph fails ({excerpt(error)}); {WAY_OUT}") from error
+        wanted = (len(squares), self.size_px, self.size_px)
+        if found.shape != wanted:
+            raise CheckpointError(f"{self.exported.path}: its graph gives {found.shape}, not {wanted}; {WAY_OUT}")
+        probabilities: NDArray[np.float32] = found
+        return probabilities
 
 
 def _port(node: Any) -> Port:
