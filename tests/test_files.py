@@ -126,10 +126,23 @@ def test_longest_name_that_a_file_system_takes_can_be_written(tmp_path: Path):
 def test_line_of_a_journal_that_was_changed_is_seen(tmp_path):
     path = tmp_path / "journal.jsonl"
     write_journal(path, [{"score": 0.0042, "runs": "1 2"}, {"score": 0.9}])
-    assert read_journal(path, "remove it") == [{"score": 0.0042, "runs": "1 2"}, {"score": 0.9}]
+    (first, _), (second, _) = read = list(read_journal(path, "remove it"))
+    assert [entry for _, entry in read] == [{"score": 0.0042, "runs": "1 2"}, {"score": 0.9}]
+    assert (first, path.read_bytes()[second:].count(b"\n")) == (0, 1)
     path.write_text(path.read_text().replace("0.0042", "0.0742"))
     with pytest.raises(OutputError, match=r"is damaged in line 1; remove it$"):
-        read_journal(path, "remove it")
+        list(read_journal(path, "remove it"))
+
+
+def test_file_that_is_written_in_parts_is_whole_or_as_it_was(tmp_path):
+    def broken():
+        yield b"a part"
+        raise InputError("no more")
+
+    write_atomically(tmp_path / "a", (part for part in (b"all ", b"of it")))
+    with pytest.raises(InputError, match="no more"):
+        write_atomically(tmp_path / "a", broken())
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"all of it")]
 
 
 def test_dots_of_a_uid_are_no_suffix():

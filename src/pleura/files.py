@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib
-import io
 import json
 import math
 import os
@@ -39,9 +38,10 @@ def name_of(path: Path) -> str:
     return without_suffix(unicodedata.normalize("NFC", path.name))
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that a reader, or a killed run, sees the old content or the new, never a part.
 
+    content: or its parts, in order, of which no more than one need be in memory.
     Raises: OutputError; the old file is then as it was.
     """
     # The name itself may be as long as a file system allows: what is added to it is not.
@@ -51,13 +51,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        finally:
+            with suppress(OSError):  # it is there only where something failed
+                temporary.unlink()
 
 
 def read_csv(path: Path, own: bool = False) -> Iterator[tuple[int, list[str]]]:
@@ -84,10 +84,19 @@ def read_records(path: Path) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write a csv, whole or not at all; the first row is the header, and None an empty cell. Raises: OutputError."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))  # a file name need not be UTF-8
+    """Write a csv, whole or not at all, row by row; the first row is the header, and None an empty cell.
+
+    Raises: OutputError.
+    """
+    writer = csv.writer(_Encoded(), lineterminator="\n")
+    write_atomically(path, (writer.writerow(row) for row in rows))
+
+
+class _Encoded:
+    """What `csv.writer` writes to: each row comes back from it as bytes."""
+
+    def write(self, text: str) -> bytes:
+        return text.encode("utf-8", "surrogateescape")  # a file name need not be UTF-8
 
 
 def write_json(path: Path, document: Any, indent: int = 1, end: str = "") -> None:
@@ -245,44 +254,43 @@ def reserve(file: BinaryIO, first: int, count: int) -> None:
     os.fsync(file.fileno())
 
 
-def read_journal(path: Path, way_out: str) -> list[dict[str, Any]]:
-    """The entries of a file of `journal_line`s; a last line that was cut off while it was written is dropped.
+def read_journal(path: Path, way_out: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the lines of a file of `journal_line`s: where each begins, in bytes, and its entry; one is in memory.
 
+    A last line that was cut off while it was written is left out.
     way_out: what to do about a damaged one. Raises: OutputError.
     """
-
-    def damaged(number: int) -> OutputError:
-        return OutputError(f"{path}: is damaged in line {number}; {way_out}")
-
+    place = 0
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                cut = not line.endswith(b"\n")
+                entry = None if cut or line == b"\n" else entry_of_line(line)
+                if entry is not None:
+                    yield place, entry
+                elif line != b"\n" and not (cut and line.startswith(b"{")):
+                    raise OutputError(f"{path}: is damaged in line {number}; {way_out}")
+                place += len(line)
     except OSError as error:
         raise OutputError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from error
-    lines = content.split(b"\n")
-    whole, rest = lines[:-1], lines[-1]
-    entries = []
-    for number, line in enumerate(whole, start=1):
-        if not line:
-            continue
-        try:
-            entry = json.loads(line.decode("utf-8"), parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            raise damaged(number) from error
-        if not isinstance(entry, dict) or entry.pop(CHECK, None) != _check(entry):
-            raise damaged(number)
-        entries.append(entry)
-    if rest and not rest.startswith(b"{"):
-        raise damaged(len(lines))
-    return entries
+
+
+def entry_of_line(line: bytes) -> dict[str, Any] | None:
+    """Return the entry of one line of a journal; None where it is not as it was written."""
+    try:
+        entry = json.loads(line.decode("utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and entry.pop(CHECK, None) == _check(entry) else None
 
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def write_journal(path: Path, entries: list[dict[str, Any]]) -> None:
+def write_journal(path: Path, entries: Iterable[dict[str, Any]]) -> None:
     """Write a journal anew, so that a cut line does not swallow the next one. Raises: OutputError."""
-    write_atomically(path, "".join(map(journal_line, entries)).encode())
+    write_atomically(path, (journal_line(entry).encode() for entry in entries))
 
 
 def journal_line(entry: dict[str, Any]) -> str:

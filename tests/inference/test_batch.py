@@ -32,17 +32,21 @@ from pleura.inference.writers import file_of
 class Brightness:
     """Stands for a model: the score of an image is its mean, and what is above a half is mask."""
 
-    tta, precision, calibration, prevalence, triplet = "none", "float32", object(), 0.5, Triplet()
+    tta, precision, engine, calibration, prevalence, triplet = "none", "float32", "torch", object(), 0.5, Triplet()
+    doubts: tuple[str, ...] = ()
 
     def __init__(self, algorithm: Algorithm | None = None) -> None:
         self.batches: list[int] = []
         self.algorithm = algorithm
 
-    def predict_radiographs(self, radiographs):
-        self.batches.append(len(radiographs))
-        return [self.one(radiograph) for radiograph in radiographs]
+    def square(self, radiograph):
+        return np.zeros((1, 1), np.uint8)
 
-    def one(self, radiograph) -> Prediction:
+    def probabilities(self, squares):
+        self.batches.append(len(squares))
+        return squares.astype(np.float32)
+
+    def decide(self, radiograph, _) -> Prediction:
         mean, mask = float(radiograph.image.mean()), np.zeros(radiograph.image.shape, np.uint8)
         return Prediction(
             image_id=radiograph.image_id,
@@ -156,7 +160,7 @@ def test_full_disk_ends_the_batch_and_keeps_what_is_done(tmp_path, monkeypatch):
 
     monkeypatch.setattr(batch, "write_files", full)
     with pytest.raises(OutputError, match="full"):
-        run(tmp_path / "o", tmp_path / "s")
+        run(tmp_path / "o", tmp_path / "s", batch_size=1)
     assert set(table(tmp_path / "o")) == {"a"}
     monkeypatch.undo()
     assert run(tmp_path / "o", tmp_path / "s").earlier == 1
@@ -321,21 +325,21 @@ def test_scripts_get_one_document_and_nothing_else(pleura, tmp_path):
 def test_what_was_predicted_before_an_interrupt_is_still_written(tmp_path, monkeypatch):
     for name in "abc":
         save_png(tmp_path / "s" / f"{name}.png")
-    predict, write, began = Brightness.predict_radiographs, batch.write_files, threading.Event()
+    predict, write, began = Brightness.probabilities, batch.write_files, threading.Event()
 
     def slow(*given):
         began.set()
         time.sleep(0.2)
         write(*given)
 
-    def interrupted(predictor, radiographs):
-        if radiographs[0].image_id.startswith("b"):
+    def interrupted(predictor, squares):
+        if predictor.batches:
             assert began.wait(30)  # the results of the first are being written
             raise KeyboardInterrupt
-        return predict(predictor, radiographs)
+        return predict(predictor, squares)
 
     monkeypatch.setattr(batch, "write_files", slow)
-    monkeypatch.setattr(Brightness, "predict_radiographs", interrupted)
+    monkeypatch.setattr(Brightness, "probabilities", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "o", tmp_path / "s", batch_size=1)
     assert set(table(tmp_path / "o")) == {"a"}
@@ -343,28 +347,38 @@ def test_what_was_predicted_before_an_interrupt_is_still_written(tmp_path, monke
     assert run(tmp_path / "o", tmp_path / "s").earlier == 1
 
 
-def computing_in(precision: str) -> Brightness:
+def computing(precision: str, engine: str = "torch") -> Brightness:
     predictor = Brightness()
-    predictor.precision = precision
+    predictor.precision, predictor.engine = precision, engine
     return predictor
 
 
-def test_results_of_two_precisions_are_not_mixed_and_the_option_that_leads_on_is_named(tmp_path):
-    image, exact, fast = save_png(tmp_path / "a.png"), tmp_path / "exact", tmp_path / "fast"
-    assert run(exact, image, predictor=computing_in("float32")).precision == "float32"
-    assert run(fast, image, predictor=computing_in("bfloat16")).precision == "bfloat16"
-    for out, before, now in ((exact, "float32", "bfloat16"), (fast, "bfloat16", "float32")):
-        with pytest.raises(OutputError, match=f"computed in {before}, and these would be in {now}; add --precision"):
-            run(out, image, predictor=computing_in(now))
-        assert run(out, image, predictor=computing_in(before)).earlier == 1
+@pytest.mark.parametrize(
+    ("before", "now", "option"),
+    [
+        (("float32", "torch"), ("bfloat16", "torch"), "--precision float32"),
+        (("bfloat16", "torch"), ("float32", "torch"), "--precision bfloat16"),
+        (("float32", "torch"), ("float32", "onnxruntime"), "--engine torch"),
+        (("float32", "onnxruntime"), ("bfloat16", "torch"), "--precision float32 --engine onnxruntime"),
+    ],
+)
+def test_results_of_two_precisions_or_engines_are_not_mixed_and_the_way_on_is_named(tmp_path, before, now, option):
+    image, out = save_png(tmp_path / "a.png"), tmp_path / "out"
+    assert run(out, image, predictor=computing(*before)).precision == before[0]
+    words = " by ".join(before), " by ".join(now)
+    with pytest.raises(
+        OutputError, match=f"computed in {words[0]}, and these would be computed in {words[1]}; add {option}"
+    ):
+        run(out, image, predictor=computing(*now))
+    assert run(out, image, predictor=computing(*before)).earlier == 1
     with pytest.raises(OutputError, match="another model or other settings"):
-        run(fast, image, predictor=computing_in("float32"), write=("rle",))
+        run(out, image, predictor=computing(*now), write=("rle",))
 
 
-def test_results_from_before_there_was_a_choice_are_continued_in_float32(tmp_path):
+def test_results_from_before_there_was_a_choice_are_continued_in_float32_by_torch(tmp_path):
     out = tmp_path / "out"
     run(out, save_png(tmp_path / "a.png"))
-    assert "precision" not in json.loads((out / "journal.jsonl").read_text().splitlines()[0])
+    assert not {"precision", "engine"} & json.loads((out / "journal.jsonl").read_text().splitlines()[0]).keys()
 
 
 def test_dicom_objects_lie_in_a_folder_of_their_kind_and_are_not_read_as_radiographs(tmp_path):
@@ -422,6 +436,18 @@ def test_rule_finds_the_written_mask_in_the_probabilities_that_were_kept(tmp_pat
             found = read_probabilities(out / "probabilities" / f"{row['image_id']}.png")
             with Image.open(out / "masks" / f"{row['image_id']}.png") as picture:
                 np.testing.assert_array_equal(found.mask(triplet), np.asarray(picture) // 255)
+
+
+def test_overlay_is_in_colour_only_where_something_is_drawn_in_it(tmp_path):
+    write_phantom_dataset(tmp_path, n_patients=1, seed=1, size_px=96)
+    predictor = Predictor.load(device="cpu")
+    for top, mode in ((1 / 256, "RGB"), (1 - 1 / 256, "L")):
+        predictor.triplet, out = Triplet(top, 1, 1 / 256), tmp_path / mode
+        (row,) = run(out, next((tmp_path / "dicom").iterdir()), predictor=predictor, write=("overlay",)).rows
+        prediction = predictor.predict(row["source"])
+        with Image.open(out / "overlays" / f"{row['image_id']}.png") as picture:
+            assert picture.mode == mode
+            np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), np.asarray(prediction.overlay()))
 
 
 def test_probabilities_are_refused_before_anything_is_written_where_the_rule_needs_more_than_8_bits(tmp_path):

@@ -142,7 +142,7 @@ def document(done: BatchResult, settings: BatchSettings) -> dict[str, Any]:
         "positive": done.positive,
         "prevalence": done.prevalence,
         "precision": done.precision,
-        "predictions": done.rows,
+        "predictions": list(done.rows),
         "problems": [{"file": file, "reason": reason} for file, reason in done.problems],
         "notes": done.notes,
         "disclaimer": DISCLAIMER,

@@ -80,7 +80,7 @@ def _read_journal(path: Path, count: int) -> dict[int, dict[str, Any]]:
     done: dict[int, dict[str, Any]] = {}
     if not path.exists():
         return done
-    for entry in read_journal(path, way_out):
+    for _, entry in read_journal(path, way_out):
         row = entry.get("row")
         read = all(type(entry.get(key)) is str for key in WORDS) and all(type(entry.get(key)) is int for key in NUMBERS)
         aspect, age = type(entry.get("pixel_aspect")), type(entry.get("age"))
@@ -94,7 +94,7 @@ def _read_journal(path: Path, count: int) -> dict[int, dict[str, Any]]:
         if type(row) is not int or not 0 <= row < count or not fits:
             raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
         done[row] = entry
-    write_journal(path, list(done.values()))
+    write_journal(path, done.values())
     return done
 
 

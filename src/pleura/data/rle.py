@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -154,4 +155,4 @@ def decode_union(texts: Iterable[object], shape: tuple[int, int] = (SIIM_SIDE_PX
 
 def write_csv(path: Path, rows: Iterable[tuple[str, str]]) -> None:
     """Write (image_id, run-length string) rows as a SIIM csv. Raises: OutputError."""
-    files.write_csv(path, [("ImageId", "EncodedPixels"), *rows])
+    files.write_csv(path, chain([("ImageId", "EncodedPixels")], rows))

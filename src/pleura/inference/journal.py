@@ -1,47 +1,128 @@
-"""The journal of a folder of predictions: the settings that its results have, and the entries to go on from."""
+"""The journal of a folder of predictions: the settings that its results have, and the entries to go on from.
+
+What the tables say of a radiograph is in memory; the runs of its mask, most of an entry, stay in the file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from threading import Lock
+from types import TracebackType
+from typing import Any, BinaryIO, NoReturn
 
 from pleura.errors import OutputError
-from pleura.files import read_journal, write_journal
+from pleura.files import entry_of_line, journal_line, read_journal, write_atomically, write_journal
 from pleura.inference.writers import NEEDED, TYPES
 
 JOURNAL = "journal.jsonl"
 CHOSEN = {"precision": "float32", "engine": "torch"}
 """Options that `auto` may choose, and what earlier versions had, which say nothing of them."""
+RUNS = "runs"
 
 
-def open_journal(out: Path, asked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Begin the journal of OUT, or go on with it; returns the entries of an earlier run with these settings, by id.
+class Journal:
+    """The finished radiographs of OUT, by id. Inside `with` more can be added, from any thread."""
+
+    def __init__(self, path: Path, way_out: str) -> None:
+        """way_out: what to do about a damaged one."""
+        self.path, self.way_out = path, way_out
+        self.entries: dict[str, dict[str, Any]] = {}
+        """Without the runs."""
+        self._places: dict[str, int] = {}
+        """Where the line of each begins, in bytes."""
+        self._lock = Lock()
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Journal:
+        """Raises: OSError if the file cannot be opened."""
+        self._file = self.path.open("ab")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Write a line. Raises: OSError if it cannot be written, ValueError outside `with`."""
+        if self._file is None:
+            raise ValueError("the journal is not open")
+        with self._lock:
+            place = self._file.tell()
+            self._file.write(journal_line(entry).encode())
+            self._file.flush()
+            self._remember(entry, place)
+
+    def forget(self, image_id: str) -> bool:
+        """Drop the entry of an id; returns whether there was one. Its line stays until the next run."""
+        self._places.pop(image_id, None)
+        return self.entries.pop(image_id, None) is not None
+
+    def runs(self) -> Iterator[tuple[str, str]]:
+        """Yield the run-length mask of each radiograph, by id, from the file. Raises: OutputError if it is damaged."""
+        with self.path.open("rb") as file:
+            for image_id in sorted(self.entries):
+                file.seek(self._places[image_id])
+                entry = entry_of_line(file.readline())
+                if entry is None or entry["image_id"] != image_id:
+                    raise OutputError(f"{self.path}: is damaged in the line of {image_id}; {self.way_out}")
+                yield image_id, entry[RUNS]
+
+    def go_on(self, asked: Mapping[str, Any], key: str) -> None:
+        """Read what an earlier run has written, and write it anew without what counts no more.
+
+        Raises: OutputError, as `open_journal`.
+        """
+        lines = read_journal(self.path, self.way_out)
+        _, header = next(lines, (0, {}))
+        if header.get("key") != key:
+            _refuse(self.path.parent, header, asked, self.way_out)
+        latest: dict[Any, str] = {}
+        for place, entry in lines:
+            if any(
+                type(entry.get(name)) not in kinds for name, kinds in TYPES.items() if name in entry or name in NEEDED
+            ):
+                raise OutputError(f"{self.path}: holds what pleura did not write; {self.way_out}")
+            file = entry.get("file", entry["source"])
+            if file in latest:  # it was predicted again, perhaps under another id
+                self.forget(latest[file])
+            latest[file] = entry["image_id"]
+            self._remember(entry, place)
+        write_atomically(self.path, self._lines(header))
+
+    def _remember(self, entry: Mapping[str, Any], place: int) -> None:
+        image_id = entry["image_id"]
+        self.entries[image_id] = {name: value for name, value in entry.items() if name != RUNS}
+        self._places[image_id] = place
+
+    def _lines(self, header: Mapping[str, Any]) -> Iterator[bytes]:
+        """Yield the lines that count, and note where each will begin."""
+        line = journal_line({**header}).encode()
+        yield line
+        end = len(line)
+        with self.path.open("rb") as file:
+            for image_id, place in self._places.items():
+                file.seek(place)
+                line = file.readline()
+                yield line
+                self._places[image_id] = end
+                end += len(line)
+
+
+def open_journal(out: Path, asked: Mapping[str, Any]) -> Journal:
+    """Begin the journal of OUT, or go on with it where an earlier run had these settings.
 
     Raises: OutputError if OUT holds results of other settings, or the journal is damaged.
     """
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    path, way_out = out / JOURNAL, f"remove {out} or choose another --out"
-    if not path.exists():
-        write_journal(path, [{"key": key, **asked}])
-        return {}
-    header, *entries = read_journal(path, way_out) or [{}]
-    if header.get("key") != key:
-        _refuse(out, header, asked, way_out)
-    done: dict[str, dict[str, Any]] = {}
-    latest: dict[Any, str] = {}
-    for entry in entries:
-        if any(type(entry.get(name)) not in kinds for name, kinds in TYPES.items() if name in entry or name in NEEDED):
-            raise OutputError(f"{path}: holds what pleura did not write; {way_out}")
-        file = entry.get("file", entry["source"])
-        if file in latest:  # it was predicted again, perhaps under another id
-            done.pop(latest[file], None)
-        latest[file] = entry["image_id"]
-        done[entry["image_id"]] = entry
-    write_journal(path, [header, *done.values()])
-    return done
+    journal = Journal(out / JOURNAL, f"remove {out} or choose another --out")
+    if journal.path.exists():
+        journal.go_on(asked, key)
+    else:
+        write_journal(journal.path, [{"key": key, **asked}])
+    return journal
 
 
 def _refuse(out: Path, header: Mapping[str, Any], asked: Mapping[str, Any], way_out: str) -> NoReturn:

@@ -45,12 +45,22 @@ def overlay(
         if area is None or not area.any():
             continue
         inside = np.asarray(Image.fromarray(area.astype(np.uint8)).resize((width, height))) > 0
+        box = _box(inside)  # outside it nothing is drawn
+        inside, drawn = inside[box], pixels[box]
         if fill:  # of one area alone: it mixes with the radiograph, not with what is drawn already
-            mixed = np.repeat(levels[inside][:, None], 3, axis=1)
+            mixed = np.repeat(levels[box][inside][:, None], 3, axis=1)
             mixed += fill * (np.array(colour) - mixed)
-            pixels[inside] = np.clip(mixed, 0, 255).astype(np.uint8)
-        pixels[inside & ~_eroded(inside, line_px)] = colour
+            drawn[inside] = np.clip(mixed, 0, 255).astype(np.uint8)
+        drawn[inside & ~_eroded(inside, line_px)] = colour
     return _captioned(Image.fromarray(pixels), caption, disclaimer, least_text_px)
+
+
+def _box(inside: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return the rows and columns from the first to the last that are set; (H, W) bool, which may be empty."""
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return slice(0), slice(0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _eroded(inside: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:

@@ -203,12 +203,18 @@ class Predictor:
 
     def predict_radiographs(self, radiographs: Sequence[Radiograph]) -> list[Prediction]:
         """Find pneumothorax on radiographs that are already read, as one batch."""
-        pairs = [(geometry_of(radiograph, self.prepared_px), radiograph) for radiograph in radiographs]
-        squares = np.stack([geometry.image_to_square(radiograph.image) for geometry, radiograph in pairs])
-        probabilities = self.probabilities(squares)
-        return [self._decide(*pair) for pair in zip(radiographs, probabilities, strict=True)]
+        probabilities = self.probabilities(np.stack([self.square(radiograph) for radiograph in radiographs]))
+        return [self.decide(*pair) for pair in zip(radiographs, probabilities, strict=True)]
 
-    def _decide(self, radiograph: Radiograph, square: NDArray[np.float32]) -> Prediction:
+    def square(self, radiograph: Radiograph) -> NDArray[np.uint8]:
+        """Return the prepared image of a radiograph, uint8 (S, S): one of those that `probabilities` takes."""
+        return geometry_of(radiograph, self.prepared_px).image_to_square(radiograph.image)
+
+    def decide(self, radiograph: Radiograph, square: NDArray[np.float32]) -> Prediction:
+        """Return what the decision rule finds on a radiograph.
+
+        square: its probabilities, (size_px, size_px) in [0, 1], as `probabilities` gives them.
+        """
         geometry = geometry_of(radiograph, self.prepared_px)
         # Back the way it came: the padding of the prepared square falls between the pixels of a smaller one.
         prepared = SquareGeometry(self.prepared_px, self.prepared_px, square.shape[0]).probabilities_to_original(square)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pleura.inference.prediction import Prediction
 # Each with the name of the writer, so that none is ever taken for a radiograph.
 PICTURES: dict[str, tuple[str, Callable[[Prediction], bytes]]] = {
     "mask": ("masks", lambda prediction: png_bytes(prediction.predicted_mask * np.uint8(255), OWN_SOFTWARE)),
-    "overlay": ("overlays", lambda prediction: png_bytes(np.asarray(prediction.overlay()), OWN_SOFTWARE)),
+    "overlay": ("overlays", lambda prediction: _overlay_png(prediction)),
     "probabilities": ("probabilities", lambda prediction: _probability_png(prediction)),
 }
 """Word of --write -> the folder of its PNG files, one for each radiograph, and what makes them."""
@@ -122,6 +122,12 @@ def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> str 
         raise
 
 
+def _overlay_png(prediction: Prediction) -> bytes:
+    pixels = np.asarray(prediction.overlay())
+    # Without red it is grey, in three equal channels: one is a third of the bytes to compress.
+    return png_bytes(pixels if prediction.is_positive else pixels[:, :, 0], OWN_SOFTWARE)
+
+
 def _probability_png(prediction: Prediction) -> bytes:
     area_px = geometry_of(prediction.radiograph, rle.SIIM_SIDE_PX).whole_area_px
     return probability_png(prediction.probabilities, area_px, OWN_SOFTWARE)
@@ -183,19 +189,30 @@ def on_siim_grid(prediction: Prediction) -> Any:
     return SquareGeometry(rows, columns, rle.SIIM_SIDE_PX).mask_to_square(prediction.predicted_mask)
 
 
-def table_rows(
-    entries: Sequence[Mapping[str, Any]], fitted: float | None, wanted: float | None
-) -> list[dict[str, Any]]:
-    """Return the rows of predictions.csv, by id, with `probability` at the share of positives `prevalence`.
+class TableRows:
+    """The rows of predictions.csv, by id, each made when it is asked for."""
 
-    fitted: of the cases that the calibration is of. wanted: another share, by Bayes' rule on the odds; None keeps it.
-    """
-    rows = []
-    for entry in sorted(entries, key=lambda entry: str(entry["image_id"])):
+    def __init__(
+        self, entries: Mapping[str, Mapping[str, Any]], fitted: float | None, wanted: float | None = None
+    ) -> None:
+        """entries: of the journal, by id.
+
+        fitted: the share of positives among the cases that the calibration is of. wanted: another one that
+        `probability` is to be for, by Bayes' rule on the odds; None keeps it.
+        """
+        self.entries, self.fitted, self.wanted = entries, fitted, wanted
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self._row(self.entries[image_id]) for image_id in sorted(self.entries))
+
+    def _row(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         row = {column: entry.get(column) for column in COLUMNS}
         if row["probability"] is not None:
-            row["prevalence"] = None if fitted is None else round(wanted or fitted, 6)
-            if fitted is not None and wanted is not None:
-                row["probability"] = round(probability_at_prevalence(float(row["probability"]), fitted, wanted), 6)
-        rows.append(row)
-    return rows
+            row["prevalence"] = None if self.fitted is None else round(self.wanted or self.fitted, 6)
+            if self.fitted is not None and self.wanted is not None:
+                moved = probability_at_prevalence(float(row["probability"]), self.fitted, self.wanted)
+                row["probability"] = round(moved, 6)
+        return row
