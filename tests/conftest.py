@@ -71,7 +71,15 @@ def every_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` would take bfloat16 on some machines: tests of exact numbers then had other ones there."""
     if "torch" in sys.modules:  # a test that needs no torch does not wait for it
         monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: None)
+        monkeypatch.setattr("pleura.inference.precision.bfloat16_units", tuple)
         monkeypatch.setattr("pleura.inference.precision._asked", None)  # by a command in this process, before
+
+
+@pytest.fixture
+def bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU on which `auto` is bfloat16 in training, and in prediction where a checkpoint shows what that changes."""
+    monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: 2.0)
+    monkeypatch.setattr("pleura.inference.precision.bfloat16_units", lambda: ("AMX",))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from shown import shown
 
 from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
@@ -40,6 +41,16 @@ def test_a_sound_checkpoint_has_no_error_but_what_its_training_earned(sound: Che
     found = examine(saved(tmp_path, sound))
     assert (found.kind, errors(found)) == ("a checkpoint of pleura", "")
     assert "name a dataset with --data" in found.sorted[-1].way_out
+
+
+@pytest.mark.usefixtures("bfloat16_is_faster")
+def test_what_it_predicts_in_here_is_said_with_the_reason_and_the_way_out(sound: Checkpoint, tmp_path: Path) -> None:
+    auto = replace(sound, recipe={**sound.recipe, "precision": "auto"})
+    unmeasured = "float32 (what bfloat16 changes in its results was not measured); pleura tune measures it, --precision"
+    assert any(fact.startswith(f"here it predicts in {unmeasured}") for fact in examine(saved(tmp_path, auto)).facts)
+    fast = examine(saved(tmp_path, shown(auto))).facts
+    assert any(fact.startswith("here it predicts in bfloat16 (which changes its Dice") for fact in fast)
+    assert "here it predicts in float32 (as asked for)" in examine(saved(tmp_path, shown(sound))).facts
 
 
 def test_weights_that_are_not_numbers_are_found(sound: Checkpoint, tmp_path: Path, dataset: Path) -> None:

@@ -218,6 +218,7 @@ def test_the_report_says_what_was_computed_in_and_its_command_gives_the_same_els
         use_precision(None)
     assert report.precision == json.loads((tmp_path / "report.json").read_text())["precision"] == "bfloat16"
     assert "--precision bfloat16" in report.command
+    assert report.computed_in.startswith("bfloat16 (as asked for); --precision float32 gives the same on every machine")
     exact = evaluate(run, dataset, resamples=2, out=tmp_path).report
     assert (exact.precision, "--precision float32" in exact.command) == ("float32", True)
     assert exact.metrics["auroc"].value == pytest.approx(report.metrics["auroc"].value, abs=0.05)

@@ -70,6 +70,7 @@ HOMES = {
         "config/card.py",
         "config/augmentation.py",
         "config/recipe.py",
+        "models/bfloat16.py",
         "models/header_schema.py",
         "config/targets.py",
         "config/model.py",

@@ -25,6 +25,7 @@ from pleura.dicom.results import Algorithm
 from pleura.errors import InputError, OutputError
 from pleura.inference import batch
 from pleura.inference.batch import BatchResult, BatchSettings, predict_batch
+from pleura.inference.precision import Precision
 from pleura.inference.predictor import Prediction, Predictor
 from pleura.inference.writers import file_of
 
@@ -38,6 +39,7 @@ class Brightness:
     def __init__(self, algorithm: Algorithm | None = None) -> None:
         self.batches: list[int] = []
         self.algorithm = algorithm
+        self.precisions: list[Precision] = []
 
     def square(self, radiograph):
         return np.zeros((1, 1), np.uint8)
@@ -350,6 +352,7 @@ def test_what_was_predicted_before_an_interrupt_is_still_written(tmp_path, monke
 def computing(precision: str, engine: str = "torch") -> Brightness:
     predictor = Brightness()
     predictor.precision, predictor.engine = precision, engine
+    predictor.precisions = [Precision(precision, "because")]
     return predictor
 
 
@@ -370,7 +373,10 @@ def test_results_of_two_precisions_or_engines_are_not_mixed_and_the_way_on_is_na
         OutputError, match=f"computed in {words[0]}, and these would be computed in {words[1]}; add {option}"
     ):
         run(out, image, predictor=computing(*now))
-    assert run(out, image, predictor=computing(*before)).earlier == 1
+    again = computing(*before)
+    again.precisions = [Precision(before[0], "for another reason")]
+    assert run(out, image, predictor=again).earlier == 1
+    assert json.loads((out / "journal.jsonl").read_text().splitlines()[0])["computed_in"] == f"{before[0]} (because)"
     with pytest.raises(OutputError, match="another model or other settings"):
         run(out, image, predictor=computing(*now), write=("rle",))
 

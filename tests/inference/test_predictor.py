@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import torch
 from PIL import Image
+from shown import shown
 
 from pleura.decision.laterality import side_of
 from pleura.decision.triplet import REFERENCE_AREA_PX, Triplet
@@ -221,12 +222,6 @@ def test_what_is_no_path_names_no_model(model):
         Predictor.load(model)
 
 
-@pytest.fixture
-def bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` takes it on CPUs."""
-    monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: 2.0)
-
-
 @pytest.mark.usefixtures("bfloat16_is_faster")
 @pytest.mark.parametrize(
     ("recipe", "asked", "expected"),
@@ -238,7 +233,7 @@ def bfloat16_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_net_computes_in_what_is_asked_for_else_in_float32_if_its_recipe_says_so(checkpoint, recipe, asked, expected):
-    predictor = Predictor([replace(checkpoint, recipe=recipe)], precision=asked)
+    predictor = Predictor([shown(replace(checkpoint, recipe=recipe))], precision=asked)
     assert predictor.precision == expected
     exact = Predictor([checkpoint], precision="float32")
     squares = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
@@ -249,10 +244,18 @@ def test_a_net_computes_in_what_is_asked_for_else_in_float32_if_its_recipe_says_
 
 
 @pytest.mark.usefixtures("bfloat16_is_faster")
-def test_members_of_an_ensemble_compute_in_what_their_own_recipes_say(checkpoint):
-    members = [replace(checkpoint, recipe={"precision": precision}) for precision in ("float32", "auto")]
-    assert Predictor(members).precision == "mixed"
-    assert Predictor(members, precision="bfloat16").precision == "bfloat16"
+def test_members_of_an_ensemble_compute_in_what_their_own_headers_show(checkpoint):
+    bare = replace(checkpoint, recipe={})
+    assert Predictor([bare, shown(bare)]).precision == "mixed"
+    assert Predictor([bare, bare]).precision == "float32"
+    assert Predictor([bare, shown(bare)], precision="bfloat16").precision == "bfloat16"
+
+
+@pytest.mark.usefixtures("bfloat16_is_faster")
+def test_what_was_shown_with_mirror_images_is_not_shown_without(checkpoint):
+    member = shown(replace(checkpoint, recipe={"tta": "none"}))
+    assert Predictor([member]).precision == "bfloat16"
+    assert Predictor([member], tta="flip").precision == "float32"
 
 
 def test_an_unknown_precision_is_refused(checkpoint):

@@ -131,6 +131,7 @@ def test_every_value_of_the_header_is_json(saved: Path):
         "provenance",
         "seen",
         "card",
+        "bfloat16",
     }
     assert values.keys() == documented
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from trainings import low_alone, rows_of, same, smoke, weights_of
 
 from pleura.data.dataset import Dataset
+from pleura.evaluation.scoring import measure_cases
+from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint, load_state, save_state
 from pleura.training.devices import build_accelerator
 from pleura.training.learner import Learner
@@ -18,12 +21,6 @@ from pleura.training.train import train
 
 BF16 = ("precision=bfloat16", "save_minutes=0")
 EMA = "training.averaging={ema_decay: 0.5, hand_on: ema}"
-
-
-@pytest.fixture
-def amx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU on which `auto` is bfloat16."""
-    monkeypatch.setattr("pleura.inference.precision.bfloat16_gain", lambda training: 2.0)
 
 
 def stopped(recipe, dataset: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +71,35 @@ def test_weights_statistics_and_averages_stay_float32_and_the_header_says_what_w
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
 
+@pytest.mark.usefixtures("bfloat16_is_faster")
+def test_a_run_in_bfloat16_shows_at_its_end_what_that_changes_in_its_predictions(
+    dataset: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = Dataset(dataset)
+    fold = train(smoke("precision=auto", EMA), data, tmp_path)
+    best, val = load_checkpoint(fold / "best.safetensors"), data.indices("val", 0)
+    found = [
+        measure_cases(Predictor([best], precision=precision), data, val).by(best.triplet)
+        for precision in ("float32", "bfloat16")
+    ]
+    exact, fast = (float(each.dice[each.positive].mean()) for each in found)
+    assert best.bfloat16.dice_on_positives == pytest.approx(exact, abs=1e-9)
+    assert best.bfloat16.dice_change == pytest.approx(fast - exact, abs=1e-9)
+    assert best.bfloat16.largest_score_change == pytest.approx(
+        np.abs(found[0].scores - found[1].scores).max(), abs=1e-6
+    )
+    assert (best.bfloat16.cases, best.bfloat16.data_sha256) == (len(val), data.data_hash)
+    assert f"high: {best.bfloat16.verdict}" in log_of(fold)
+    # Of too few cases; of enough it would predict in bfloat16 now.
+    assert Predictor([best]).precision == "float32"
+    monkeypatch.setattr("pleura.models.bfloat16.FEWEST_CASES", 1)
+    monkeypatch.setattr("pleura.models.bfloat16.MOST_DICE_CHANGE", 1.0)
+    monkeypatch.setattr("pleura.models.bfloat16.MOST_DECISIONS_CHANGED", 1.0)
+    assert Predictor([best]).precision == "bfloat16"
+    others = [load_checkpoint(fold / "low.safetensors"), load_checkpoint(finished / "best.safetensors")]
+    assert [each.bfloat16 for each in others] == [None, None]
+
+
 def test_a_run_that_goes_on_in_another_precision_says_so(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -87,7 +113,7 @@ def test_a_run_that_goes_on_in_another_precision_says_so(
     assert load_state(fold / STATE)["precision"] == "bfloat16"
 
 
-@pytest.mark.usefixtures("amx")
+@pytest.mark.usefixtures("bfloat16_is_faster")
 def test_a_state_from_before_there_was_a_choice_goes_on_in_float32(
     dataset: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -102,7 +128,7 @@ def test_a_state_from_before_there_was_a_choice_goes_on_in_float32(
     assert same(weights_of(fold, "last"), weights_of(finished, "last"))
 
 
-@pytest.mark.usefixtures("amx")
+@pytest.mark.usefixtures("bfloat16_is_faster")
 def test_a_run_begins_in_what_its_cpu_is_faster_in_and_runs_of_one_process_may_differ(dataset: Path, tmp_path: Path):
     for number, (asked, expected) in enumerate((("auto", "bfloat16"), ("float32", "float32"), ("auto", "bfloat16"))):
         recipe = low_alone(f"precision={asked}")

@@ -53,6 +53,7 @@ def messages(done: Evaluation) -> Iterator[str]:
     if report.tuned.cross_fitted is not None:
         in_sample, honest = report.tuned.in_sample, report.tuned.cross_fitted
         yield f"  tuning it here, at 22.15 % positives: {in_sample:.4f} in sample, {honest:.4f} cross-fitted"
+    yield f"  computed in {report.computed_in}"
     yield from map(str, report.findings)
     yield report.summary
     yield str(done.page)

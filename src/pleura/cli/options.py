@@ -59,7 +59,8 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         envvar="PLEURA_PRECISION",
-        help="auto: bfloat16 where it is faster. Default: auto, or float32 if the recipe says so.",
+        help="auto: bfloat16 where the model shows that it changes little and this machine is faster in it; to tune "
+        "and recalibrate, float32. Default: auto, or float32 if the recipe says so.",
     ),
 ]
 Engine = Annotated[

@@ -121,8 +121,7 @@ def messages(done: BatchResult, settings: BatchSettings, is_default: bool) -> It
     if done.prevalence is not None:
         mixture = "as asked for" if settings.prevalence else "as the cases of the calibration; --prevalence for others"
         yield f"probabilities hold where {100 * done.prevalence:.3g} % are positive, {mixture}"
-    if done.precision != "float32":
-        yield f"computed in {done.precision}; --precision float32 gives the same on every machine, but for rounding"
+    yield from dict.fromkeys(f"computed in {each}" for each in done.precisions if each.way_out)
     yield from done.notes
     if noted := [row for row in done.rows if row["notes"]]:
         more = " ..." if len(noted) > 1 else ""
@@ -133,6 +132,7 @@ def messages(done: BatchResult, settings: BatchSettings, is_default: bool) -> It
 def document(done: BatchResult, settings: BatchSettings) -> dict[str, Any]:
     """Return what `--json` prints."""
     from pleura.inference.overlay import DISCLAIMER
+    from pleura.inference.precision import in_words
 
     return {
         "out": str(settings.out),
@@ -142,6 +142,7 @@ def document(done: BatchResult, settings: BatchSettings) -> dict[str, Any]:
         "positive": done.positive,
         "prevalence": done.prevalence,
         "precision": done.precision,
+        "computed_in": in_words(done.precisions),
         "predictions": list(done.rows),
         "problems": [{"file": file, "reason": reason} for file, reason in done.problems],
         "notes": done.notes,

@@ -56,4 +56,6 @@ def messages(done: Recalibrated) -> Iterator[str]:
     if done.doubt:
         yield f"  whether these cases are new to the model is not known: {done.doubt}"
     yield from calibration(done.calibration)
+    if done.bfloat16:
+        yield f"  {done.bfloat16.verdict}"
     yield f"wrote {done.out}"

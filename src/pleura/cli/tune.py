@@ -70,5 +70,7 @@ def messages(done: Tuned) -> Iterator[str]:
     if done.doubt:
         yield f"  whether these cases are new to the model is not known: {done.doubt}"
     yield from about_calibration(done.calibration)
+    for number, change in done.bfloat16.items():
+        yield f"  {f'{done.written[number]}: ' if len(done.bfloat16) > 1 else ''}{change.verdict}"
     for file in done.written:
         yield f"wrote {file}"

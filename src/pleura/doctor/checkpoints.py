@@ -23,9 +23,8 @@ from pleura.inference.device import pick_device
 from pleura.inference.model_files import find_model
 from pleura.inference.precision import precision_of_predictor
 from pleura.inference.predictor import Predictor
-from pleura.models.cancelling import cancels
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, net_of
-from pleura.models.folding import folded
+from pleura.models.identity import weights_hash
 from pleura.models.published import published_config
 from pleura.models.seen import SeenRows
 from pleura.models.weights import not_finite, read_weights
@@ -123,8 +122,9 @@ def _ours(path: Path, against: Against) -> Examination:
     checkpoint = load_checkpoint(path, damaged=True)
     found = Examination("a checkpoint of pleura")
     found.facts.append(f"{checkpoint.model.architecture} with {checkpoint.model.encoder}")
-    net = folded(net_of(checkpoint))
-    precision = precision_of_predictor(None, checkpoint.recipe, pick_device(), cancels(net))
+    net_of(checkpoint)  # refuses weights of another architecture
+    weights, tta = weights_hash(checkpoint.weights), checkpoint.recipe.get("tta", "none")
+    precision = precision_of_predictor(None, checkpoint, weights, tta, pick_device())
     found.facts.append(f"here it predicts in {precision}")
     _weights(checkpoint.weights, found)
     _rule(checkpoint, found)

@@ -40,6 +40,7 @@ from pleura.evaluation.scoring import CaseNumbers, PixelMeasures, measure_cases,
 from pleura.evaluation.summary import against_empty
 from pleura.files import refuse_unwritable, write_atomically, write_json
 from pleura.inference.overlay import as_data_uri, overlay
+from pleura.inference.precision import in_words
 from pleura.inference.predictor import Predictor
 from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
 from pleura.models.seen import SeenRows
@@ -98,8 +99,6 @@ def evaluate(
         triplet_tuned_on_these_cases=in_sample,
         tuned=_tuned(histograms, patients),
         tta=predictor.tta,
-        precision=predictor.precision,
-        engine=predictor.engine,
         resamples=resamples,
         metrics=estimates,
         pooled_dice=pooled_dice(results.dice, histograms.both_areas(predictor.triplet)),
@@ -201,7 +200,7 @@ def _rows(dataset: Dataset, indices: NDArray[np.int64], measured: Measured) -> t
 
 
 def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
-    """Return the fields of the report on provenance: hashes of data and tensors, and the origin of the masks."""
+    """Return the fields of the report on data, tensors, the origin of the masks, and what computed in what."""
     parts = {"scored": indices, "train": np.flatnonzero(seen.train), "val": np.flatnonzero(seen.val)}
     counts = {}
     for part, rows in parts.items():
@@ -210,6 +209,9 @@ def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predic
         "data_sha256": dataset.data_hash,
         "checkpoint": predictor.headers[0].provenance,
         "weights_sha256": predictor.weights_sha256,
+        "precision": predictor.precision,
+        "computed_in": in_words(predictor.precisions),
+        "engine": predictor.engine,
         "calibrations": tuple(header.calibration for header in predictor.headers),
         "label_sources": counts,
     }

@@ -21,11 +21,13 @@ from pleura.decision.calibration import Calibration, Method, conformal
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
+from pleura.evaluation.bfloat16 import BothScores, precision_to_fit_in
 from pleura.evaluation.fitting import Sample, calibration_header, check_rates, fit_part, measure, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.nested import nested
 from pleura.files import hash_files
 from pleura.inference.predictor import Predictor
+from pleura.models.bfloat16 import Bfloat16Change
 from pleura.models.checkpoint import load_checkpoint, update_header
 from pleura.models.default import model_path
 from pleura.models.seen import SeenRows
@@ -68,6 +70,8 @@ class Recalibrated:
     positives: int
     doubt: str
     """Why these cases may not be new to the model; empty where its header lists all that it has seen."""
+    bfloat16: Bfloat16Change | None
+    """What bfloat16 changes by the new triplet; None where these cases were not scored in it."""
     out: Path
 
 
@@ -116,8 +120,10 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
     seen = SeenRows.of([model.seen], *dataset.names)
     if learned := seen.learned(dataset.names[0]):
         raise InputError(f"{data}: the model has learned from {learned}, which say nothing of the site; leave them out")
-    predictor, indices = Predictor([model]), np.flatnonzero(dataset.scored)
-    sample = sample_of(dataset, indices, *measure(predictor, dataset, indices))
+    predictor, indices = Predictor([model], precision=precision_to_fit_in(model)), np.flatnonzero(dataset.scored)
+    scores, pixels = measure(predictor, dataset, indices)
+    sample = sample_of(dataset, indices, scores, pixels)
+    both = BothScores.measured(model, scores, dataset, indices)
     former, old = predictor.triplet, predictor.calibration or Calibration()
     method: Method = "beta" if old.method == "beta" else "platt"
     made = _calibrated(sample, np.arange(len(indices)), old, method)
@@ -143,6 +149,7 @@ def recalibrate(checkpoint: Path, data: Path, out: Path, settings: SiteSettings 
         len(sample.scores),
         int(sample.positive.sum()),
         seen.doubt,
+        both.change(replace(model, triplet=new), sample.data_sha256) if both else None,
         out,
     )
     _write(done, checkpoint, sample)
@@ -202,6 +209,7 @@ def _write(done: Recalibrated, checkpoint: Path, sample: Sample) -> None:
     changes = {
         "triplet": done.new,
         "calibration": done.calibration,
+        "bfloat16": done.bfloat16 or model.bfloat16,
         "scores": {**model.scores, "recalibrated": kept},
         "seen": model.seen.and_chosen_on(sample.keys),
     }

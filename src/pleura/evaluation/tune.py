@@ -6,8 +6,8 @@ A model of several folds is tuned out of fold: each case by the checkpoints that
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from pleura.decision.calibration import Method
 from pleura.decision.objectives import Objective
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError
+from pleura.evaluation.bfloat16 import BothScores, precision_to_fit_in
 from pleura.evaluation.fitting import Sample, calibrate, check_rates, measure, sample_of
 from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.nested import Spread, landscape, nested, spread
@@ -28,6 +29,7 @@ from pleura.evaluation.scoring import CaseScores
 from pleura.files import write_atomically, write_json
 from pleura.inference.model_files import ModelFiles, find_checkpoint, find_model
 from pleura.inference.predictor import Predictor
+from pleura.models.bfloat16 import Bfloat16Change
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, update_header
 from pleura.models.default import keep_default, model_path
 from pleura.models.seen import SeenRows
@@ -73,6 +75,8 @@ class Tuned:
     positives: int
     doubt: str
     """Why these cases, or patients, may not be new to the model; empty where its header lists all that it has seen."""
+    bfloat16: dict[int, Bfloat16Change]
+    """By the number of a checkpoint what bfloat16 changes in it, where it was scored in that too."""
     written: list[Path]
 
     @property
@@ -82,7 +86,7 @@ class Tuned:
 
 
 def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Path | None = None) -> Tuned:
-    """Find the best triplet and the calibration for a model, and write them into it.
+    """Find the best triplet and the calibration for a model, and write them into it, with what bfloat16 changes.
 
     model: what is written is the header of a checkpoint, those of the best checkpoints of a run, or an ensemble's
     ensemble.json. Beside it, tune.json has all of the numbers and the score around the optimum, and tune.png a picture;
@@ -98,7 +102,7 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Pat
     checkpoints = [load_checkpoint(file) for file in files.checkpoints]
     old = Predictor.load(model).triplet
     groups = _groups(files, checkpoints, dataset, wanted.split)
-    sample = _sample(files, checkpoints, groups, dataset)
+    sample, both = _sample(files, checkpoints, groups, dataset)
     histograms, objective = sample.histograms, wanted.objective
     found = objective.search(histograms)
     honest = nested(histograms, sample.patients, sample.folds, objective)
@@ -116,6 +120,7 @@ def tune(model: Path, data: Path, settings: TuneSettings | None = None, out: Pat
         cases=len(histograms),
         positives=int(sample.positive.sum()),
         doubt=SeenRows.of([checkpoint.seen for checkpoint in checkpoints], *dataset.names).doubt,
+        bfloat16=_changes(both, checkpoints, found.triplet, sample),
         written=[*([out] if out else files.described_by or files.checkpoints), beside, beside.with_suffix(".png")],
     )
     _write(tuned, files, checkpoints, sample, wanted, out)
@@ -207,15 +212,32 @@ def _sample(
     checkpoints: Sequence[Checkpoint],
     groups: Sequence[tuple[list[int], NDArray[np.int64]]],
     dataset: Dataset,
-) -> Sample:
-    parts = []
+) -> tuple[Sample, dict[int, BothScores]]:
+    """Return all cases, and by number of checkpoint those that were scored in bfloat16 too."""
+    parts: list[tuple[tuple[CaseScores, NDArray[np.int64]], NDArray[np.int64]]] = []
+    both: dict[int, BothScores] = {}
     for members, indices in groups:
-        weights = [files.weights[number] for number in members]
-        predictor = Predictor([checkpoints[number] for number in members], weights=weights)
-        parts.append((measure(predictor, dataset, indices), indices))
+        weights, together = [files.weights[number] for number in members], [checkpoints[number] for number in members]
+        predictor = Predictor(together, weights=weights, precision=precision_to_fit_in(together[0]))
+        part = measure(predictor, dataset, indices)
+        parts.append((part, indices))
+        # Of each checkpoint by itself. An ensemble's own rule is in no member's header, and neither would this be.
+        if len(members) == 1 and not files.described_by:
+            pair = BothScores.measured(together[0], part[0], dataset, indices)
+            both |= {members[0]: pair} if pair else {}
     indices = np.concatenate([part[1] for part in parts])
     scores = CaseScores.join([part[0][0] for part in parts])
-    return sample_of(dataset, indices, scores, np.concatenate([part[0][1] for part in parts]))
+    return sample_of(dataset, indices, scores, np.concatenate([part[0][1] for part in parts])), both
+
+
+def _changes(
+    both: Mapping[int, BothScores], checkpoints: Sequence[Checkpoint], new: Triplet, sample: Sample
+) -> dict[int, Bfloat16Change]:
+    pairs = {
+        number: pair.change(replace(checkpoints[number], triplet=new), sample.data_sha256)
+        for number, pair in both.items()
+    }
+    return {number: change for number, change in pairs.items() if change}
 
 
 def _write(
@@ -234,12 +256,13 @@ def _write(
         document |= changes | {"tuned_on": sorted(sample.keys)}
         write_json(file, document, end="\n")
         return
-    for path, checkpoint in zip(files.checkpoints, checkpoints, strict=True):
+    for number, (path, checkpoint) in enumerate(zip(files.checkpoints, checkpoints, strict=True)):
         update_header(
             path,
             {
                 "triplet": tuned.new,
                 "calibration": tuned.calibration,
+                "bfloat16": tuned.bfloat16.get(number, checkpoint.bfloat16),
                 "scores": {**checkpoint.scores, "tuned": kept},
                 "seen": checkpoint.seen.and_chosen_on(sample.keys) if settings.split == "all" else checkpoint.seen,
             },

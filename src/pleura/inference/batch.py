@@ -31,6 +31,7 @@ from pleura.files import hash_files, held, write_csv
 from pleura.inference.disclosure import BURNED_IN, MAY_SHOW, Disclosure
 from pleura.inference.journal import JOURNAL, Journal, open_journal
 from pleura.inference.model_files import find_model
+from pleura.inference.precision import Precision, in_words
 from pleura.inference.predictor import Predictor
 from pleura.inference.work import Work, left_to_do, stamp_of
 from pleura.inference.writers import COLUMNS, TableRows, entry_of, write_files
@@ -86,6 +87,8 @@ class BatchResult:
     """The share of positives that the probabilities are for; None without a calibration, or where it is not known."""
     precision: str
     """What the net computed in."""
+    precisions: tuple[Precision, ...]
+    """Of each net, with why."""
 
 
 def model_name(model: Path) -> str:
@@ -140,9 +143,8 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
     positive = sum(bool(row["is_positive"]) for row in rows)
     prevalence = None if predictor.calibration is None else settings.prevalence or predictor.prevalence
     notes = [*predictor.doubts, *work.notes]
-    return BatchResult(
-        len(rows) - earlier, positive, earlier, work.problems, notes, rows, prevalence, predictor.precision
-    )
+    counts, precisions = (len(rows) - earlier, positive, earlier), tuple(predictor.precisions)
+    return BatchResult(*counts, work.problems, notes, rows, prevalence, predictor.precision, precisions)
 
 
 def check_prevalence(predictor: Predictor, wanted: float | None) -> None:
@@ -174,7 +176,7 @@ def _begin(settings: BatchSettings, predictor: Predictor) -> Journal:
         # Tables are written anew by each run, and reports are not.
         **({"prevalence": settings.prevalence} if settings.prevalence and "sr" in settings.write else {}),
     }
-    return open_journal(settings.out, asked)
+    return open_journal(settings.out, asked, {"computed_in": in_words(predictor.precisions)})
 
 
 def _predicted(predictor: Predictor, settings: BatchSettings, new: Sequence[Identified], work: Work) -> Generator[None]:

@@ -70,15 +70,17 @@ class Journal:
                     raise OutputError(f"{self.path}: is damaged in the line of {image_id}; {self.way_out}")
                 yield image_id, entry[RUNS]
 
-    def go_on(self, asked: Mapping[str, Any], key: str) -> None:
+    def go_on(self, asked: Mapping[str, Any], key: str, noted: Mapping[str, Any]) -> None:
         """Read what an earlier run has written, and write it anew without what counts no more.
 
+        noted: what may be otherwise in its first line.
         Raises: OutputError, as `open_journal`.
         """
         lines = read_journal(self.path, self.way_out)
         _, header = next(lines, (0, {}))
         if header.get("key") != key:
-            _refuse(self.path.parent, header, asked, self.way_out)
+            said = {name: value for name, value in header.items() if name not in noted}
+            _refuse(self.path.parent, said, asked, self.way_out)
         latest: dict[Any, str] = {}
         for place, entry in lines:
             if any(
@@ -111,17 +113,18 @@ class Journal:
                 end += len(line)
 
 
-def open_journal(out: Path, asked: Mapping[str, Any]) -> Journal:
+def open_journal(out: Path, asked: Mapping[str, Any], noted: Mapping[str, Any] | None = None) -> Journal:
     """Begin the journal of OUT, or go on with it where an earlier run had these settings.
 
+    noted: what its first line says besides, and a later run may have otherwise.
     Raises: OutputError if OUT holds results of other settings, or the journal is damaged.
     """
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     journal = Journal(out / JOURNAL, f"remove {out} or choose another --out")
     if journal.path.exists():
-        journal.go_on(asked, key)
+        journal.go_on(asked, key, noted or {})
     else:
-        write_journal(journal.path, [{"key": key, **asked}])
+        write_journal(journal.path, [{"key": key, **asked, **(noted or {})}])
     return journal
 
 

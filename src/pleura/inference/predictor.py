@@ -118,7 +118,7 @@ class Predictor:
 
     @property
     def precision(self) -> str:
-        """`float32`, `bfloat16`, or `mixed` where the recipes of an ensemble differ."""
+        """`float32`, `bfloat16`, or `mixed` where the models of an ensemble differ."""
         return _one_of(precision.name for precision in self.precisions)
 
     @property

@@ -16,22 +16,20 @@ MOST_DEVIATIONS = 64.0
 """From here on the rounding is a quarter of a deviation, and the layers up to there stay float32."""
 
 
-def keep_cancelling(net: nn.Module) -> bool:
+def keep_cancelling(net: nn.Module) -> None:
     """Let a net compute in float32, within autocast, up to the last layer that cancels: its inputs must be exact too.
 
-    Returns: whether there is such a layer. Layers are registered in the order that images take. Without autocast, and
+    Layers are registered in the order that images take. Without autocast, and
     in a net without such a layer, nothing changes; a BatchNorm may be folded into its convolution.
     """
-    layers = _up_to_the_last(net)
-    for layer in layers:
+    for layer in _up_to_the_last(net):
         if isinstance(layer, nn.Conv2d):
             # Bound to this layer, so that copy.deepcopy binds it to the copy.
             layer.__dict__["forward"] = MethodType(_in_float32, layer)
-    return bool(layers)
 
 
 def cancels(net: nn.Module) -> bool:
-    """Whether a net has a layer that cancels, so that bfloat16 would change its masks."""
+    """Whether a net has a layer that cancels, so that bfloat16 would change its masks while it is trained."""
     return bool(_up_to_the_last(net))
 
 

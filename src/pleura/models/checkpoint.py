@@ -1,8 +1,8 @@
 """One .safetensors file is one model: weights, and in its header all that is needed to use and to judge it.
 
 Nothing is unpickled on load. The header's values are JSON: `format`, `model`, `recipe`, `preprocessing`, `triplet`,
-`calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version), `seen`, and
-`card`, which models for others have. `models/header.py` checks them.
+`calibration`, `scores` (each with its split), `provenance` (data hash, fold, stage, seed, code version), `seen`,
+`card`, which models for others have, and `bfloat16`, where that was measured. `models/header.py` checks them.
 """
 
 from __future__ import annotations

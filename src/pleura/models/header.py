@@ -16,6 +16,7 @@ from pleura.config.model import ModelConfig
 from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, PleuraError
+from pleura.models.bfloat16 import Bfloat16Change
 from pleura.models.header_schema import PastPart
 from pleura.models.preprocessing import Preprocessing
 from pleura.models.seen import ENCODER, IMPORTED, STARTED, TAUGHT, SeenCases
@@ -24,8 +25,8 @@ FORMAT = 2
 """1 had keys of 8 digits in `seen`, and did not name the origins without a list of cases. Earlier versions cannot
 compare the longer keys, so they must refuse the file."""
 READABLE = (1, 2)
-KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen", "card")
-LATER_KEYS: dict[str, Any] = {"card": None}
+KEYS = ("preprocessing", "triplet", "recipe", "scores", "provenance", "calibration", "seen", "card", "bfloat16")
+LATER_KEYS: dict[str, Any] = {"card": None, "bfloat16": None}
 """What checkpoints of earlier versions do not have, and what stands for it."""
 WAY_OUT = "take an unchanged copy of the file, or train or import it again"
 DEEPEST = 50
@@ -46,6 +47,8 @@ class ModelHeader:
     seen: SeenCases = field(default_factory=SeenCases)
     card: dict[str, Any] | None = None
     """What a user of the model needs to know, the fields of `config.card.Card`; None for most."""
+    bfloat16: Bfloat16Change | None = None
+    """What bfloat16 changes in its results; None: that was not measured."""
 
     @property
     def header(self) -> ModelHeader:
@@ -64,6 +67,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, ModelConfig):
         # The encoder's weights are in the file: whoever loads it must not look for ImageNet's.
         return value.model_copy(update={"pretrained": False}).model_dump(mode="json")
+    if isinstance(value, Bfloat16Change):
+        return value.model_dump(mode="json")
     return asdict(value) if isinstance(value, Triplet | Preprocessing) else value
 
 
@@ -85,6 +90,7 @@ def parse(metadata: Mapping[str, str], origin: Path | str) -> dict[str, Any]:
         "triplet": _typed(Triplet.of, given["triplet"], "triplet", origin),
         "seen": _typed(lambda seen: SeenCases.of(seen, _more_origins(metadata, past)), given["seen"], "seen", origin),
         "calibration": given["calibration"],
+        "bfloat16": checked.bfloat16,
     }
     if given["calibration"] is not None:
         _typed(Calibration.of, given["calibration"], "calibration", origin)

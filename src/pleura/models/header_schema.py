@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pleura.config.model import ModelConfig
+from pleura.models.bfloat16 import Bfloat16Change
 
 
 class _Open(BaseModel):
@@ -100,3 +101,4 @@ class PastPart(BaseModel):
     provenance: ProvenancePart
     scores: ScoresPart
     card: CardPart | None
+    bfloat16: Bfloat16Change | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -53,9 +53,10 @@ class FinalWeights:
             if writes and len(candidates) > 1:
                 last = ", chosen" if kind == chosen else ""
                 logger.info("%s: %s has %s %.4f%s", stage.name, kind, stage.select, candidate.score, last)
+        final = self._with_bfloat16(candidates[chosen].checkpoint)
         if writes:
             self.run.write_table(AVERAGES, progress.averages)
-            self.run.save_final_weights(candidates[chosen].checkpoint, stage.name)
+            self.run.save_final_weights(final, stage.name)
         # The state that is saved next stands after the last epoch, should the stage be made longer.
         learner.load(self.run.last().weights, "the last epoch")
         learner.accelerator.wait_for_everyone()
@@ -82,6 +83,16 @@ class FinalWeights:
                 )
             chosen = "incoming"
         return chosen
+
+    def _with_bfloat16(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return what a run in bfloat16 ends with, with what that changes in its results."""
+        learner, stage = self.learner, self.stage
+        if learner.precision != "bfloat16" or stage.name != learner.recipe.stages[-1].name:
+            return checkpoint
+        change = self.validator.bfloat16_change(stage, checkpoint)
+        if change and learner.writes:
+            logger.info("%s: %s", stage.name, change.verdict)
+        return replace(checkpoint, bfloat16=change)
 
     def _averages(self, progress: Progress) -> dict[str, _Candidate]:
         config, epochs, running = self.stage.averaging, progress.epoch, self.learner.averages.weights()

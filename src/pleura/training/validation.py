@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +12,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.data.loader import batches
 from pleura.decision.search import Histograms, search
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet, prevalence_weights
+from pleura.evaluation.bfloat16 import BothScores
 from pleura.evaluation.scoring import CaseScores, on_grid, score_batch
 from pleura.inference.engines.torch import infer
+from pleura.inference.predictor import Predictor
+from pleura.models.bfloat16 import Bfloat16Change
 from pleura.models.cancelling import cancels
+from pleura.models.checkpoint import Checkpoint
 from pleura.models.net import Net
 from pleura.models.preprocessing import Preprocessing
 
@@ -52,21 +58,41 @@ class Validator:
         As in `pleura evaluate`, probabilities are enlarged to the prepared size and compared with the masks of that
         size: no small finding is lost, and the scores of stages of other sizes have the same ground truth.
         """
-        accelerator = self.accelerator
         net.eval()
-        mine = self.indices[accelerator.process_index :: accelerator.num_processes]
-        parts: list[CaseScores] = []
-        for batch in batches(self.dataset, mine, max(1, stage.batch_size // accelerator.num_processes)):
+
+        def probabilities(images: Tensor) -> NDArray[np.float32]:
             with self._precision_of(net):
-                found = infer(net, batch.images.to(accelerator.device), preprocessing, self.flip).cpu().numpy()
-            parts.append(score_batch(found, batch.masks[:, 0].numpy()))
-        cases = CaseScores.join(gather_object(parts) if accelerator.num_processes > 1 else parts)
+                found = infer(net, images.to(self.accelerator.device), preprocessing, self.flip)
+            return np.asarray(found.cpu().numpy())
+
+        cases = self._scores(stage, probabilities)
         triplet = best_triplet(cases.histograms, stage.select)
         metrics = cases.by(triplet).summary()
         return Validation(metrics, triplet, metrics[stage.select])
 
+    def bfloat16_change(self, stage: StageConfig, checkpoint: Checkpoint) -> Bfloat16Change | None:
+        """Score a checkpoint as it predicts, in float32 and in bfloat16; None without a positive."""
+        device = self.accelerator.device
+
+        def scores(precision: str) -> CaseScores:
+            predictor = Predictor([checkpoint], device=str(device), precision=precision)
+            return self._scores(stage, lambda images: predictor.probabilities(images[:, 0].numpy()))
+
+        both = BothScores(scores("float32"), scores("bfloat16"), "flip" if self.flip else "none", device.type)
+        return both.change(checkpoint, self.dataset.data_hash)
+
+    def _scores(self, stage: StageConfig, probabilities: Callable[[Tensor], NDArray[np.float32]]) -> CaseScores:
+        """Score all cases, a share in each process. probabilities: of images (n, 1, H, W) uint8."""
+        accelerator = self.accelerator
+        mine = self.indices[accelerator.process_index :: accelerator.num_processes]
+        parts = [
+            score_batch(probabilities(batch.images), batch.masks[:, 0].numpy())
+            for batch in batches(self.dataset, mine, max(1, stage.batch_size // accelerator.num_processes))
+        ]
+        return CaseScores.join(gather_object(parts) if accelerator.num_processes > 1 else parts)
+
     def _precision_of(self, net: Net) -> AbstractContextManager[Any]:
-        """The run's, or float32 where a predictor takes that: triplet and choice of epochs are for what it finds."""
+        """The run's, or float32 for a net whose masks bfloat16 would change: they choose epochs and triplet."""
         return nullcontext() if cancels(net) else self.accelerator.autocast()
 
     def samples(

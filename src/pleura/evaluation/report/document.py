@@ -192,6 +192,8 @@ class EvaluationReport:
     tta: str
     precision: str = "float32"
     """What the net computed in; earlier versions had no other."""
+    computed_in: str = ""
+    """The same with why, and with what to do for another precision."""
     engine: str = "torch"
     """What ran the net; earlier versions had no other."""
     resamples: int

@@ -69,9 +69,10 @@ def gallery(title: str, pictures: Sequence[Picture]) -> str:
 
 def _origin(report: EvaluationReport) -> str:
     facts = ", ".join(f"{key} {value}" for key, value in report.checkpoint.items())
+    computed = f"<br>Computed in {escape(report.computed_in)}" if report.computed_in else ""
     return (
         f"<h2>Where this comes from</h2><p class=soft>Checkpoint: <code>{escape(facts)}</code><br>"
-        f"Data: sha256 <code>{escape(report.data_sha256)}</code></p>"
+        f"Data: sha256 <code>{escape(report.data_sha256)}</code>{computed}</p>"
     )
 
 

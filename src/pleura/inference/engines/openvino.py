@@ -12,7 +12,7 @@ from pleura.errors import CheckpointError, InputError, excerpt
 from pleura.inference.cpu import threads
 from pleura.inference.engines.graph import Port, refuse_another_graph
 from pleura.inference.engines.telemetry import import_openvino
-from pleura.inference.precision import Precision
+from pleura.inference.precision import EXACT, Precision
 from pleura.models.exported import INPUT, OUTPUT, WAY_OUT, Exported
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -48,7 +48,7 @@ class OpenVinoEngine:
         core = openvino.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InputError("precision bfloat16: this CPU has none in OpenVINO; take float32")
-        self.precision = Precision(precision, "as asked for")
+        self.precision = Precision(precision, "as asked for", "" if precision == "float32" else EXACT)
         try:
             model = core.read_model(str(exported.path))
             refuse_another_graph(exported, [_port(one) for one in model.inputs], [_port(one) for one in model.outputs])

@@ -56,10 +56,11 @@ class TorchEngine:
         self._device = pick_device(device)
         self.device = str(self._device)
         net = folded(net_of(checkpoint))
-        self.precision = precision_of_predictor(precision, checkpoint.recipe, self._device, keep_cancelling(net))
+        keep_cancelling(net)
         self.net: Net = net.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         """With BatchNorm folded: it computes what `net_of` does, but for rounding."""
         self.weights_sha256 = weights_hash(checkpoint.weights)
+        self.precision = precision_of_predictor(precision, checkpoint, self.weights_sha256, tta, self._device)
 
     @torch.inference_mode()
     def probabilities(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
