@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 
 AE_TITLES = ("-aet", "PLEURA", "-aec", "ORTHANC")
+WE_MAY = {"AllowStore": True, "AllowFind": True, "AllowGet": True}
 TIMEOUT_S = 60
 _PLUGINS = (Path("/usr/share/orthanc/plugins"), Path("/usr/lib/orthanc"))
 _STARTS_WITHIN_S = 60
@@ -56,6 +57,12 @@ class Archive:
 
     def json(self, path: str, body: bytes | None = None) -> Any:
         return json.loads(self.get(path, body=body)[0])
+
+    def put(self, path: str, document: Any) -> None:
+        """Change a setting."""
+        request = urllib.request.Request(f"{self.url}{path}", data=json.dumps(document).encode(), method="PUT")
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+            pass
 
     def count(self) -> int:
         """How many instances it has."""
@@ -110,13 +117,17 @@ def parts(content: bytes, kind: str) -> list[bytes]:
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Archive]:
-    """Run an archive whose files are in `folder`; it takes from this machine alone, and newer instances for older."""
+def orthanc(folder: Path, lua: str = "") -> Iterator[Archive]:
+    """Run an archive whose files are in `folder`; it takes from this machine alone, and newer instances for older.
+
+    lua: a script of it, such as one that routes.
+    """
     with socket.socket() as one, socket.socket() as other:  # both, so that they differ
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         http_port, dicom_port = one.getsockname()[1], other.getsockname()[1]
     settings, log = folder / "orthanc.json", folder / "log.txt"
+    (folder / "route.lua").write_text(lua)
     settings.write_text(json.dumps(_settings(folder, http_port, dicom_port)))
     with log.open("wb") as said:
         process = subprocess.Popen([str(_program()), str(settings)], stdout=said, stderr=said, cwd=folder)
@@ -135,7 +146,6 @@ def orthanc(folder: Path) -> Iterator[Archive]:
 
 def _settings(folder: Path, http_port: int, dicom_port: int) -> dict[str, Any]:
     no_one_else_may = {f"DicomAlwaysAllow{what}": False for what in ("Echo", "Store", "Find", "Get", "Move")}
-    we_may = {"AllowStore": True, "AllowFind": True, "AllowGet": True}
     return {
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),
@@ -148,7 +158,8 @@ def _settings(folder: Path, http_port: int, dicom_port: int) -> dict[str, Any]:
         **no_one_else_may,
         "DicomCheckCalledAet": True,
         "DicomCheckModalityHost": True,
-        "DicomModalities": {"pleura": {"AET": AE_TITLES[1], "Host": "127.0.0.1", "Port": 104, **we_may}},
+        "DicomModalities": {"pleura": {"AET": AE_TITLES[1], "Host": "127.0.0.1", "Port": 104, **WE_MAY}},
+        "LuaScripts": [str(folder / "route.lua")],
         "Plugins": [str(_dicomweb())],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }

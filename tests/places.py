@@ -1,6 +1,7 @@
 """Where tests find things."""
 
 import json
+import socket
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -21,3 +22,10 @@ def sealed(folder: Path) -> Path:
     card = json.loads((folder / CARD).read_text())
     (folder / CARD).write_text(json.dumps({**card, "sha256": hash_files(folder / IMAGES, folder / CASES)}))
     return folder
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on, for a process that is told which."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -60,6 +60,17 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
                 temporary.unlink()
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the names of a folder's files are on the disk, where the system can be asked. Raises: OSError."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def read_csv(path: Path, own: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the cells of each line of a csv in UTF-8, the header first.
 

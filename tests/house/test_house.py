@@ -68,6 +68,7 @@ HOMES = {
     "pydantic": {
         "config/faults.py",
         "config/card.py",
+        "config/nodes.py",
         "config/augmentation.py",
         "config/recipe.py",
         "models/bfloat16.py",
@@ -93,6 +94,7 @@ HOMES = {
         *("dicom/results.py", "dicom/read.py", "dicom/content.py", "dicom/gsps.py", "dicom/sc.py", "dicom/sr.py"),
         "dicom/jpeg_writing.py",
         "data/phantoms/dicom_files.py",
+        *(f"serve/pacs/{name}.py" for name in ("associations", "dicomweb", "listener", "store_scu")),
     },
     "simplejpeg": {"dicom/jpeg.py"},
     "gdcm": {"dicom/jpeg_writing.py"},  # reads by way of pydicom
@@ -103,6 +105,9 @@ HOMES = {
     "uvicorn": {"serve/server.py"},
     "python_multipart": {"serve/uploads.py"},
     "prometheus_client": {"serve/metrics.py"},
+    "pynetdicom": {f"serve/pacs/{name}.py" for name in ("associations", "listener", "store_scu")},
+    "dicomweb_client": {"serve/pacs/dicomweb.py"},
+    "requests": {"serve/pacs/dicomweb.py"},
     "highdicom": set(),  # reads in tests what is written
     "onnxruntime": {"inference/engines/onnxruntime.py"},
     "openvino": {"inference/engines/telemetry.py"},

@@ -22,6 +22,7 @@ from pleura.cli.evaluate import evaluate
 from pleura.cli.export import export
 from pleura.cli.import_recipe import import_recipe
 from pleura.cli.import_weights import import_weights
+from pleura.cli.listen import listen
 from pleura.cli.options import with_shared_options
 from pleura.cli.pack import pack
 from pleura.cli.predict import predict
@@ -99,7 +100,7 @@ exported model."""
 _NETS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("train", "pack", "demo", "doctor"), _TRAINS),
     **dict.fromkeys(("tune", "recalibrate"), _FITS),
-    **dict.fromkeys(("evaluate", "predict", "serve", "compare"), _RUNS),
+    **dict.fromkeys(("evaluate", "predict", "serve", "listen", "compare"), _RUNS),
 }
 """The commands that run a net."""
 
@@ -109,6 +110,7 @@ for _command, _example in (
     (evaluate, "run --data siim"),
     (predict, "patient.dcm folder/ 'study/*.png' --out found"),
     (serve, "--port 8080"),
+    (listen, "--ae-title PLEURA --inbox inbox --send-to 127.0.0.1:4242:ARCHIVE"),
     (tune, "run --data siim"),
     (recalibrate, "best.safetensors --data local --out site.safetensors"),
     (pack, "run --card card.yaml --out small.safetensors"),

@@ -20,11 +20,11 @@ from pleura.files import RADIOGRAPH_SUFFIXES
 OWN_SOFTWARE = MANUFACTURER
 """The chunk `Software` of the PNG files that pleura writes: a PNG with it is no radiograph."""
 _OWN_CHUNK = b"tEXtSoftware\0" + OWN_SOFTWARE.encode()
-_OWN = "written by pleura"
+OWN = "written by pleura"
 _DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _SECONDARY_CAPTURE = f"{_STORAGE}7"
-_NO_RADIOGRAPHS = {f"{_STORAGE}66.": "SEG", f"{_STORAGE}11.": "PR", f"{_STORAGE}88.": "SR", f"{_STORAGE}104.": "DOC"}
+NO_RADIOGRAPHS = {f"{_STORAGE}66.": "SEG", f"{_STORAGE}11.": "PR", f"{_STORAGE}88.": "SR", f"{_STORAGE}104.": "DOC"}
 """Beginnings of SOP Class UIDs: segmentations and registrations, presentation states, reports, documents. Source: DICOM
 PS3.4 B.5."""
 _HEAD_BYTES = 512
@@ -188,11 +188,11 @@ def _is_radiograph(path: Path, passed_over: Counter[str]) -> bool:
     elif _DIRECTORY_CLASS in head or path.name.upper() == "DICOMDIR":
         wanted, kind = False, "DICOMDIR"
     elif (is_file := head[128:132] == b"DICM") or head[:2] in (b"\x02\x00", BARE):
-        other = _OWN if is_file and IMPLEMENTATION_CLASS_UID.encode() in head else _no_radiograph(path)
+        other = OWN if is_file and IMPLEMENTATION_CLASS_UID.encode() in head else no_radiograph(path)
         wanted = other is None and (is_file or suffix in RADIOGRAPH_SUFFIXES or header_uid(path) is not None)
         kind = other or kind
     elif _OWN_CHUNK in head:
-        wanted, kind = False, _OWN
+        wanted, kind = False, OWN
     else:
         wanted = suffix in RADIOGRAPH_SUFFIXES
     if not wanted:
@@ -200,15 +200,15 @@ def _is_radiograph(path: Path, passed_over: Counter[str]) -> bool:
     return wanted
 
 
-def _no_radiograph(path: Path) -> str | None:
+def no_radiograph(path: Path) -> str | None:
     """Return what a DICOM file is by its class, where that is no radiograph; None for any other."""
     sop_class_uid, maker = class_and_maker(path)
     if sop_class_uid is None:
         return None
-    kind = next((word for start, word in _NO_RADIOGRAPHS.items() if sop_class_uid.startswith(start)), None)
+    kind = next((word for start, word in NO_RADIOGRAPHS.items() if sop_class_uid.startswith(start)), None)
     # Phantoms are of this maker too, and radiographs.
     is_own = maker == MANUFACTURER and (kind is not None or sop_class_uid == _SECONDARY_CAPTURE)
-    return _OWN if is_own else kind
+    return OWN if is_own else kind
 
 
 def _head(path: Path) -> bytes | None:

@@ -37,6 +37,8 @@ _UNCOMPRESSED = (
     *(uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian),
     *(uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian),
 )
+TRANSFER_SYNTAXES = (*_UNCOMPRESSED, *_CODINGS, uid.RLELossless)
+"""Those that are read."""
 _STARTS = (jpeg.START, jpeg2000.START, jpeg2000.BOXES)
 # Of lossy values: the largest share that may lie beyond Bits Stored, and how far, as a share of their range.
 _OVERSHOOT, _FARTHEST_OVERSHOOT = 0.01, 0.5
@@ -54,7 +56,7 @@ def decode(dataset: Dataset) -> NDArray[np.int32]:
     Raises: InputError. Source: DICOM PS3.5 8.1.1, 8.2, A.4.
     """
     syntax = uid.UID(dataset.file_meta.TransferSyntaxUID)
-    if syntax not in _CODINGS and syntax not in _UNCOMPRESSED and syntax != uid.RLELossless:
+    if syntax not in TRANSFER_SYNTAXES:
         raise InputError(f"{_unsupported(syntax)}; convert it to an uncompressed one")
     if not dataset.PixelData:
         raise InputError("its Pixel Data is empty; export it again")

@@ -13,7 +13,7 @@ from pleura.errors import excerpt
 
 # DR is no defined term, but written; RG is film that was digitised.
 _MODALITIES = {"CR", "DX", "DR", "RG"}
-_CLASSES = {
+RADIOGRAPH_CLASSES = {
     uid.ComputedRadiographyImageStorage,
     uid.DigitalXRayImageStorageForPresentation,
     uid.DigitalXRayImageStorageForProcessing,
@@ -21,6 +21,7 @@ _CLASSES = {
     uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 }
+"""SOP Classes of radiographs, of scanned film too."""
 _UNSPECIFIED = {"", "UNKNOWN", "UNSPECIFIED", "NONE", "NA", "NULL", "OTHER"}
 _CHEST = re.compile(r"CHEST|THORAX|TORAX|TORACE|LUNG")
 _MORE_OR_OTHER_THAN_CHEST = re.compile(r"ABD|PELV|NECK|HEAD|SPINE|\bLAT")
@@ -44,16 +45,29 @@ def not_frontal_chest(dataset: Dataset) -> tuple[str, ...]:
     Source: DICOM PS3.3 C.7.3.1.1.1 (Modality), C.7.6.1.1.1 (Patient Orientation), C.8.7.1.1.2 and C.8.11.5.1.2 (View
     Position), C.8.11.7 (Presentation Intent Type), PS3.16 CID 4009, CID 4010.
     """
-    found = [*_other_device(dataset), *_other_region(dataset), *_other_view(dataset)]
-    notes = [f"{what}: {_NOT_FRONTAL}" for what in found]
-    for_processing = text(dataset, "SOPClassUID") == uid.DigitalXRayImageStorageForProcessing
-    if for_processing or _plain(text(dataset, "PresentationIntentType")) == "FOR PROCESSING":
-        notes.append("Presentation Intent Type is FOR PROCESSING: not the image for presentation that the model needs")
+    notes = _contradictions(dataset)
     turned = patient_orientation(dataset)
     if turned and not _is_sagittal(turned) and (turned[0][0] not in "RL" or turned[1][0] != "F"):
         says = f"Patient Orientation is {','.join(turned)}"
         notes.append(f"{says}: the radiograph is not upright, and the model is made for upright ones")
     return tuple(notes)
+
+
+def contradiction(dataset: Dataset) -> str | None:
+    """Return the first note that an image is another than a frontal chest radiograph, processed for presentation.
+
+    None where nothing says so: one that is not upright is a frontal one.
+    """
+    return next(iter(_contradictions(dataset)), None)
+
+
+def _contradictions(dataset: Dataset) -> list[str]:
+    found = [*_other_device(dataset), *_other_region(dataset), *_other_view(dataset)]
+    notes = [f"{what}: {_NOT_FRONTAL}" for what in found]
+    for_processing = text(dataset, "SOPClassUID") == uid.DigitalXRayImageStorageForProcessing
+    if for_processing or _plain(text(dataset, "PresentationIntentType")) == "FOR PROCESSING":
+        notes.append("Presentation Intent Type is FOR PROCESSING: not the image for presentation that the model needs")
+    return notes
 
 
 def without_values(notes: Iterable[str]) -> tuple[str, ...]:
@@ -66,7 +80,7 @@ def _other_device(dataset: Dataset) -> list[str]:
     if modality and _plain(modality) not in _MODALITIES | _UNSPECIFIED:
         return [f"Modality is {excerpt(modality)}"]
     name = uid.UID(sop_class or "").name  # of a private class, the UID itself
-    if sop_class not in _CLASSES and name != (sop_class or ""):
+    if sop_class not in RADIOGRAPH_CLASSES and name != (sop_class or ""):
         return [f"SOP Class is {name}"]
     return []
 

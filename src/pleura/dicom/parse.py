@@ -118,6 +118,20 @@ def header_pixels(path: Path) -> int:
         return 0
 
 
+def read_header(path: Path) -> Dataset | None:
+    """Return the header of a DICOM file, without its pixels; None where it cannot be read.
+
+    Raises: nothing; reading the file refuses it with the reason.
+    """
+    try:
+        with collect_warnings():
+            _has_preamble(path)
+            _refuse_if_it_inflates_too_far(path)
+            return _header(path)
+    except _UNREADABLE:
+        return None
+
+
 def header_uid(path: Path) -> str | None:
     """Return the SOP Instance UID of a DICOM file by its first elements, or None where it has none that is a UID.
 

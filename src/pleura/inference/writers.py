@@ -134,19 +134,29 @@ def _probability_png(prediction: Prediction) -> bytes:
 
 
 def _write_objects(out: Path, words: Sequence[str], prediction: Prediction) -> str | None:
-    if not words:
-        return None
-    from pleura.dicom.instance import bytes_of
-
     try:
-        made: list[DicomObject] = []
-        for word in words:
-            made.append(DICOM_OBJECTS[word](prediction, made))
+        files = objects_of(prediction, words)
     except InputError as error:
         return f"no {', '.join(words)}: {error}"
-    for word, one in zip(words, made, strict=True):
-        write_atomically(file_of(out / word, prediction.image_id, ".dcm"), bytes_of(one))
+    for word, content in files.items():
+        write_atomically(file_of(out / word, prediction.image_id, ".dcm"), content)
     return None
+
+
+def objects_of(prediction: Prediction, words: Sequence[str]) -> dict[str, bytes]:
+    """Return the DICOM files of one prediction by their words, in the order in which one may refer to another.
+
+    Raises: InputError where there can be none.
+    """
+    if not words:
+        return {}
+    from pleura.dicom.instance import bytes_of
+
+    made: list[DicomObject] = []
+    ordered = [word for word in DICOM_OBJECTS if word in words]
+    for word in ordered:
+        made.append(DICOM_OBJECTS[word](prediction, made))
+    return {word: bytes_of(one) for word, one in zip(ordered, made, strict=True)}
 
 
 def remove_files(out: Path, image_id: str) -> None:
