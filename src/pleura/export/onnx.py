@@ -28,7 +28,8 @@ from pleura.inference.engines.torch import infer
 from pleura.models.checkpoint import Checkpoint, net_of
 from pleura.models.exported import INPUT, OUTPUT
 from pleura.models.net import Net
-from pleura.models.preprocessing import Preprocessing
+from pleura.models.preprocessing import Preprocessing, normalise
+from pleura.models.resize import resize_images
 
 OPSET = 20
 MOST_IMAGES = 4096
@@ -40,7 +41,7 @@ FAILURES = (ArithmeticError, AttributeError, LookupError, NotImplementedError, R
 
 
 class Graph(nn.Module):
-    """(N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1]: what `infer` does with a net, as a module."""
+    """(N, S, S) uint8 -> (N, size_px, size_px) float32 in [0, 1]: what `infer` computes with a net, as a module."""
 
     def __init__(self, net: Net, preprocessing: Preprocessing, flip: bool) -> None:
         super().__init__()
@@ -48,8 +49,16 @@ class Graph(nn.Module):
 
     def forward(self, squares: Tensor) -> Tensor:
         """See the class."""
-        found: Tensor = infer(self.net, squares[:, None], self.preprocessing, self.flip)
-        return found
+        if not self.flip:
+            found: Tensor = infer(self.net, squares[:, None], self.preprocessing)
+            return found
+        # Both views in one pass: as two copies of the net, as `infer` has them, an engine computes them side by side,
+        # in 60 MB more for the default model, and builds each.
+        images = resize_images(squares[:, None], self.preprocessing.size_px, self.preprocessing.reduction)
+        inputs = normalise(images, self.preprocessing)
+        views: Tensor = self.net.probabilities(torch.cat([inputs, inputs.flip(-1)]))[:, 0]
+        count = squares.shape[0]
+        return (views[:count] + views[count:].flip(-1)) / 2
 
 
 def graph_of(checkpoint: Checkpoint, tta: str, origin: Path | str) -> bytes:
