@@ -32,8 +32,8 @@ demo: install        ## the whole flow on phantom radiographs; writes demo/index
 test: install        ## every test, in as many processes as there are cores
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-abuse: install       ## 10,000 damaged files, with limits of memory and time; 50 kills; the suite tries 300, and 3
-	PLEURA_MUTANTS=10000 $(BIN)/python -m pytest tests/abuse
+abuse: install       ## 10,000 damaged files, read and sent to the service, within limits; 50 kills; the suite tries 300, and 3
+	PLEURA_MUTANTS=10000 $(BIN)/python -m pytest tests/abuse tests/serve/test_api_mutants.py
 	PLEURA_KILLS=1000 PLEURA_LISTENER_KILLS=50 $(BIN)/python -m pytest tests/serve/test_inbox_killed.py tests/serve/test_listen_killed.py
 
 check: install       ## format, lint, types, house rules

@@ -113,6 +113,8 @@ class Seen:
         self._predictor = predictor
         self.algorithm, self.triplet = predictor.algorithm, predictor.triplet
         self.batches: list[int] = []
+        self.order: list[str] = []
+        """Of the images that came to the net."""
         self.go = threading.Event()
         """Not set: whatever comes to the net waits there."""
         self.go.set()
@@ -121,6 +123,7 @@ class Seen:
 
     def predict_radiographs(self, radiographs):
         self.batches.append(len(radiographs))
+        self.order += [radiograph.image_id for radiograph in radiographs]
         assert self.go.wait(TIMEOUT_S)
         if any(map(self.fail, radiographs)):
             raise RuntimeError("Smith^John is in this message")

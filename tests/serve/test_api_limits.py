@@ -6,8 +6,11 @@ import http.client
 import io
 import json
 import logging
+import shutil
 import signal
 import socket
+import ssl
+import subprocess
 import tempfile
 import threading
 import time
@@ -105,6 +108,23 @@ def test_tls_needs_two_files_that_are_there(tmp_path: Path) -> None:
         ServeSettings(tls_cert=tmp_path / "cert").check()
     with pytest.raises(InputError, match="is no file"):
         ServeSettings(tls_cert=tmp_path / "cert", tls_key=tmp_path / "key").check()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_over_tls_the_answer_is_the_same_and_plain_http_gets_none(seen: Seen, files, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    words = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {cert}".split()
+    subprocess.run([*words, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    with serving(seen, tls_cert=cert, tls_key=key) as served:
+        context = ssl.create_default_context(cafile=cert)
+        connection = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=TIMEOUT_S, context=context)
+        connection.request("POST", "/v1/predict", files["png"], {"Content-Type": "image/png"})
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())["prediction"]["image_id"]) == (200, "file")
+        connection.close()
+        with raw(served) as plain:
+            plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"HTTP" not in until_closed_or_reset(plain)
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict:batch"])

@@ -62,8 +62,9 @@ class Jobs:
     def __init__(self, service: Service) -> None:
         self._service, self._limits = service, service.settings.limits
         self._jobs: dict[str, Job] = {}
-        # As many files at a time as pass the net together: whoever waits for one answer waits for no more than that.
-        self._turn = asyncio.Semaphore(max(1, service.settings.batch_size))
+        # One more at a time than pass the net together, so that the net does not wait for the next one to be decoded;
+        # whoever wants a single answer waits for no more than that.
+        self._turn = asyncio.Semaphore(service.settings.batch_size + 1)
         self._tasks: set[asyncio.Task[None]] = set()
         service.metrics.gauge("pleura_jobs", "Jobs that are not forgotten.", lambda: len(self._jobs))
 

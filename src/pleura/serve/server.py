@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from types import FrameType
@@ -25,11 +26,23 @@ LAST_S = 5
 
 
 def open_socket(settings: ServeSettings) -> socket.socket:
-    """Return the socket to listen on, bound. Raises: InputError where the address is taken or none of this machine."""
+    """Return the socket to listen on. It is bound, so that nobody else takes the address, and refuses connections until
+    a server listens on it.
+
+    Raises: InputError where the address is taken, or none of this machine.
+    """
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=settings.limits.connections)
+        bound = socket.socket(family)
+        try:
+            if os.name == "posix":  # elsewhere it would let two servers have one address
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+        return bound
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
             f"--host {settings.host} --port {settings.port}: cannot be listened on ({error}); choose another --port"
