@@ -6,7 +6,7 @@ machine, on as many threads as torch takes by itself, and are asked in turn by 1
 its connection and sends the next phantom of 1024 px (DICOM, in a form) when it has the answer. Then ours is asked many
 more times for its memory, and with a full queue for how soon it refuses a request of one byte.
 
-Run: python benchmarks/serve.py [--requests 48] [--rounds 3] [--more 500] [--model default]
+Run: python benchmarks/serve.py [--requests 48] [--rounds 3] [--more 500] [--model default] [--exported MODEL.onnx]
 """
 
 from __future__ import annotations
@@ -210,7 +210,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=48, help="Of each side, for each number of clients and round.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--more", type=int, default=500, help="Requests to look at the memory.")
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="default", help="A checkpoint.")
+    parser.add_argument("--exported", help="The same exported, for ours to run in its place.")
     parser.add_argument("--naive", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.naive:
@@ -218,7 +219,17 @@ def main() -> None:
         return
     print(f"{machine()}\n")
     ports = [free_port() for _ in range(3)]
-    serve = [sys.executable, "-m", "pleura", "serve", "--model", given.model, "--device", "cpu", "--port"]
+    serve = [
+        sys.executable,
+        "-m",
+        "pleura",
+        "serve",
+        "--model",
+        given.exported or given.model,
+        "--device",
+        "cpu",
+        "--port",
+    ]
     plain = [sys.executable, __file__, "--model", given.model, "--naive", f"{ports[1]}"]
     with tempfile.TemporaryDirectory() as folder:
         bodies = bodies_of(make_phantoms(Path(folder), 8))
