@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     triplet = Triplet(0.01, 0, 0.01)  # finds something, to be outlined
     weights = build_model(model).state_dict()
-    save_checkpoint(path, Checkpoint(model, weights, preprocessing, triplet, calibration=calibration))
+    save_checkpoint(path, Checkpoint(model, preprocessing, triplet, calibration=calibration, weights=weights))
     return path
 
 

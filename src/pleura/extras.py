@@ -10,14 +10,14 @@ import importlib.util
 
 from pleura.errors import MissingExtraError
 
-_TRAIN = ("torch", "torchvision", "timm", "accelerate", "safetensors", "sklearn", "scipy", "matplotlib")
+_TRAIN = ("torch", "torchvision", "timm", "accelerate", "safetensors", "scipy", "matplotlib")
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(_TRAIN, "train"),
     "tensorboard": "track",
     "openvino": "openvino",
     **dict.fromkeys(("onnx", "onnxscript", "onnx_ir", "nncf"), "export"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "multipart", "python_multipart"), "serve"),
-    **dict.fromkeys(("pynetdicom", "dicomweb_client"), "pacs"),
+    **dict.fromkeys(("pynetdicom", "dicomweb_client", "requests"), "pacs"),
 }
 """Package, as it is imported -> extra."""
 

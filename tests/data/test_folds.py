@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from pleura.data.columns import read_column
-from pleura.data.folds import Leak, assign_folds, leak_report, patients_or_own, read_folds
+from pleura.data.folds import Leak, _merge_small_strata, assign_folds, leak_report, patients_or_own, read_folds
 from pleura.errors import InputError
 
 REAL = Path(__file__).parents[2].parent / "shared/data/labels"
@@ -47,6 +48,29 @@ def test_patient_is_never_in_two_folds(cohort: tuple[list[str], list[int]], n_fo
 @given(cohorts(), st.integers(2, 4), st.integers(0, 99))
 def test_every_fold_has_a_case(cohort: tuple[list[str], list[int]], n_folds: int, seed: int):
     assert set(assign_folds(*cohort, n_folds, seed)) == set(range(n_folds))
+
+
+@settings(max_examples=30)
+@given(cohorts(), st.integers(2, 5), st.integers(0, 99))
+def test_folds_are_those_of_scikit_learn(cohort: tuple[list[str], list[int]], n_folds: int, seed: int):
+    same_as_scikit_learn(cohort[0], np.array(cohort[1]), n_folds, seed)
+
+
+def test_many_folds_are_those_of_scikit_learn():
+    same_as_scikit_learn(*large_cohort(), 5, 3)
+
+
+def same_as_scikit_learn(patients: list[str], areas: np.ndarray, n_folds: int, seed: int) -> None:
+    groups = np.unique(patients, return_inverse=True)[1]
+    renumbered = np.random.default_rng(seed).permutation(groups.max() + 1)[groups]
+    strata = np.zeros(len(areas), dtype=int)
+    if (areas > 0).any():
+        strata[areas > 0] = 1 + np.searchsorted(np.quantile(areas[areas > 0], (0.25, 0.5, 0.75)), areas[areas > 0])
+    strata = _merge_small_strata(strata, n_folds)
+    expected = np.zeros(len(areas), dtype=int)
+    for fold, (_, chosen) in enumerate(StratifiedGroupKFold(n_folds).split(areas, strata, renumbered)):
+        expected[chosen] = fold
+    assert assign_folds(patients, areas, n_folds, seed).tolist() == expected.tolist()
 
 
 def test_each_folds_share_of_positives_is_near_the_whole():

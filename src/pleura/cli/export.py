@@ -10,6 +10,7 @@ import typer
 
 from pleura.cli.options import SplitName, Tta
 from pleura.cli.printing import show
+from pleura.extras import need
 from pleura.models.default import named
 
 if TYPE_CHECKING:  # --help imports no verb
@@ -44,6 +45,7 @@ def export(
     ] = False,
 ) -> None:
     """Write a model as a file that runs without PyTorch, with a certificate that it says the same."""
+    need("onnx", "pleura export")  # whose extra has PyTorch too
     from pleura.export.export import ExportSettings
     from pleura.export.export import export as run
 

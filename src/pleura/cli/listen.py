@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pleura.cli.options import Tta
-from pleura.errors import InputError
+from pleura.extras import need
 from pleura.models.default import DEFAULT, named
 
 if TYPE_CHECKING:  # --help imports no verb
@@ -128,9 +127,8 @@ def listen(
 
 
 def _refuse_without_packages() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise InputError(f'pleura listen needs {", ".join(missing)}: pip install "pleura[pacs]"')
+    for package in _NEEDED:
+        need(package, "pleura listen")
 
 
 def _destinations(names: Sequence[str], nodes: Path | None, ae_title: str) -> Sequence[Destination]:

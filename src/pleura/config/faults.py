@@ -11,9 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pleura.config.recipe import Recipe
 from pleura.config.strict import Strict
-from pleura.config.training import TrainingConfig
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -78,7 +76,7 @@ def check(
         # JSON, because strict validation of Python objects refuses a list where a pair is meant.
         return schema.model_validate_json(json.dumps(document, default=str)), []
     except ValidationError as error:
-        root: type[BaseModel] = Recipe if under else schema
+        root: type[BaseModel] = _of_a_recipe()[0] if under else schema
         phrases: dict[str, str] = {}
         for item in error.errors():
             if combinations or item["type"] != "value_error":
@@ -89,6 +87,14 @@ def check(
         return None, list(phrases.values())
     except (TypeError, ValueError) as error:
         return None, [f"holds something that JSON cannot represent ({error})"]
+
+
+def _of_a_recipe() -> tuple[type[BaseModel], type[BaseModel]]:
+    """The schemas of a recipe and of `training`, imported where a fault is explained: no model's header needs them."""
+    from pleura.config.recipe import Recipe
+    from pleura.config.training import TrainingConfig
+
+    return Recipe, TrainingConfig
 
 
 def _where_written(path: list[str], training: Any, stages: Any) -> list[str]:
@@ -129,7 +135,7 @@ def _meant(path: Sequence[str], root: type[BaseModel]) -> str | None:
     of_stage = section[:2] if section[:1] == ["stages"] else ["training"]
     names = [part for part in section if not part.isdecimal()]  # without the numbers of a list's items
     section = ["training", *section[2:]] if section[:1] == ["stages"] else names
-    if root is Recipe and key in _OPTIONS and section in ([], ["training"]):
+    if root is _of_a_recipe()[0] and key in _OPTIONS and section in ([], ["training"]):
         return f"the option --{key}"
     known = [list(each) for each in _settings(root)]
     here = [each[-1] for each in known if each[:-1] == section and each[-1] != key]
@@ -155,11 +161,12 @@ def _settings(kind: type[BaseModel]) -> tuple[tuple[str, ...], ...]:
 
 
 def _walk(kind: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    recipe, training = _of_a_recipe()
     for name, field in kind.model_fields.items():
-        if kind is Recipe and name == "stages":
+        if kind is recipe and name == "stages":
             yield ("stages",)
             yield ("training",)
-            yield from _walk(TrainingConfig, ("training",))
+            yield from _walk(training, ("training",))
             continue
         yield (*path, name)
         for part in (field.annotation, *get_args(field.annotation)):

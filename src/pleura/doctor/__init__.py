@@ -1,4 +1,4 @@
-"""Finds faults in recipes, datasets, folds, masks, predictions and checkpoints.
+"""Finds faults in recipes, datasets, folds, masks, predictions and models.
 
 The content of a path decides what it is and which checks apply; every fault comes with a way out.
 """
@@ -16,12 +16,13 @@ from pleura.doctor.predictions import examine_predictions
 from pleura.doctor.tables import check_folds, examine_folds, examine_masks_csv, header_of
 from pleura.errors import InputError, excerpt
 from pleura.models.default import model_path
+from pleura.models.exported import is_exported
 
 __all__ = ["Against", "Examination", "check_folds", "examine"]
 
 KINDS = (
     "a recipe (.yaml), a dataset folder, a run, mask PNGs or DICOM-SEG, masks as .npy, a csv of folds or of masks, "
-    "a checkpoint (.safetensors, .pth)"
+    "a model (.safetensors, .onnx, .xml, .pth)"
 )
 _ZIP, _PICKLE, _NUMPY, _PNG, _DICOM = b"PK\x03\x04", b"\x80", b"\x93NUMPY", b"\x89PNG", b"DICM"
 
@@ -31,7 +32,7 @@ OF = {
     "masks": ("folds",),
     "images": ("masks",),
     "truth": ("predict",),
-    "data": ("run", "checkpoint"),
+    "data": ("run", "checkpoint", "exported"),
 }
 """Part of `Against` -> the paths that it applies to, by a word in their kind."""
 
@@ -69,6 +70,10 @@ def _examined(path: Path, against: Against) -> Examination:
         from pleura.doctor.checkpoints import examine_checkpoint
 
         return examine_checkpoint(path, against)
+    if is_exported(path):
+        from pleura.doctor.exported import examine_exported
+
+        return examine_exported(path, against)
     if start.startswith(_NUMPY):
         return masks.examine_mask_array(path)
     if start.startswith(_PNG) or start[128:132] == _DICOM:

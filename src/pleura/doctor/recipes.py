@@ -18,6 +18,9 @@ from pleura.config.imported.recipe import import_recipe
 from pleura.config.recipe import Ensemble, Recipe
 from pleura.doctor.examination import Examination
 from pleura.errors import ConfigError
+from pleura.extras import is_installed
+from pleura.inference.device import pick_device
+from pleura.inference.precision import choose_precision
 
 THEIRS = ("PIPELINE_NAME", "TRAIN_TRANSFORMS", "CRITERION", "MODEL")
 """Keys of the winner's training files."""
@@ -45,12 +48,10 @@ def examine_recipe(path: Path) -> Examination:
 
 
 def _ours(recipe: Recipe) -> Examination:
-    from pleura.inference.device import pick_device  # with torch, which nothing else here needs
-    from pleura.inference.precision import choose_precision
-
-    precision = choose_precision(recipe.precision, pick_device(), training=True)
     found = Examination("a recipe", [f"{recipe.name}: {recipe.model.architecture} {recipe.model.encoder}"])
-    found.facts.append(f"here it trains in {precision}")
+    if is_installed("torch"):  # nothing else here needs it
+        precision = choose_precision(recipe.precision, pick_device(), training=True)
+        found.facts.append(f"here it trains in {precision}")
     if recipe.model.input_scaling == "none" and recipe.model.pretrained and recipe.model.architecture == "unet":
         found.note(
             "images go in as [0, 1], the encoder's ImageNet weights have learned from another scaling",

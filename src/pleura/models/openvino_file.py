@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from xml.etree import ElementTree
-from xml.sax.saxutils import quoteattr
 
 SECTION, HOLDER = "pleura", b"</rt_info>"
 BLOCK_BYTES = 1 << 20
@@ -31,6 +29,8 @@ def read_metadata(path: Path) -> tuple[dict[str, str], str]:
     with weights_of(path).open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
+    from xml.etree import ElementTree  # here, because most models are none of OpenVINO's
+
     try:
         entries = list(ElementTree.fromstring(section)) if section else []
     except ElementTree.ParseError as error:
@@ -44,6 +44,8 @@ def with_metadata(graph: bytes, weights: bytes, metadata: Mapping[str, str], sum
     graph, weights: the bytes of an .xml and of its .bin. metadata: their keys are names of XML.
     Raises: ValueError if `graph` is no such file.
     """
+    from xml.sax.saxutils import quoteattr
+
     rest, _ = _split(graph)
     texts = {**metadata, sum_key: hashlib.sha256(rest + weights).hexdigest()}
     entries = "".join(f"<{key} value={quoteattr(text)} />" for key, text in sorted(texts.items()))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pleura.decision.triplet import Triplet
-from pleura.errors import InputError, writing
+from pleura.errors import writing
 from pleura.evaluation.metrics.siim import siim_dice
 from pleura.evaluation.metrics.titles import OUTCOMES
+from pleura.extras import need
 from pleura.files import write_atomically
 from pleura.inference.overlay import contact_sheet, overlay
 
@@ -36,7 +37,8 @@ class Monitor:
         """run: the folder of the fold. epochs_done: epochs of all stages that a resumed run does not repeat.
 
         With `tensorboard`, RUN/tensorboard gets event files, in which a repeated epoch replaces what it showed before.
-        Raises: InputError if TensorBoard is asked for and not installed; OutputError if its folder cannot be written.
+        Raises: MissingExtraError if TensorBoard is asked for and not installed; OutputError if its folder cannot be
+        written.
         """
         self.run, self.epochs = run, epochs_done
         self._writer = _writer(run / EVENTS, epochs_done + 1) if tensorboard else None
@@ -101,10 +103,9 @@ class Monitor:
 
 def _writer(folder: Path, first_epoch: int) -> SummaryWriter:
     """Open event files that replace, in what is shown, the epochs of earlier ones from `first_epoch` on."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("TensorBoard is not installed; pip install 'pleura[track]', or leave it off") from error
+    need("tensorboard", "--tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return SummaryWriter(str(folder), purge_step=first_epoch)
