@@ -191,9 +191,15 @@ def test_bad_input_is_refused_as_a_problem(served: Served, method, path, body, h
     assert answer.json["detail"]
 
 
+@pytest.mark.parametrize(("path", "allowed"), [("/v1/predict", "POST"), ("/v1/jobs/x", "DELETE, GET")])
+def test_a_method_that_is_not_taken_is_told_those_that_are(served: Served, path: str, allowed: str) -> None:
+    assert served.ask("OPTIONS", path).headers["allow"] == allowed
+
+
 def test_two_files_are_too_many_for_one_prediction(served: Served, files) -> None:
     answer = served.ask("POST", "/v1/predict", *form(("a", files["png"]), ("b", files["png"])))
-    assert (answer.status, answer.json["code"]) == (413, "too-many-files")
+    assert (answer.status, answer.json["code"]) == (400, "several-files")
+    assert "/v1/predict:batch" in answer.json["detail"]
 
 
 def test_a_picture_has_no_dicom_objects(served: Served, files) -> None:

@@ -173,6 +173,15 @@ def test_a_signal_to_stop_waits_for_a_job_and_for_its_results_to_be_fetched(seen
         assert not served.thread.is_alive()
 
 
+def test_results_that_nobody_fetches_hold_a_stop_up_for_a_moment_only(seen: Seen, files) -> None:
+    with serving(seen, Limits(last_fetch_s=0.2)) as served:
+        job = send(served, ("a", files["png"]))
+        wait_for(lambda: served.api.jobs._jobs[job.json["job_id"]].is_finished)
+        served.server.handle_exit(signal.SIGTERM, None)
+        served.thread.join(TIMEOUT_S)
+        assert not served.thread.is_alive()
+
+
 @pytest.mark.parametrize("signals", [1, 2])
 def test_a_stop_is_bounded_whatever_still_runs(seen: Seen, files, signals: int) -> None:
     limits = Limits(stop_s=0.2 if signals == 1 else 1000)

@@ -24,8 +24,9 @@ import pytest
 from served import TIMEOUT_S, Answer, Seen, Served, form, serving, wait_for
 
 from pleura.errors import InputError
+from pleura.serve import logs
 from pleura.serve.keys import load_keys
-from pleura.serve.logs import use_json_logs
+from pleura.serve.logs import LOGGER, use_json_logs
 from pleura.serve.settings import Limits, ServeSettings, is_loopback
 
 KEY, OTHER_KEY = "0123456789abcdef", "fedcba9876543210"
@@ -333,15 +334,16 @@ def test_a_signal_to_stop_ends_it_when_all_that_was_taken_is_answered(seen: Seen
 def logged():
     """What the service logs."""
     stream = io.StringIO()
-    names = ("pleura.serve", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
-    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
+    loggers = [logging.getLogger(name) for name in (LOGGER, *logs._SERVERS, *logs._QUOTING)]
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
     use_json_logs(stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    for name, (handlers, propagate) in before.items():
-        logging.getLogger(name).handlers, logging.getLogger(name).propagate = handlers, propagate
+    for logger, handlers, propagate, level in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
-def test_logs_and_metrics_say_what_happened_and_nothing_of_a_patient(seen: Seen, files, logged) -> None:
+def test_logs_and_metrics_say_what_happened_and_nothing_of_a_patient(seen: Seen, files, logged, caplog) -> None:
     dataset = pydicom.dcmread(io.BytesIO(files["dicom"]))
     dataset.PatientName = dataset.PatientID = dataset.Modality = "SECRET"
     dataset.SOPInstanceUID = "1.2.3.911"
@@ -360,6 +362,7 @@ def test_logs_and_metrics_say_what_happened_and_nothing_of_a_patient(seen: Seen,
             served.ask("GET", "/SECRET"),
             served.ask("GET", "/v1/jobs/SECRET"),
             served.ask("SECRET", "/v1/predict"),
+            served.ask("POST", "/v1/predict", b"--edge\r\nSECRET\r\n", {"Content-Type": form()[1]["Content-Type"]}),
         ]
         assert b"SECRET" in answers[0].body  # the note on its Modality: for the client
         assert b"SECRET" in answers[1].body
@@ -372,9 +375,10 @@ def test_logs_and_metrics_say_what_happened_and_nothing_of_a_patient(seen: Seen,
     assert [(line["status"], line.get("code")) for line in requests[:4]] == [
         (200, None), (422, "unreadable"), (500, "internal"), (404, "not-found"),
     ]  # fmt: skip
-    assert [answer.headers["x-request-id"] for answer in answers] == [line["request_id"] for line in requests[:6]]
+    assert [answer.headers["x-request-id"] for answer in answers] == [line["request_id"] for line in requests[:7]]
     assert any(line.get("error") == "RuntimeError" for line in lines), "the fault is in the log"
-    text = json.dumps(lines).encode() + metrics
+    others = [record.getMessage() for record in caplog.records if record.name not in (LOGGER, *logs._SERVERS)]
+    text = json.dumps([lines, others]).encode() + metrics
     for secret in (b"SECRET", b"1.2.3.911", b"Smith"):
         assert secret not in text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from places import ROOT
 from served import Answer, Served, form, wait_for
 from test_api import BAD
 
@@ -66,6 +68,15 @@ def test_every_example_fits_its_schema(description) -> None:
 
 def test_the_codes_of_problems_are_those_of_the_service(description) -> None:
     assert description["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == list(KINDS)
+
+
+def test_the_service_has_no_code_that_it_never_gives_and_the_reference_has_all() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/pleura/serve").glob("*.py"))
+    given = set(re.findall(r'ProblemError\(\s*"([a-z-]+)"', source))
+    assert given == set(KINDS)
+    reference = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    # Nobody gets the answer to a connection that is closed.
+    assert [code for code in KINDS if f"`{code}`" not in reference] == ["client-gone"]
 
 
 def test_answers_are_what_the_description_says(served: Served, description, files) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from pleura import __version__
@@ -26,7 +27,9 @@ from pleura.serve.service import Service
 from pleura.serve.uploads import Upload, files_of, media_type_of, read_body
 
 T = TypeVar("T")
-Object = Annotated[str | None, Query(alias="object", description=openapi.OBJECT)]
+Object = Annotated[
+    str | None, Query(alias="object", description=openapi.OBJECT, json_schema_extra={"pattern": openapi.OBJECT_PATTERN})
+]
 
 
 class Api:
@@ -38,9 +41,9 @@ class Api:
         self.guard = Guard(inner, service)
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is in work, and no result waits to be fetched."""
-        return self.guard.active == 0 and self.jobs.waiting == 0
+    def is_done(self) -> bool:
+        """Whether all that was taken is answered, or can be fetched."""
+        return self.guard.active == 0 and self.jobs.unfinished == 0
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -78,8 +81,8 @@ def _fastapi(api: Api) -> FastAPI:
         responses={"default": openapi.PROBLEM},
     )
 
-    async def refused(_: Request, error: Exception) -> Response:
-        return _Refusal(_problem_of(error))
+    async def refused(request: Request, error: Exception) -> Response:
+        return _Refusal(_problem_of(error, request))
 
     for kind in (ProblemError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, refused)
@@ -91,13 +94,16 @@ def _fastapi(api: Api) -> FastAPI:
     return app
 
 
-def _problem_of(error: Exception) -> ProblemError:
+def _problem_of(error: Exception, request: Request) -> ProblemError:
     if isinstance(error, ProblemError):
         return error
     if isinstance(error, RequestValidationError):
         return ProblemError("bad-parameter", "a parameter is given that cannot be read")
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return ProblemError("method-not-allowed", "see /openapi.json", Allow=(error.headers or {}).get("Allow", ""))
+        # FastAPI names the methods of the first function at an address.
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+        allow = ", ".join(sorted({method for route in routes for method in route.methods}))
+        return ProblemError("method-not-allowed", f"this address takes {allow}", Allow=allow)
     if isinstance(error, HTTPException) and error.status_code == 404:
         return ProblemError("not-found", "the API is at /v1/predict; /openapi.json has all of it")
     return internal()

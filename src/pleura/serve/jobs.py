@@ -73,6 +73,11 @@ class Jobs:
         """How many jobs are not finished, or not fetched."""
         return sum(not job.is_fetched for job in self._jobs.values())
 
+    @property
+    def unfinished(self) -> int:
+        """How many jobs are not finished."""
+        return sum(not job.is_finished for job in self._jobs.values())
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Forget what is old, for as long as the context lasts; then everything."""

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 LOGGER = "pleura.serve"
+_QUOTING = ("python_multipart", "pydicom", "PIL")
+"""They log what they find in a file; what matters of it is in the refusal."""
 _SERVERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
@@ -25,6 +27,8 @@ def use_json_logs(stream: TextIO | None = None) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO if name == LOGGER else logging.WARNING)
+    for name in _QUOTING:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def log(event: str, level: int = logging.INFO, **fields: Any) -> None:

@@ -26,6 +26,7 @@ OBJECT = (
     f"{', '.join(PICTURES)}; for application/dicom {', '.join(DICOM_OBJECTS)}; several of these, with commas, for "
     "multipart/related. It may also be a parameter of the media type: `Accept: application/dicom; object=sr`."
 )
+OBJECT_PATTERN = "^({0})(,({0}))*$".format("|".join((*PICTURES, *DICOM_OBJECTS)))
 
 
 def _object(properties: dict[str, Any], *optional: str) -> dict[str, Any]:
@@ -174,7 +175,12 @@ _EXAMPLE_PROBLEM = {
     "code": "unreadable",
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}},
+    "additionalProperties": False,
+    "required": ["file"],
+}
 PROBLEM: dict[str, Any] = {
     "description": "Refused; see `code`",
     "content": {MEDIA_TYPE: {"schema": _ref("Problem"), "example": _EXAMPLE_PROBLEM}},

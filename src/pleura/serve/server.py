@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, api: Api) -> None:
         super().__init__(config)
-        self._api, self._stop_by = api, 0.0
+        self._api, self._stop_by, self._done_at = api, 0.0, 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take nothing new from the first signal on; at the second one, stop at once."""
@@ -105,9 +105,18 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end, which is asked ten times a second."""
-        if self._stop_by and (self._api.is_idle or time.monotonic() > self._stop_by):
+        if self._stop_by and self._is_time_to_end():
             self.should_exit = True
         return await super().on_tick(counter)
+
+    def _is_time_to_end(self) -> bool:
+        now = time.monotonic()
+        if now > self._stop_by:
+            return True
+        if not self._api.is_done:
+            return False
+        self._done_at = self._done_at or now
+        return self._api.jobs.waiting == 0 or now > self._done_at + self._api.service.settings.limits.last_fetch_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""

@@ -47,6 +47,8 @@ class Limits:
     """And for so long after its results were first fetched: an answer can be lost on its way."""
     stop_s: float = 60.0
     """To finish what was taken, after a signal to stop."""
+    last_fetch_s: float = 10.0
+    """Of these, once all is finished: for results of jobs to be fetched."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ async def read_body(
 def files_of(body: bytes | bytearray, content_type: str, most_files: int) -> list[Upload]:
     """Return the files of a body: itself, or those of a multipart.
 
-    Raises: ProblemError (no-file, bad-multipart, bad-parameter, too-many-files).
+    Raises: ProblemError (no-file, several-files, bad-multipart, bad-parameter, too-many-files).
     """
     media_type, parameters = parse_options_header(content_type)
     if media_type.decode("latin-1") not in MULTIPART:
@@ -153,7 +153,9 @@ class _Parts:
 
     def _part_begin(self) -> None:
         if len(self.files) >= self._most:
-            raise ProblemError("too-many-files", f"at most {self._most} file{'s' * (self._most > 1)} here")
+            if self._most == 1:
+                raise ProblemError("several-files", "one radiograph at a time here; /v1/predict:batch takes several")
+            raise ProblemError("too-many-files", f"at most {self._most} files make a job; send several jobs")
         self._content, self._disposition = bytearray(), {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
