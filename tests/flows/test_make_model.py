@@ -17,6 +17,7 @@ from places import ROOT, SMOKE
 from pleura.config.card import Card
 from pleura.decision.triplet import Triplet
 from pleura.models.checkpoint import load_checkpoint
+from pleura.models.exported import load_exported
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
@@ -42,6 +43,20 @@ def test_a_folder_that_is_no_dataset_is_refused_in_one_line_of_ours(tmp_path):
     done = make("model", f"DATA={tmp_path}")
     assert done.returncode != 0
     assert done.stderr.splitlines()[0] == f"make model: {tmp_path}: is no dataset of pleura prepare"
+
+
+def test_the_export_of_the_default_model_alone_asks_for_a_dataset_too():
+    assert make("onnx").stderr.splitlines()[0].endswith("make onnx DATA=path/to/dataset")
+    (export,) = [
+        line for line in make("--just-print", "onnx", "DATA=my data").stdout.splitlines() if " export " in line
+    ]
+    assert shlex.split(export)[2:] == [
+        "src/pleura/models/default.safetensors",
+        "--data",
+        "my data",
+        "--out",
+        "build/onnx",
+    ]
 
 
 def test_a_card_is_asked_for_and_never_taken_for_granted():
@@ -85,7 +100,8 @@ def test_a_dataset_becomes_a_packed_tuned_and_scored_model(data, tmp_path):
     card.write_text("\n".join(f"{name}: some words" for name in Card.model_fields))
     words = ("model", f"DATA={data}", f"OUT={out}", f"RECIPE={SMOKE}", f"CARD={card}", "PROCESSES=2")
     tune = "TUNE=--objective dice_on_positives --specificity 0.9 --resamples 10"
-    done = make(*words, tune, "SETTINGS=samples=0 training.cases_per_epoch=8")
+    certify = f'CERTIFY=--data "{data}" --split all'  # the validation part has too few cases
+    done = make(*words, tune, certify, "SETTINGS=samples=0 training.cases_per_epoch=8")
     assert done.returncode == 0, done.stdout + done.stderr
     file = out / "default.safetensors"
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -98,6 +114,9 @@ def test_a_dataset_becomes_a_packed_tuned_and_scored_model(data, tmp_path):
     assert (
         made.provenance["packed_from"] == hashlib.sha256((out / "fold-0" / "best.safetensors").read_bytes()).hexdigest()
     )
+    exported = load_exported(out / "exported" / "default.onnx")
+    assert exported.header == made.header
+    assert (exported.checkpoint_sha256, exported.certificate["images"]["kind"]) == (sha256, "dataset")
     report = json.loads((out / "evaluation" / "report.json").read_text())
     assert report["split"].endswith("(val)")
     assert Triplet.of(report["triplet"]) == made.triplet

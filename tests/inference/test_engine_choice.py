@@ -24,7 +24,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def export_of_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tiny_export(tmp_path / "default.onnx")
-    monkeypatch.setattr(choice, "EXPORT", path)
+    monkeypatch.setattr(choice, "default_export", lambda: path)
     return path
 
 
@@ -54,7 +54,7 @@ def test_the_default_model_is_run_by_torch_where_there_is_a_gpu(monkeypatch: pyt
 
 @pytest.mark.usefixtures("without_gpu")
 def test_the_default_model_is_run_by_torch_where_it_has_no_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(choice, "EXPORT", tmp_path / "nowhere.onnx")
+    monkeypatch.setattr(choice, "default_export", lambda: tmp_path / "nowhere.onnx")
     assert type(load_model(FILE, Wanted())) is Checkpoint
     with pytest.raises(CheckpointError, match=r"nowhere\.onnx: there is no such model"):
         load_model(FILE, Wanted(engine="onnxruntime"))

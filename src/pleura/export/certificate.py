@@ -93,7 +93,7 @@ class Certificate:
             "probabilities_within": [_rounded(comparison.least), _rounded(comparison.most)],
             "mask_dice": {"mean": _rounded(float(dice.mean())), "least": _rounded(float(dice.min()))},
             "dice_change": _rounded(comparison.dice_change),
-            "found": _pair(comparison.found),
+            "found": {"torch": int(comparison.found.torch), "export": int(comparison.found.export)},
             "decisions_changed": comparison.decisions_changed,
             "truth": None if comparison.truth is None else {key: _pair(two) for key, two in comparison.truth.items()},
             "seconds": _pair(comparison.seconds),

@@ -12,8 +12,6 @@ from pleura.errors import CheckpointError, OutputError
 
 DEFAULT = "default"
 FILE = Path(__file__).with_name("default.safetensors")
-EXPORT = FILE.with_suffix(".onnx")
-"""The same model, to be run without PyTorch."""
 
 
 def default_model() -> Path:
@@ -23,6 +21,11 @@ def default_model() -> Path:
             f"{FILE}: the model that comes with pleura is missing; install pleura again, or name a checkpoint of yours"
         )
     return FILE
+
+
+def default_export() -> Path:
+    """Return where the same model lies as a file that runs without PyTorch; it may not be there."""
+    return FILE.with_suffix(".onnx")
 
 
 def named(model: Path | str) -> Path:

@@ -11,7 +11,7 @@ from pleura.extras import is_installed, need
 from pleura.inference.device import CPU, is_cpu, named_device
 from pleura.inference.engines.engine import Engine
 from pleura.inference.precision import named_precision
-from pleura.models.default import EXPORT, is_default
+from pleura.models.default import default_export, is_default
 from pleura.models.exported import Exported, is_exported, load_exported
 
 if TYPE_CHECKING:  # an exported model needs no torch
@@ -77,13 +77,14 @@ def _default_export(wanted: Wanted) -> Exported | None:
     """The default model for an engine without torch; None where torch is asked for, or what only torch can do."""
     if wanted.engine_name == "torch":
         return None
+    file = default_export()
     if wanted.engine_name == "auto":
         exact = named_precision(wanted.precision) in (None, "float32")
-        if not (EXPORT.is_file() and exact and is_cpu(wanted.device)):
+        if not (file.is_file() and exact and is_cpu(wanted.device)):
             return None
-        exported = load_exported(EXPORT)
+        exported = load_exported(file)
         return exported if wanted.tta in (None, exported.tta) or not is_installed("torch") else None
-    return load_exported(EXPORT)
+    return load_exported(file)
 
 
 def engine_of(model: Runnable, wanted: Wanted, size_px: int) -> Engine:
