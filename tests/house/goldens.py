@@ -164,6 +164,7 @@ def surroundings(tree: Path) -> dict[str, str]:
         | fixed
         | {
             "PLEURA_PRECISION": "float32",
+            "PLEURA_ENGINE": "torch",  # nor what an engine rounds
             "LC_ALL": "C.UTF-8",
             "NO_COLOR": "1",
             "TERM": "dumb",

@@ -10,6 +10,7 @@ from exports import SIDE_PX, expected, tiny_export, tiny_graph
 from onnx import TensorProto
 
 from pleura.errors import CheckpointError
+from pleura.inference import cpu
 from pleura.inference.cpu import threads
 from pleura.inference.engines.onnxruntime import OnnxEngine, session_options
 from pleura.inference.predictor import Predictor
@@ -81,6 +82,34 @@ def test_an_exported_model_predicts_by_its_own_rule(tmp_path: Path):
 
 def test_it_takes_as_many_threads_as_the_process_may_use(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(cpu, "QUOTAS", ())
     for given, wanted in (("", 3), ("2", 2), ("99", 3), ("0", 3), ("many", 3)):
         monkeypatch.setenv("OMP_NUM_THREADS", given)
         assert threads() == session_options().intra_op_num_threads == wanted
+
+
+@pytest.mark.parametrize(
+    ("contents", "wanted"),
+    [
+        ([["max 100000\n"]], 8),
+        ([["250000 100000\n"]], 3),
+        ([["50000 100000\n"]], 1),
+        ([["-1\n", "100000\n"]], 8),
+        ([["200000\n", "100000\n"]], 2),
+        ([["nonsense"], ["400000", "100000"]], 4),
+        ([[""]], 8),
+    ],
+)
+def test_a_container_with_a_share_of_the_processor_takes_no_more_threads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, contents: list[list[str]], wanted: int
+):
+    files = [[tmp_path / f"{place}-{number}" for number in range(len(texts))] for place, texts in enumerate(contents)]
+    for paths, texts in zip(files, contents, strict=True):
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cpu, "QUOTAS", files)
+    assert threads() == wanted
+    monkeypatch.setattr(cpu, "QUOTAS", [[tmp_path / "nowhere"]])
+    assert threads() == 8

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 from functools import cache
@@ -20,6 +21,11 @@ from pleura.files import user_cache, write_json
 
 UNITS = {"AMX": ("amx_bf16", "_is_amx_tile_supported"), "AVX512_BF16": ("avx512_bf16", "_is_avx512_bf16_supported")}
 """What computes in bfloat16 -> Linux's name of it, and that of torch.cpu's question, which has no public name."""
+QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+"""Files with a quota and a period of processor time: of control groups of version 2, and of version 1."""
 
 
 def processor() -> str:
@@ -29,10 +35,31 @@ def processor() -> str:
 
 
 def threads() -> int:
-    """Return how many threads a net may take: the cores that this process is let on, or fewer by OMP_NUM_THREADS."""
+    """Return how many threads a net may take: the cores that this process is let on, or fewer by OMP_NUM_THREADS.
+
+    A container with a share of the processor's time sees every core, and is stopped for the rest of each tenth of a
+    second in which more threads than its share have used it up.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("OMP_NUM_THREADS", "")  # as PyTorch, and the tools that start many processes, have it
-    return min(cores, int(given)) if given.isdecimal() and int(given) > 0 else cores
+    asked = int(given) if given.isdecimal() and int(given) > 0 else cores
+    return max(1, math.ceil(min(cores, asked, _share_of_time())))
+
+
+def _share_of_time() -> float:
+    """How many processors' time a container has, by Linux's control groups; infinity where there is no limit.
+
+    Source: cgroup-v2.rst of Linux (cpu.max: `max` or a quota, and the period), and sched-bwc.rst for version 1.
+    """
+    for names in QUOTAS:
+        try:
+            words = " ".join(Path(name).read_text(encoding="ascii") for name in names).split()
+            quota, period = float(words[0].replace("max", "inf")), float(words[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return math.inf
 
 
 def bfloat16_units() -> tuple[str, ...]:
