@@ -2,10 +2,10 @@
 
 Whole processes in turn, from their start to their last table: this checkout, and the source of another by --against,
 such as `git worktree add old 67d0162` makes. Without --against it prints what this one takes. The files are phantoms of
-1024 px unless a folder is named. Both sides run the default model on as many threads as --threads says; with one, the
-processor time is that of the work, with more it has what threads wait for each other too.
+1024 px unless a folder is named. Both sides run the default model, or ours that of --model, on as many threads as
+--threads says; with one, the processor time is that of the work, with more it has what threads wait for each other too.
 
-Run: python benchmarks/predict.py [FOLDER] [--against SRC] [--threads 1] [--rounds 3]
+Run: python benchmarks/predict.py [FOLDER] [--files 29] [--against SRC] [--model FILE] [--threads 1] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -26,13 +26,34 @@ from paired import machine, ratio, table
 
 N_PHANTOMS = 29
 OURS = Path(__file__).parents[1] / "src"
+COPIES = """
+import sys
+from pathlib import Path
+import pydicom
+from pydicom.uid import generate_uid
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+originals = [pydicom.dcmread(path) for path in sorted((folder / "dicom").iterdir())]
+(folder / "copies").mkdir()
+for number in range(count):
+    one = originals[number % len(originals)]
+    one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[f"copy {number}"])
+    one.save_as(folder / "copies" / f"{number}.dcm")
+"""
 
 
-def make_phantoms(folder: Path, patients: int = N_PHANTOMS) -> Path:
+def make_phantoms(folder: Path, patients: int = N_PHANTOMS, side_px: int = SIZE_PX) -> Path:
     """Phantoms as DICOM files, one or two of each patient, in a process of its own."""
     code = PHANTOM.replace(", 1, seed", f", {patients}, seed")
-    subprocess.run([sys.executable, "-c", code, str(folder), str(SIZE_PX)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(folder), str(side_px)], check=True)
     return folder / "dicom"
+
+
+def copies_of_phantoms(folder: Path, count: int, side_px: int = SIZE_PX) -> Path:
+    """So many DICOM files of the phantoms of 20 patients, each with a UID of its own."""
+    make_phantoms(folder, 20, side_px)
+    subprocess.run([sys.executable, "-c", COPIES, str(folder), str(count)], check=True)
+    return folder / "copies"
 
 
 def predict(source: Path, images: Path, out: Path, threads: int, *options: str) -> Cost:
@@ -80,6 +101,8 @@ def cells(costs: Sequence[Cost]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="pleura predict, whole, against another checkout.")
     parser.add_argument("images", type=Path, nargs="?", help="A folder of DICOM files instead of phantoms.")
+    parser.add_argument("--files", type=int, default=N_PHANTOMS, help="How many phantoms.")
+    parser.add_argument("--model", type=Path, help="What this checkout runs, such as an exported model.")
     parser.add_argument("--against", type=Path, help="The src folder of another checkout.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -88,10 +111,12 @@ def main() -> None:
     sides = {"ours": OURS} | ({"theirs": given.against.resolve()} if given.against else {})
     costs: dict[str, list[Cost]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as folder:
-        images = given.images or make_phantoms(Path(folder))
+        images = given.images or copies_of_phantoms(Path(folder) / "phantoms", given.files)
         for number in range(given.rounds):
             for name, source in sides.items():
-                costs[name].append(predict(source, images, Path(folder) / f"{name}-{number}", given.threads))
+                options = ["--model", str(given.model.resolve())] if given.model and name == "ours" else []
+                out = Path(folder) / f"{name}-{number}"
+                costs[name].append(predict(source, images, out, given.threads, *options))
         table(["pleura predict", "wall", "processor", "peak memory"], [[name, *cells(costs[name])] for name in sides])
         if given.against:
             ours, theirs = costs["ours"], costs["theirs"]

@@ -1,7 +1,8 @@
-"""Progress where no terminal watches: a line now and then, none for short work, none for who wants quiet."""
+"""Progress: a bar on a terminal; elsewhere a line now and then, none for short work, none for who wants quiet."""
 
 from __future__ import annotations
 
+import io
 import logging
 
 import pytest
@@ -38,3 +39,19 @@ def test_short_work_and_quiet_work_write_nothing(clock: list[float], capsys, mon
     monkeypatch.setattr(logging.getLogger("pleura"), "level", logging.WARNING)
     list(progress.track(range(100), "predicting"))
     assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminal_shows_a_bar_with_the_count_the_time_left_and_the_speed(monkeypatch: pytest.MonkeyPatch):
+    terminal = Terminal()
+    for name, value in {"COLUMNS": "120", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(logging.getLogger("pleura"), "level", logging.INFO)
+    assert list(progress.track(iter(range(3)), "predicting", total=5, done=2, images=1)) == [0, 1, 2]
+    last = next(line for line in terminal.getvalue().splitlines() if "5/5" in line)
+    assert [word in last for word in ("predicting", "0:00:00", "images/s")] == [True] * 3, repr(last)

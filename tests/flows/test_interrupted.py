@@ -45,15 +45,15 @@ def wait(seen, is_alive, patience_s=60.0):
 
 @pytest.fixture
 def interrupt(tmp_path):
-    """Like `stop` with Ctrl-C, in a process that is forked: for commands that take seconds to import what they need."""
+    """Like `stop`, in a process that is forked: for commands that take seconds to import what they need."""
     context, errors = forkserver(), tmp_path / "errors.txt"
 
-    def begin(words, seen):
+    def begin(words, seen, with_signal=signal.SIGINT):
         arguments = ([*map(str, words)], errors, tmp_path / "resampling")
         process = context.Process(target=run_command, args=arguments)
         process.start()
         wait(seen, process.is_alive)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, with_signal)
         process.join(timeout=60)
         return process.exitcode, errors.read_text()
 
@@ -121,6 +121,22 @@ def test_predict_goes_on_where_it_was_stopped(interrupt, pleura, phantoms, run, 
     again = pleura(*words)
     assert f"{kept} were done by an earlier run" in again.stdout
     assert lines(out / "predictions.csv") - 1 == len(list((phantoms / "dicom").iterdir()))
+
+
+def contents(out):
+    """What a user reads of a folder of predictions, by the path."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.name != "journal.jsonl")
+    return {path.relative_to(out): path.read_bytes() for path in files}
+
+
+def test_predict_that_was_killed_ends_in_the_files_of_one_that_was_not(interrupt, pleura, phantoms, run, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    words = ("predict", phantoms / "dicom", "--model", run, "--batch-size", 1, "--write", "mask,rle,probabilities")
+    assert pleura(*words, "--out", whole).returncode == 0
+    code, _ = interrupt((*words, "--out", killed), lambda: lines(killed / "journal.jsonl") >= 4, signal.SIGKILL)
+    assert (code, (killed / "predictions.csv").exists()) == (-signal.SIGKILL, False)
+    assert "done by an earlier run" in pleura(*words, "--out", killed).stdout
+    assert contents(killed) == contents(whole)
 
 
 def test_predict_refuses_a_folder_of_another_models_results(phantoms, run, tmp_path):

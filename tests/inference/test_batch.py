@@ -168,6 +168,30 @@ def test_full_disk_ends_the_batch_and_keeps_what_is_done(tmp_path, monkeypatch):
     assert run(tmp_path / "o", tmp_path / "s").earlier == 1
 
 
+def test_disk_that_fills_up_leaves_whole_files_of_what_is_done_and_none_of_the_rest(tmp_path, monkeypatch):
+    for number in range(12):
+        save_png(tmp_path / "s" / f"{number}.png")
+    out, write, synced = tmp_path / "o", ("mask", "rle", "probabilities"), []
+
+    def full_from_the_tenth_on(_):
+        synced.append(1)
+        if len(synced) > 9:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_from_the_tenth_on)
+    with pytest.raises(OutputError, match="disk is full"):
+        run(out, tmp_path / "s", write=write)
+    done = {json.loads(line)["image_id"] for line in (out / "journal.jsonl").read_text().splitlines()[1:]}
+    for folder in ("masks", "probabilities"):
+        assert {path.name for path in (out / folder).iterdir()} == {f"{image_id}.png" for image_id in done}
+    monkeypatch.undo()
+    again = run(out, tmp_path / "s", write=write)
+    assert (again.earlier, again.predicted, again.problems) == (len(done), 12 - len(done), [])
+    assert 3 <= len(done) < 12
+    for image_id in table(out):
+        assert read_probabilities(out / "probabilities" / f"{image_id}.png").levels.shape == RAMP_8.shape
+
+
 def test_second_process_on_the_same_folder_is_refused(tmp_path):
     save_png(tmp_path / "s" / "p.png")
     with (

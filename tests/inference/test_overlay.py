@@ -31,6 +31,18 @@ def test_line_is_as_thick_as_the_picture_is_large(side_px: int):
     assert (pixels[(mask == 1) & ~line, 0] == int(FILL * PREDICTED_RGB[0])).all()
 
 
+def test_grey_picture_has_the_pixels_of_the_one_in_colour_and_is_taken_only_where_nothing_is_drawn():
+    image = np.random.default_rng(0).random((60, 300), np.float32)
+    empty, one = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.uint8)
+    one[7, 9] = 1
+    grey = overlay(image, empty, empty, caption="no pneumothorax found", may_be_grey=True)
+    in_colour = np.asarray(overlay(image, empty, one, caption="no pneumothorax found", may_be_grey=True))
+    assert (grey.mode, in_colour.ndim) == ("L", 3)
+    different = (np.asarray(grey)[:, :, None] != in_colour).any(axis=2)
+    assert list(zip(*np.nonzero(different), strict=True)) == [(7, 9)]
+    assert overlay(image, empty, caption="no pneumothorax found").mode == "RGB"
+
+
 def test_disclaimer_is_never_cut_however_narrow_the_picture_is(monkeypatch):
     from PIL import ImageDraw
 

@@ -28,22 +28,25 @@ def overlay(
     longest_px: int = 1024,
     disclaimer: str = DISCLAIMER,
     least_text_px: int = 10,
+    may_be_grey: bool = False,
 ) -> Image.Image:
     """Draw a radiograph with the predicted mask in red and, if given, the true one outlined in green.
 
-    image: (H, W) float32 in [0, 1]. Masks: (H, W) in {0, 1}. Returns an RGB picture with lines of text below, at
-    most `longest_px` on its longer side.
+    image: (H, W) float32 in [0, 1]. Masks: (H, W) in {0, 1}. may_be_grey: where both are empty, return one channel.
+    Returns an RGB picture with lines of text below, at most `longest_px` on its longer side.
     """
     rows, columns = image.shape
     scale = min(1.0, longest_px / max(rows, columns))
     height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
     grey = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
     levels = np.asarray(grey) * 255.0
-    pixels = np.repeat(np.clip(levels, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    pixels = np.clip(levels, 0, 255).astype(np.uint8)
     line_px = max(1, round(max(height, width) / 400))
-    for area, colour, fill in ((predicted_mask, PREDICTED_RGB, FILL), (mask, TRUTH_RGB, 0.0)):
-        if area is None or not area.any():
-            continue
+    every = ((predicted_mask, PREDICTED_RGB, FILL), (mask, TRUTH_RGB, 0.0))
+    areas = [(area, colour, fill) for area, colour, fill in every if area is not None and area.any()]
+    if areas or not may_be_grey:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    for area, colour, fill in areas:
         inside = np.asarray(Image.fromarray(area.astype(np.uint8)).resize((width, height))) > 0
         box = _box(inside)  # outside it nothing is drawn
         inside, drawn = inside[box], pixels[box]
@@ -81,12 +84,13 @@ def _captioned(picture: Image.Image, caption: str, disclaimer: str, least_text_p
     longest = max(font.getlength(word) for text in words for word in text)
     width = max(picture.width, math.ceil(longest) + size)
     lines = [(line, text == words[-1]) for text in words for line in _wrapped(text, font, width - size)]
-    framed = Image.new("RGB", (width, picture.height + round(len(lines) * size * 1.4) + size // 2))
+    framed = Image.new(picture.mode, (width, picture.height + round(len(lines) * size * 1.4) + size // 2))
     framed.paste(picture)
     draw = ImageDraw.Draw(framed)
     for number, (line, is_disclaimer) in enumerate(lines):
         at = (size // 2, picture.height + size // 4 + round(number * size * 1.4))
-        draw.text(at, line, font=font, fill=(150, 150, 150) if is_disclaimer else (235, 235, 235))
+        level = 150 if is_disclaimer else 235
+        draw.text(at, line, font=font, fill=level if picture.mode == "L" else (level, level, level))
     return framed
 
 

@@ -97,13 +97,20 @@ class Prediction:
             fitted_prevalence=self.prevalence if self.fitted_prevalence is None else self.fitted_prevalence,
         )
 
-    def overlay(self, longest_px: int = 1024) -> Image.Image:
+    def overlay(self, longest_px: int = 1024, may_be_grey: bool = False) -> Image.Image:
         """Draw the radiograph with the mask in red, and below it the result and the notes in words.
 
-        Returns an RGB picture, at most `longest_px` on the longer side.
+        Returns an RGB picture, at most `longest_px` on the longer side; may_be_grey: or a grey one (mode L), where
+        nothing was found.
         """
-        caption = "; ".join((self.found(), *self.radiograph.notes))
-        return overlay(self.radiograph.image, self.predicted_mask, caption=caption, longest_px=longest_px)
+        words = "; ".join((self.found(), *self.radiograph.notes))
+        return overlay(
+            self.radiograph.image,
+            self.predicted_mask,
+            caption=words,
+            longest_px=longest_px,
+            may_be_grey=may_be_grey,
+        )
 
     def to_seg(self, seg_type: SegType = "binary") -> DicomObject:
         """Return the mask as a DICOM segmentation; see `pleura.dicom.seg_writing.segmentation`.

@@ -123,9 +123,8 @@ def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> str 
 
 
 def _overlay_png(prediction: Prediction) -> bytes:
-    pixels = np.asarray(prediction.overlay())
-    # Without red it is grey, in three equal channels: one is a third of the bytes to compress.
-    return png_bytes(pixels if prediction.is_positive else pixels[:, :, 0], OWN_SOFTWARE)
+    # Grey is drawn and compressed in less than half the time.
+    return png_bytes(np.asarray(prediction.overlay(may_be_grey=True)), OWN_SOFTWARE)
 
 
 def _probability_png(prediction: Prediction) -> bytes:
