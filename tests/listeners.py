@@ -28,6 +28,7 @@ from pynetdicom.transport import AssociationSocket
 import pleura.serve.pacs.upkeep as upkeep
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.serve.pacs.destinations import destinations_of
+from pleura.serve.pacs.inbox import Room
 from pleura.serve.pacs.listen import ListenSettings, listen
 
 
@@ -67,9 +68,11 @@ class Drawn:
 def main() -> None:
     """Listen with the settings in a JSON file, and write the port into another."""
     given = json.loads(Path(sys.argv[1]).read_text())
-    upkeep.MAX_ATTEMPTS = given.pop("attempts", upkeep.MAX_ATTEMPTS)
+    upkeep.MAX_DEATHS = given.pop("deaths", upkeep.MAX_DEATHS)
     send_to, pause_s = given.pop("send_to"), given.pop("pause_s")
     inbox = Path(given.pop("inbox"))
+    if "room" in given:
+        given["room"] = Room(**given["room"])
     settings = ListenSettings(
         inbox, "PLEURA", destinations_of(send_to, {}, "PLEURA"), functools.partial(Drawn, pause_s), port=0, **given
     )

@@ -27,6 +27,8 @@ from pleura.cli.options import with_shared_options
 from pleura.cli.pack import pack
 from pleura.cli.predict import predict
 from pleura.cli.prepare import prepare
+from pleura.cli.pull import pull
+from pleura.cli.push import push
 from pleura.cli.recalibrate import recalibrate
 from pleura.cli.recipes import recipes
 from pleura.cli.score import score
@@ -111,6 +113,8 @@ for _command, _example in (
     (predict, "patient.dcm folder/ 'study/*.png' --out found"),
     (serve, "--port 8080"),
     (listen, "--ae-title PLEURA --inbox inbox --send-to 127.0.0.1:4242:ARCHIVE"),
+    (pull, "https://archive.example/dicom-web --study 1.2.3 --out study"),
+    (push, "results/seg results/sr --to archive.example:104:ARCHIVE"),
     (tune, "run --data siim"),
     (recalibrate, "best.safetensors --data local --out site.safetensors"),
     (pack, "run --card card.yaml --out small.safetensors"),

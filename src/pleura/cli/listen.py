@@ -95,7 +95,7 @@ def listen(
     status_port: StatusPort = None,
 ) -> None:
     """Receive radiographs by C-STORE, and send what is found on them to an archive."""
-    _refuse_without_packages()
+    refuse_without_packages("listen")
     from pleura.serve.pacs.listen import ListenSettings
     from pleura.serve.pacs.listen import listen as run
     from pleura.serve.pacs.upkeep import Kept
@@ -105,7 +105,7 @@ def listen(
         ListenSettings(
             inbox=inbox,
             ae_title=_checked_title(ae_title, "--ae-title"),
-            destinations=_destinations(send_to, nodes, ae_title),
+            destinations=destinations(send_to, nodes, _checked_title(ae_title, "--ae-title")),
             load=loader(model, tta),
             host=host,
             port=port,
@@ -126,12 +126,14 @@ def listen(
     )
 
 
-def _refuse_without_packages() -> None:
+def refuse_without_packages(command: str) -> None:
+    """Refuse a command where the packages of the network are missing."""
     for package in _NEEDED:
-        need(package, "pleura listen")
+        need(package, f"pleura {command}")
 
 
-def _destinations(names: Sequence[str], nodes: Path | None, ae_title: str) -> Sequence[Destination]:
+def destinations(names: Sequence[str], nodes: Path | None, ae_title: str) -> Sequence[Destination]:
+    """Return where results are sent, by address or by name of a file of nodes."""
     from pleura.config.nodes import read_nodes
     from pleura.serve.pacs.destinations import destinations_of
 

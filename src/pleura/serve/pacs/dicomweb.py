@@ -1,14 +1,14 @@
-"""The DICOMweb client: pushes results by STOW-RS.
+"""The DICOMweb client: finds by QIDO-RS, fetches by WADO-RS, pushes by STOW-RS.
 
-An answer counts as success only where it names every instance as stored: a login page answers 200 as well.
-Source: DICOM PS3.18 10.5 (Store Transaction), annex I (Store Instances Response Module).
+An answer counts as stored only where it names the instance: a login page answers 200 as well.
+Source: DICOM PS3.18 10.4 (Retrieve), 10.5 (Store), 10.6 (Search), annex I (Store Instances Response Module).
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from pleura.config.nodes import Node
-from pleura.errors import ConfigError
+from pleura.dicom.instance import bytes_of
+from pleura.dicom.limits import max_bytes
+from pleura.errors import ConfigError, InputError, excerpt
 from pleura.serve.pacs.delivery import UnreachableError
 from pleura.serve.pacs.outbox import Parcel
 
@@ -26,7 +28,12 @@ _TIMEOUT_S = (10.0, 120.0)
 """To connect, and between two bytes of an answer."""
 _OF_THE_SERVICE = {401, 403, 404, 405, 407, 408, 429}
 """Status codes that are about the service or us, and not about an instance."""
+_STUDY, _INSTANCE = "0020000D", "00080018"
 _REFERENCED, _UID, _FAILED, _REASON = "00081199", "00081155", "00081198", "00081197"
+
+
+class _TooLargeError(requests.RequestException):
+    """An answer that is not read."""
 
 
 class Service:
@@ -56,7 +63,51 @@ class Service:
 
     def _note(self, response: Any, *_: Any, **__: Any) -> Any:
         self._answers.last = response
+        if int(response.headers.get("Content-Length") or 0) > max_bytes():
+            raise _TooLargeError("an answer is larger than any radiograph")
         return response
+
+    def find(self, level: str, **where: Any) -> list[dict[str, Any]]:
+        """Return what is found of a level, `studies` or `instances`, as DICOM JSON, each UID once.
+
+        where: as `search_for_studies` of the client takes it. Raises: UnreachableError.
+        """
+        search = getattr(self.client, f"search_for_{level}")
+        uid = {"studies": _STUDY, "instances": _INSTANCE}[level]
+        found: dict[str, dict[str, Any]] = {}
+        while True:
+            page = {value_in(one, uid): one for one in self._asked(search, offset=len(found) or None, **where)}
+            new = {key: one for key, one in page.items() if key not in found}
+            if not new:  # the end; or a service that begins anew whatever it is asked to skip
+                return list(found.values())
+            found |= new
+
+    def fetch(self, study: str, series: str, instance: str) -> bytes:
+        """Return an instance as a file, in the transfer syntax in which it is stored.
+
+        Raises: UnreachableError; InputError if it is no DICOM file, or larger than a radiograph may be.
+        """
+        made = self._asked(self.client.retrieve_instance, study, series, instance)
+        return bytes_of(made)
+
+    def _asked(self, request: Any, *arguments: Any, **named: Any) -> Any:
+        """Raises: UnreachableError, InputError."""
+        self.forget_answer()
+        try:
+            return request(*arguments, **named)
+        except requests.TooManyRedirects as error:
+            raise UnreachableError(f"{self.name} redirects to another address; name that one") from error
+        except _TooLargeError as error:
+            raise InputError(f"{self.name}: {error}") from error
+        except requests.HTTPError as error:
+            code = "an error" if error.response is None else error.response.status_code
+            raise UnreachableError(f"{self.name} answers HTTP {code}") from error
+        except (requests.RequestException, OSError) as error:
+            if self.last_answer is None:
+                raise UnreachableError(f"{self.name}: no connection ({type(error).__name__})") from error
+            raise UnreachableError(f"{self.name}: its answer broke off, or is none of DICOMweb") from error
+        except (ValueError, LookupError, TypeError, AttributeError, InvalidDicomError) as error:
+            raise InputError(f"{self.name}: what it answers is no DICOM ({excerpt(error)})") from error
 
     @property
     def last_answer(self) -> Any:
@@ -66,6 +117,12 @@ class Service:
     def forget_answer(self) -> None:
         """Forget it, before the next request."""
         self._answers.last = None
+
+
+def value_in(document: Mapping[str, Any], tag: str) -> str:
+    """Return the first value of an attribute in DICOM JSON as text; empty where there is none."""
+    values = (document.get(tag) or {}).get("Value") or [""]
+    return str(values[0])
 
 
 class StowClient:
@@ -91,6 +148,8 @@ class StowClient:
             self._service.client.store_instances(made)
         except requests.TooManyRedirects as error:
             raise UnreachableError("it redirects to another address; name that one") from error
+        except _TooLargeError as error:
+            return str(error)
         except (requests.RequestException, ValueError, LookupError, TypeError, AttributeError) as error:
             if self._service.last_answer is None:
                 raise UnreachableError(f"no connection ({type(error).__name__})") from error

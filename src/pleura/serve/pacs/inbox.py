@@ -30,7 +30,10 @@ from pleura.serve.pacs.spool import INCOMING, Arrival
 
 IMAGES, RESULTS, DEAD = "images", "results", "dead"
 MAX_ATTEMPTS = 3
-"""At predicting one instance, if the process that tries dies, or fails for reasons that are not the file's."""
+"""At predicting one instance that fails for reasons that are not the file's."""
+MAX_DEATHS = 5
+"""Attempts at predicting one instance after which a process that died with it was the last: more than MAX_ATTEMPTS,
+because it may have been the power, or an operator."""
 OPEN = ("waiting", "predicting", "sending")
 """The states of instances that are still to be worked on."""
 _CAP_S, _BASE_S = 15 * 60.0, 5.0

@@ -13,7 +13,7 @@ from typing import Any
 
 from pleura.files import write_atomically
 from pleura.serve.pacs.holders import forget_the_dead, is_alive
-from pleura.serve.pacs.inbox import DEAD, IMAGES, MAX_ATTEMPTS, OPEN, RESULTS, Inbox, end
+from pleura.serve.pacs.inbox import DEAD, IMAGES, MAX_DEATHS, OPEN, RESULTS, Inbox, delay_s, end
 from pleura.serve.pacs.outbox import finish, release_deliveries
 from pleura.serve.pacs.spool import INCOMING
 
@@ -56,15 +56,17 @@ def _free(inbox: Inbox) -> None:
     for holder in [str(holder) for (holder,) in claimed if not is_alive(inbox.folder, str(holder))]:
         with inbox.database.transaction() as db:
             tried = db.execute(
-                "SELECT id FROM instances WHERE state = 'predicting' AND holder = ? AND attempts >= ?",
-                (holder, MAX_ATTEMPTS),
+                "SELECT id, attempts FROM instances WHERE state = 'predicting' AND holder = ?", (holder,)
             ).fetchall()
-            for (instance,) in tried:
-                end(db, instance, "dead", f"the process that predicted it died, {MAX_ATTEMPTS} times", now)
-            db.execute(
-                "UPDATE instances SET state = 'waiting', holder = NULL WHERE state = 'predicting' AND holder = ?",
-                (holder,),
-            )
+            for instance, attempts in tried:
+                if attempts >= MAX_DEATHS:
+                    end(db, instance, "dead", f"the process that predicted it died, {attempts} times", now)
+                    continue
+                # After a while, and others first: it may be what killed the process.
+                db.execute(
+                    "UPDATE instances SET state = 'waiting', holder = NULL, due_s = ? WHERE id = ?",
+                    (now + delay_s(attempts), instance),
+                )
             release_deliveries(db, holder, now)
     with inbox.database.transaction() as db:  # after a clock that was wrong
         for table in ("instances", "deliveries"):

@@ -33,7 +33,7 @@ from pleura.serve.pacs.logs import begin_log
 if TYPE_CHECKING:
     from pleura.inference.engines.choice import Wanted
 
-_POLL_S, _FULL_S = 0.25, 30.0
+_POLL_S, _FULL_S = 0.25, 10.0
 
 
 @dataclass(frozen=True)

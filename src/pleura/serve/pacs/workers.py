@@ -22,7 +22,8 @@ _STOPS_WITHIN_S = 60.0
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    started_s: float
+    is_ready: bool = False
+    """Whether it has loaded the model."""
 
 
 class Workers:
@@ -58,7 +59,7 @@ class Workers:
             raise CheckpointError("the process that loads the model died; look at the machine's memory") from error
         if word != READY:
             raise CheckpointError(said)
-        self.identity = said
+        self.identity, first.is_ready = said, True
 
     def look_after(self, inbox: Inbox) -> bool:
         """End what takes too long, and start what has died; whether one had, so that its claims are to be freed.
@@ -67,13 +68,14 @@ class Workers:
         """
         self._end_the_slow(inbox)
         dead = [worker for worker in self._workers if not worker.process.is_alive()]
+        for worker in self._workers:
+            worker.is_ready = worker.is_ready or _says_ready(worker.connection)
         for worker in dead:
             worker.connection.close()
             self._workers.remove(worker)
-            # One that dies at once is not started again at once.
-            lived_s = time.monotonic() - worker.started_s
-            self._deaths = 1 if lived_s > 600 else self._deaths + 1
-            self._start_again_s = time.monotonic() + (0.0 if self._deaths == 1 else delay_s(self._deaths - 1))
+            # One that cannot even load the model is not started again at once; what an image did to it is no reason.
+            self._deaths = 0 if worker.is_ready else self._deaths + 1
+            self._start_again_s = time.monotonic() + (delay_s(self._deaths) if self._deaths else 0.0)
             log("worker died", logging.ERROR, exit_code=worker.process.exitcode)
         if len(self._workers) < self.count and time.monotonic() >= self._start_again_s:
             self._workers.append(self._new())
@@ -112,4 +114,11 @@ class Workers:
         process = context.Process(target=run_worker, args=(self.work, theirs), name="predict")
         process.start()
         theirs.close()  # so that the other end is noticed
-        return _Worker(process, ours, time.monotonic())
+        return _Worker(process, ours)
+
+
+def _says_ready(connection: Connection) -> bool:
+    try:
+        return connection.poll() and connection.recv()[0] == READY
+    except (EOFError, OSError):
+        return False
