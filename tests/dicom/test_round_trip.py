@@ -32,7 +32,7 @@ class Drawn:
     """Stands for a model: an F on every radiograph, and nothing on each third one."""
 
     tta, precision, engine, calibration, prevalence = "none", "float32", "torch", object(), 0.25
-    algorithm, doubts = ALGORITHM, ()
+    algorithm, doubts, precisions = ALGORITHM, (), ()
 
     def __init__(self) -> None:
         self.seen: list[str] = []
