@@ -16,7 +16,6 @@ import random
 import shutil
 import sqlite3
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -115,8 +114,7 @@ class Inbox:
         if self._is(arrival) is Taken.AGAIN:
             return self._again(arrival)
         self.check_room(arrival.size_bytes)
-        name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}"
-        image = self.folder / IMAGES / f"{name}.dcm"
+        image = self.folder / IMAGES / f"{arrival.name}.dcm"
         os.replace(arrival.path, image)
         sync_folder(image.parent)
         now = time.time()
@@ -128,7 +126,15 @@ class Inbox:
                 db.execute(
                     "INSERT INTO instances (name, sop_instance_uid, sha256, bytes, sender, received_s, state, due_s)"
                     " VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?)",
-                    (name, arrival.sop_instance_uid, arrival.sha256, arrival.size_bytes, arrival.sender, now, now),
+                    (
+                        arrival.name,
+                        arrival.sop_instance_uid,
+                        arrival.sha256,
+                        arrival.size_bytes,
+                        arrival.sender,
+                        now,
+                        now,
+                    ),
                 )
                 count(db, "received")
                 count(db, "received changed", int(taken is Taken.CHANGED))

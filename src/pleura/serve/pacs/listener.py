@@ -153,7 +153,8 @@ class Listener:
             if not spool.is_wanted:
                 self.note("passed over by class")
                 return SUCCESS
-            taken = self.inbox.take(spool.finish(str(event.request.AffectedSOPInstanceUID), sender))
+            arrival = spool.finish(str(event.request.AffectedSOPInstanceUID), sender)
+            taken = self.inbox.take(arrival)
         except InputError as error:
             self.note("not stored", sender=sender, reason=str(error))
             return _answer(CANNOT_UNDERSTAND, str(error))
@@ -166,7 +167,7 @@ class Listener:
             return _answer(OUT_OF_RESOURCES, reason)
         finally:
             spool.close()
-        log("received", sender=sender, bytes=spool.size_bytes, kind=taken.value)
+        log("received", name=arrival.name, sender=sender, bytes=arrival.size_bytes, kind=taken.value)
         return SUCCESS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +32,8 @@ class Arrival:
     """A whole instance on the disk, not yet in the inbox."""
 
     path: Path
+    name: str
+    """Of its files from now on, and in the log."""
     sop_instance_uid: str
     sha256: str
     """Of transfer syntax and dataset: the same for the same bytes, whoever sends them."""
@@ -82,7 +85,9 @@ class Spool(io.BytesIO):
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        arrival = Arrival(self._path, sop_instance_uid, self._hash.hexdigest(), self.size_bytes, sender)
+        arrival = Arrival(
+            self._path, self._path.stem, sop_instance_uid, self._hash.hexdigest(), self.size_bytes, sender
+        )
         self._file = None
         return arrival
 
@@ -106,7 +111,7 @@ class Spool(io.BytesIO):
         begun = self._begin()
         if begun is None:
             return
-        self._path = self._folder / f"{uuid.uuid4().hex}.part"
+        self._path = self._folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}.part"
         self._file = self._path.open("xb")
         self._file.write(begun.head)
         self._hash.update(begun.transfer_syntax_uid.encode() + b"\0")
