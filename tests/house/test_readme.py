@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import logging
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +24,6 @@ from pleura.data.radiograph import read_radiograph
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE_PX, MARGIN_PX = 96, 8
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """The command line sends pleura's log to its own standard output, which ends with the test."""
-    logger = logging.getLogger("pleura")
-    before = logger.handlers, logger.propagate, logger.level
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pleura.decision.triplet import Triplet
-from pleura.errors import InputError, OutputError
+from pleura.errors import MissingExtraError, OutputError
 from pleura.training.monitor import Monitor, _outcome, _short
 
 
@@ -140,7 +140,7 @@ def test_tensorboard_that_is_not_installed_is_told_with_the_way_out(
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"] + ["tensorboard"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InputError, match=r"pip install 'pleura\[track\]'"):
+    with pytest.raises(MissingExtraError, match=r'pip install "pleura\[track\]"'):
         Monitor(tmp_path, tensorboard=True)
     Monitor(tmp_path, tensorboard=False).add_epoch(row(1))
 
