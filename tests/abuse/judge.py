@@ -17,7 +17,7 @@ from pydicom import uid
 from pydicom.encaps import generate_frames
 
 from pleura.data.radiograph import read_radiograph
-from pleura.dicom.grayscale import render
+from pleura.dicom.grayscale import tones_of
 from pleura.errors import InputError, PleuraError
 
 MAX_LINE = 600
@@ -111,7 +111,8 @@ def _shown(content: bytes) -> np.ndarray:
         count = int(dataset.Rows) * int(dataset.Columns)
         values = np.frombuffer(dataset.PixelData, dtype=kind, count=count)
     pixels = values.reshape(int(dataset.Rows), int(dataset.Columns))
-    return render(_stored(pixels.astype(np.int32), dataset, syntax), dataset)[0]
+    offsets, tones = tones_of(_stored(pixels.astype(np.int32), dataset, syntax), dataset)
+    return tones.shown.astype(np.float32)[offsets]
 
 
 def _stored(words: np.ndarray, dataset: pydicom.Dataset, syntax: str) -> np.ndarray:

@@ -17,7 +17,7 @@ function unpacked(_, value) {
 
 function packed(value) {
   for (const [kind, array] of Object.entries(KINDS)) {
-    if (value instanceof array) return { [kind]: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64") };
+    if (value instanceof array || (kind === "u8" && value instanceof Uint8ClampedArray)) return { [kind]: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("base64") };
   }
   if (Array.isArray(value)) return value.map(packed);
   if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, packed(one)]));

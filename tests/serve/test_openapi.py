@@ -47,9 +47,10 @@ def validate(description: dict[str, Any], schema: dict[str, Any], document: Any)
 
 def test_every_address_is_described_with_a_summary_and_a_refusal(served: Served, description) -> None:
     from pleura.serve.guard import ROUTES
+    from pleura.serve.pages import PAGES
 
     described = set(description["paths"])
-    assert described == {*ROUTES, "/v1/jobs/{job_id}"} - {"/openapi.json"}
+    assert described == {*ROUTES, "/v1/jobs/{job_id}"} - {"/openapi.json", *PAGES}
     for path, method, operation in operations(description):
         assert operation["summary"], (path, method)
         assert "application/problem+json" in operation["responses"]["default"]["content"]
@@ -80,7 +81,7 @@ def test_the_service_has_no_code_that_it_never_gives_and_the_reference_has_all()
 
 
 def test_answers_are_what_the_description_says(served: Served, description, files) -> None:
-    for accept in (None, "image/png", "application/dicom", "multipart/related"):
+    for accept in (None, "image/png", "application/dicom", "multipart/related", "multipart/form-data"):
         check(description, "/v1/predict", "post", served.predict(files["dicom"], accept))
     job = served.ask("POST", "/v1/predict:batch", *form(("a", files["png"]), ("b", b"x")))
     check(description, "/v1/predict:batch", "post", job)

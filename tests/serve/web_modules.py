@@ -21,14 +21,23 @@ _RUN = Path(__file__).with_name("run_web_module.mjs")
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
 
+class JavaScriptError(Exception):
+    """What a module threw."""
+
+
 def call(module: str, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
-    """What functions that a module exports return, each (name, arguments); numpy arrays become typed arrays."""
+    """What functions that a module exports return, each (name, arguments); numpy arrays become typed arrays.
+
+    Raises: JavaScriptError where one of them throws.
+    """
     given = json.dumps([[name, [_packed(one) for one in arguments]] for name, arguments in calls])
     words = ["node", str(_RUN), str(WEB / module)]
     done = subprocess.run(words, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    assert [one["error"] for one in results if "error" in one] == []
+    for one in results:
+        if "error" in one:
+            raise JavaScriptError(one["error"])
     return [_unpacked(one.get("value")) for one in results]
 
 
@@ -42,6 +51,8 @@ def _packed(value: Any) -> Any:
 def _unpacked(value: Any) -> Any:
     if isinstance(value, dict) and len(value) == 1 and (kind := next(iter(value))) in _KINDS:
         return np.frombuffer(base64.b64decode(value[kind]), _KINDS[kind])
+    if isinstance(value, dict):
+        return {key: _unpacked(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_unpacked(one) for one in value]
     return value

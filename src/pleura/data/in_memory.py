@@ -200,13 +200,13 @@ def _of_bytes(content: bytes, what: str) -> Radiograph:
         return radiograph_in(path, what)
 
 
-def radiograph_in(path: Path, what: str) -> Radiograph:
+def radiograph_in(path: Path, what: str, with_grey: bool = False) -> Radiograph:
     """Read the radiograph in a file of `pleura.files.file_with`; what: how it is called in messages, and by its id.
 
-    Its id is its SOP Instance UID, where it has one. Raises: InputError.
+    Its id is its SOP Instance UID, where it has one. with_grey: as `read_radiograph`. Raises: InputError.
     """
     try:
-        radiograph = read_radiograph(path)
+        radiograph = read_radiograph(path, with_grey)
     except InputError as error:
         raise InputError(str(error).replace(str(path), f"the {what}")) from error
     return replace(radiograph, image_id=radiograph.sop_instance_uid or what)

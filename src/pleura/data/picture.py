@@ -92,6 +92,21 @@ def read_picture(path: Path) -> NDArray[np.float32]:
 
     Raises: InputError, one line with the file, the reason and the way out.
     """
+    return image_of_values(*picture_values(path))
+
+
+def image_of_values(values: NDArray[np.integer], bits: int) -> NDArray[np.float32]:
+    """Return what `picture_values` gives as float32 (rows, columns) in [0, 1]."""
+    image = values.astype(np.float32)
+    image /= np.float32(2**bits - 1)
+    return image
+
+
+def picture_values(path: Path) -> tuple[NDArray[np.integer], int]:
+    """Return the whole numbers of a PNG or JPEG, (rows, columns) from 0 on, and the bits of their full range.
+
+    As `read_picture`, which divides them. Raises: InputError, as `read_picture`.
+    """
     try:
         with collect_warnings():
             return _read(path)
@@ -104,8 +119,8 @@ def read_picture(path: Path) -> NDArray[np.float32]:
         raise InputError(f"cannot read {path}: truncated or damaged ({reason}); copy or export it again") from error
 
 
-def _read(path: Path) -> NDArray[np.float32]:
-    """Return the pixels of a PNG or JPEG: float32 (rows, columns) in [0, 1].
+def _read(path: Path) -> tuple[NDArray[np.integer], int]:
+    """Return the whole numbers of a PNG or JPEG, (rows, columns), and the bits of their full range.
 
     Raises: InputError; what Pillow raises on damaged files.
     """
@@ -130,9 +145,7 @@ def _read(path: Path) -> NDArray[np.float32]:
     if highest == int(values.min()):
         raise InputError("all pixels are equal: it shows nothing; export it again")
     values, bits = _with_depth(values, highest, png.significant_bits if png else None)
-    image = _upright(values, info | ({"exif": b"Exif\0\0" + png.exif} if png and png.exif else {})).astype(np.float32)
-    image /= np.float32(2**bits - 1)
-    return image
+    return _upright(values, info | ({"exif": b"Exif\0\0" + png.exif} if png and png.exif else {})), bits
 
 
 def _upright(values: NDArray[Any], info: dict[Any, Any]) -> NDArray[Any]:

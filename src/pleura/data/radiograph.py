@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pleura.data.geometry import SquareGeometry
-from pleura.data.picture import is_picture, picture_aspect, picture_pixels, read_picture
+from pleura.data.picture import image_of_values, is_picture, picture_aspect, picture_pixels, picture_values
+from pleura.dicom.grey_values import GreyValues
 from pleura.dicom.parse import header_pixels
 from pleura.dicom.read import Radiograph, read_dicom
 from pleura.dicom.square_pixels import with_square_pixels
 from pleura.files import name_of
 
 
-def read_radiograph(path: Path | str) -> Radiograph:
+def read_radiograph(path: Path | str, with_grey: bool = False) -> Radiograph:
     """Read a radiograph from DICOM, PNG or JPEG, by its content whatever its name.
 
-    Of a PNG or JPEG only the pixels and their shape are known: see `pleura.data.picture.read_picture`.
+    Of a PNG or JPEG only the pixels and their shape are known: see `pleura.data.picture.read_picture`. with_grey: keep
+    what the image was before its window, too.
 
     Raises: InputError, one line with the file, the reason and the way out.
     """
     path = Path(path)
     if not is_picture(path):
-        return read_dicom(path)
-    stored, aspect = read_picture(path), picture_aspect(path)
+        return read_dicom(path, with_grey)
+    values, bits = picture_values(path)
+    stored, aspect = image_of_values(values, bits), picture_aspect(path)
     note = f"The picture says that its pixels are {aspect:.3g} times as high as wide: they were made square"
     return Radiograph(
         image=with_square_pixels(stored, aspect),
@@ -30,7 +37,15 @@ def read_radiograph(path: Path | str) -> Radiograph:
         notes=() if aspect == 1 else (note,),
         pixel_aspect=aspect,
         stored_shape=(stored.shape[0], stored.shape[1]),
+        grey=_grey_values(values, bits) if with_grey else None,
     )
+
+
+def _grey_values(values: NDArray[np.integer], bits: int) -> GreyValues:
+    """The grey values of a picture, whose window is the whole range of their depth."""
+    full = 2**bits - 1
+    whole: Any = np.uint8 if bits <= 8 else np.uint16
+    return GreyValues(values.astype(whole), full / 2, float(full))
 
 
 def pixels_of(path: Path | str) -> int:

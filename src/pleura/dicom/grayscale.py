@@ -17,8 +17,24 @@ _ONE_LEVEL = 0.999 / 255
 _FULL_RANGE_INSTEAD = "the full range of its grey values is shown instead"
 
 
-def render(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Return stored values as shown, float32 of the same shape in [0, 1], bright = dense; and notes on that.
+@dataclass(frozen=True, eq=False)
+class Tones:
+    """What each stored value, from the lowest of an image to its highest, is and is shown as; (values,) each."""
+
+    values: NDArray[np.float64]
+    """After the modality transformation."""
+    step: float
+    """Between values of neighbouring stored ones."""
+    visible: NDArray[np.bool_]
+    """Whether a pixel has it, and it is no padding."""
+    shown: NDArray[np.float64]
+    """In [0, 1], bright = dense; padding is 0."""
+    padding: NDArray[np.bool_]
+    notes: tuple[str, ...]
+
+
+def tones_of(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.int32], Tones]:
+    """Return which of its tones each pixel has, a whole number from 0 on, and these tones.
 
     Every step is a function of the stored value alone, so it is worked out once per value and looked up per pixel.
 
@@ -31,13 +47,13 @@ def render(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.floa
     padding = _padding(levels, dataset)
     visible = (counts > 0) & ~padding
     with np.errstate(over="ignore", invalid="ignore"):
-        shown, notes = _shown(levels, visible, dataset)
+        modality = _modality(levels, dataset)
+        shown, notes = _shown(modality, visible, dataset)
     _refuse_unless_it_shows_something(shown[visible])
     if is_inverted(dataset):
         shown = 1.0 - shown
     shown[padding] = 0.0
-    image: NDArray[np.float32] = shown.astype(np.float32)[offsets]
-    return image, notes
+    return offsets, Tones(modality.values, modality.step, visible, shown, padding, notes)
 
 
 def is_inverted(dataset: Dataset) -> bool:
@@ -52,7 +68,7 @@ def is_inverted(dataset: Dataset) -> bool:
 def shown_window(dataset: Dataset) -> tuple[float, float, str] | None:
     """Return centre, width and function of the window that an image is shown with, or None where it is with none.
 
-    Raises: InputError where `render` refuses the image.
+    Raises: InputError where `tones_of` refuses the image.
     """
     return _window(dataset)[0]
 
@@ -111,19 +127,20 @@ class _Modality:
     high: float
     is_deep: bool
     """More than the 8 bits whose ends are those of a picture, too."""
+    step: float = 1.0
+    """Between values of neighbouring stored ones."""
     notes: tuple[str, ...] = ()
 
 
 def _shown(
-    levels: NDArray[np.int64], visible: NDArray[np.bool_], dataset: Dataset
+    modality: _Modality, visible: NDArray[np.bool_], dataset: Dataset
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Return stored values after modality and VOI transformation, float64 (values,) in [0, 1], not yet inverted.
+    """Return values after modality and VOI transformation, float64 (values,) in [0, 1], not yet inverted.
 
     pydicom's `apply_voi_lut` is not used: it inverts under a negative slope, and wraps indices of an 8-bit LUT.
 
     Raises: InputError. Source: DICOM PS3.3 C.11.1, C.11.2.
     """
-    modality = _modality(levels, dataset)
     values, notes = modality.values, modality.notes
     if (table := table_of(dataset, "VOILUTSequence")) is not None:
         shown = table.look_up(values, _first_mapped(table, modality, visible)) / table.full
@@ -146,7 +163,7 @@ def _modality(levels: NDArray[np.int64], dataset: Dataset) -> _Modality:
     if (table := table_of(dataset, "ModalityLUTSequence")) is not None:
         first = signed_word(table.first_word) if is_signed(dataset) else table.first_word
         notes = _depth_note("Modality LUT", table)
-        return _Modality(table.look_up(values, first), 0.0, table.full, table.full > 255, notes)
+        return _Modality(table.look_up(values, first), 0.0, table.full, table.full > 255, notes=notes)
     slope, intercept = number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept")
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     values = values * slope + intercept
@@ -156,7 +173,7 @@ def _modality(levels: NDArray[np.int64], dataset: Dataset) -> _Modality:
     if not (is_kept and np.isfinite(values).all() and np.isfinite((low, high, high - low)).all()):
         line = f"its Rescale Slope is {slope:g}, its Rescale Intercept {intercept:g}"
         raise InputError(f"{line}: its grey values are lost in numbers of that size; export it again")
-    return _Modality(values, low, high, int(dataset.BitsStored) > 8)
+    return _Modality(values, low, high, int(dataset.BitsStored) > 8, abs(slope))
 
 
 def _first_mapped(table: Table, modality: _Modality, visible: NDArray[np.bool_]) -> int:

@@ -119,7 +119,7 @@ def _unit(dataset: Dataset, keyword: str) -> str:
 
 
 def _add_voi_lut(source: Dataset, made: Dataset) -> None:
-    """Take over the first VOI LUT or else the first window, which are what `grayscale.render` shows; none without."""
+    """Take over the first VOI LUT or else the first window, which are what `grayscale.tones_of` shows; none without."""
     shown = Dataset()
     if tables := items(source, "VOILUTSequence")[:1]:
         shown.VOILUTSequence = [_table(source, tables[0])]

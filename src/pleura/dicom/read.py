@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from pleura.dicom.decode import decode
 from pleura.dicom.frontal import not_frontal_chest
-from pleura.dicom.grayscale import render
+from pleura.dicom.grayscale import tones_of
+from pleura.dicom.grey_values import GreyValues, grey_values_of
 from pleura.dicom.header import age_years, patient_orientation, pixel_aspect, pixel_spacing_mm, sex, text
 from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image, valid_uid
 from pleura.dicom.source import header_of
@@ -36,7 +37,8 @@ class Radiograph:
     `pixel_spacing_mm` is (between rows, between columns) of the file's own grid, in the patient where the
     file is calibrated, else at the detector. `patient_orientation` is the patient's directions along a row and down a
     column, ("L", "F") in the usual display. `header` is that of a DICOM file as read, without its pixels. `notes` are
-    sentences without a full stop: reasons to doubt the result, although the file could be read.
+    sentences without a full stop: reasons to doubt the result, although the file could be read. `grey` is what the
+    image was before its window, where that was asked for.
     Source: DICOM PS3.3 C.7.1.1, C.7.2.2, C.12.1, 10.7.
     """
 
@@ -56,6 +58,7 @@ class Radiograph:
     burned_in_annotation: bool | None = None
     patient_orientation: tuple[str, str] | None = None
     header: Dataset | None = None
+    grey: GreyValues | None = None
 
     def __repr__(self) -> str:
         rows, columns = self.image.shape
@@ -68,14 +71,14 @@ class Radiograph:
         return rows, columns
 
 
-def read_dicom(path: Path | str) -> Radiograph:
+def read_dicom(path: Path | str, with_grey: bool = False) -> Radiograph:
     """Read the one greyscale radiograph of a DICOM file, shown as its header prescribes.
 
     Stored values pass the modality LUT, the first VOI LUT or else the first window, and the inversion of MONOCHROME1;
     padding is shown black. After a window or VOI LUT, 0 and 1 are the ends of its output range. Without one, they are
     the ends of the stored range for up to 8 bits (so that the image is value / 255, as in a PNG made from it), and the
     lowest and highest value present for more, because detectors fill an unknown part of their 10 to 16 bits. Pixels
-    that are not square are resampled to square ones.
+    that are not square are resampled to square ones. with_grey: keep what the image was before its window, too.
 
     Raises: InputError, one line with the file, the reason and the way out.
     Source: DICOM PS3.3 C.7.6.3, C.7.5.1.1.2, C.11.1, C.11.2, C.11.6, C.8.11.3.
@@ -85,7 +88,8 @@ def read_dicom(path: Path | str) -> Radiograph:
         with collect_warnings() as caught:
             dataset = open_dataset(path, caught)
             refuse_unless_one_grey_image(dataset)
-            stored, grey_notes = render(decode(dataset), dataset)
+            offsets, tones = tones_of(decode(dataset), dataset)
+            stored = tones.shown.astype(np.float32)[offsets]
             aspect, aspect_notes = pixel_aspect(dataset)
             return Radiograph(
                 image=with_square_pixels(stored, aspect),
@@ -98,12 +102,13 @@ def read_dicom(path: Path | str) -> Radiograph:
                 sop_instance_uid=text(dataset, "SOPInstanceUID"),
                 study_instance_uid=text(dataset, "StudyInstanceUID"),
                 series_instance_uid=text(dataset, "SeriesInstanceUID"),
-                notes=(*not_frontal_chest(dataset), *grey_notes, *aspect_notes),
+                notes=(*not_frontal_chest(dataset), *tones.notes, *aspect_notes),
                 pixel_aspect=aspect,
                 stored_shape=(stored.shape[0], stored.shape[1]),
                 burned_in_annotation={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation") or ""),
                 patient_orientation=patient_orientation(dataset),
                 header=header_of(dataset),
+                grey=grey_values_of(offsets, tones, dataset) if with_grey else None,
             )
     except InputError as error:
         # A reason may quote the file, and with it a line break.

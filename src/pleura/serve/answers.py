@@ -1,4 +1,4 @@
-"""What an answer holds, as the client accepts it: JSON, a picture, or DICOM objects; by the writers of `predict`."""
+"""What an answer holds, as the client accepts it: JSON, a picture, DICOM objects, or all that a viewer shows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pleura.decision.triplet import Triplet
 from pleura.dicom.results import Algorithm, DicomObject
 from pleura.errors import InputError
 from pleura.files import as_json
@@ -15,8 +16,11 @@ from pleura.inference.overlay import DISCLAIMER
 from pleura.inference.prediction import Prediction
 from pleura.inference.writers import DICOM_OBJECTS, PICTURES
 from pleura.serve.problems import ProblemError
+from pleura.serve.viewing import Part, view_parts
 
 JSON, PNG, DICOM, RELATED = "application/json", "image/png", "application/dicom", "multipart/related"
+VIEW = "multipart/form-data"
+"""What a viewer shows, in one answer, which browsers take apart themselves; see `viewing.view_parts`."""
 OBJECTS: dict[str, tuple[str, ...]] = {JSON: (), PNG: tuple(PICTURES), DICOM: tuple(DICOM_OBJECTS)}
 """Media type -> the objects that it can be, the default first; multipart/related has several of DICOM."""
 
@@ -44,12 +48,12 @@ def negotiate(accept: str | None, objects: str | None) -> Wanted:
         _check_objects(own)
         if own and asked and own != asked:
             raise ProblemError("bad-parameter", "the object is one thing in the address and another one in Accept")
-        for media_type in (JSON, PNG, DICOM, RELATED):
+        for media_type in (JSON, PNG, DICOM, RELATED, VIEW):
             taken = quality > 0 and media_type not in refused and _covers(media_range, media_type)
             if taken and (found := _of_type(media_type, own or asked, media_range)):
                 return found
     can = f"{JSON}, {PNG} (object {', '.join(PICTURES)}), {DICOM} (object {', '.join(DICOM_OBJECTS)})"
-    raise ProblemError("not-acceptable", f"{can} and {RELATED} of several of these can be given")
+    raise ProblemError("not-acceptable", f"{can}, {RELATED} of several of these, and {VIEW} can be given")
 
 
 def _check_objects(words: Sequence[str]) -> None:
@@ -97,6 +101,8 @@ def _of_type(media_type: str, objects: tuple[str, ...], media_range: str) -> Wan
         return Wanted(RELATED, several) if fits else None
     if media_type == JSON:
         return None if objects else Wanted(JSON)
+    if media_type == VIEW:  # only where it is named: nobody else wants so much
+        return None if objects or media_range != VIEW else Wanted(VIEW, ("probabilities",))
     chosen = objects or OBJECTS[media_type][:1]
     return Wanted(media_type, chosen) if len(chosen) == 1 and chosen[0] in OBJECTS[media_type] else None
 
@@ -126,25 +132,40 @@ def result_document(prediction: Prediction) -> dict[str, Any]:
     return {**prediction.to_dict(), "found": prediction.found(), "prevalence": prediction.prevalence}
 
 
-def render(prediction: Prediction, wanted: Wanted, algorithm: Algorithm, request_id: str) -> tuple[bytes, str]:
-    """Return the body and its media type. Raises: ProblemError (no-object)."""
+def answer_document(prediction: Prediction, algorithm: Algorithm, request_id: str) -> dict[str, Any]:
+    """Return the JSON of one prediction."""
+    return {
+        "request_id": request_id,
+        "disclaimer": DISCLAIMER,
+        "model": model_document(algorithm),
+        "prediction": result_document(prediction),
+    }
+
+
+def render(
+    prediction: Prediction, wanted: Wanted, algorithm: Algorithm, triplet: Triplet, request_id: str
+) -> tuple[list[bytes], str]:
+    """Return the body, in pieces, and its media type. triplet: the model's rule. Raises: ProblemError (no-object)."""
     if wanted.media_type == JSON:
-        document = {
-            "request_id": request_id,
-            "disclaimer": DISCLAIMER,
-            "model": model_document(algorithm),
-            "prediction": result_document(prediction),
-        }
-        return as_json(document).encode(), JSON
+        return [as_json(answer_document(prediction, algorithm, request_id)).encode()], JSON
     if wanted.media_type == PNG:
-        return PICTURES[wanted.objects[0]][1](prediction), PNG
+        return [PICTURES[wanted.objects[0]][1](prediction)], PNG
+    if wanted.media_type == VIEW:
+        document = answer_document(prediction, algorithm, request_id)
+        return _multipart(VIEW, view_parts(prediction, triplet, document), "")
     files = _dicom_files(prediction, wanted.objects)
     if wanted.media_type == DICOM:
-        return files[0], DICOM
+        return files, DICOM
+    return _multipart(RELATED, [({"Content-Type": DICOM}, file) for file in files], f' type="{DICOM}";')
+
+
+def _multipart(kind: str, parts: Sequence[Part], parameters: str) -> tuple[list[bytes], str]:
     boundary = secrets.token_hex(16)
-    parts = [f"--{boundary}\r\nContent-Type: {DICOM}\r\n\r\n".encode() + file + b"\r\n" for file in files]
-    body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
-    return body, f'{RELATED}; type="{DICOM}"; boundary={boundary}'
+    pieces = []
+    for headers, content in parts:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        pieces += [f"--{boundary}\r\n{lines}\r\n".encode(), content, b"\r\n"]
+    return [*pieces, f"--{boundary}--\r\n".encode()], f"{kind};{parameters} boundary={boundary}"
 
 
 def _dicom_files(prediction: Prediction, words: Sequence[str]) -> list[bytes]:

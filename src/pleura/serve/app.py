@@ -18,15 +18,18 @@ from pleura import __version__
 from pleura.files import as_json
 from pleura.inference.overlay import DISCLAIMER
 from pleura.serve import openapi
-from pleura.serve.answers import DICOM, JSON, OBJECTS, PNG, model_document, model_headers, negotiate, render
+from pleura.serve.answers import DICOM, JSON, OBJECTS, PNG, VIEW, model_document, model_headers, negotiate, render
 from pleura.serve.guard import Guard, headers_of, refuse
 from pleura.serve.jobs import Jobs
 from pleura.serve.metrics import CONTENT_TYPE
+from pleura.serve.pages import HEADERS, PAGES, Page
 from pleura.serve.problems import ProblemError, internal
 from pleura.serve.service import Service
 from pleura.serve.uploads import Upload, files_of, media_type_of, read_body
 
 T = TypeVar("T")
+PIECE_BYTES = 2**18
+"""Of a body, sent at a time."""
 Object = Annotated[
     str | None, Query(alias="object", description=openapi.OBJECT, json_schema_extra={"pattern": openapi.OBJECT_PATTERN})
 ]
@@ -70,6 +73,23 @@ class _Refusal(Response):
         await refuse(self._problem, scope, receive, send)
 
 
+class _Pieces(Response):
+    """A body that is sent piece by piece, and none of them large: a client that reads slowly is one that reads."""
+
+    def __init__(self, pieces: list[bytes], media_type: str, headers: dict[str, str]) -> None:
+        length = {"Content-Length": str(sum(map(len, pieces)))}
+        super().__init__(media_type=media_type, headers=headers | length)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for piece in self._pieces:
+            for start in range(0, len(piece), PIECE_BYTES):
+                part = piece[start : start + PIECE_BYTES]
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def _fastapi(api: Api) -> FastAPI:
     app = FastAPI(
         title="pleura",
@@ -89,6 +109,7 @@ def _fastapi(api: Api) -> FastAPI:
     _add_predictions(app, api)
     _add_jobs(app, api)
     _add_states(app, api)
+    _add_pages(app)
     described = app.openapi
     app.openapi = lambda: openapi.completed(described())  # type: ignore[method-assign]
     return app
@@ -121,13 +142,18 @@ def _add_predictions(app: FastAPI, api: Api) -> None:
         try:
             files = await api.files(request, limits.body_bytes, 1, hold)
             write = partial(
-                render, wanted=wanted, algorithm=service.algorithm, request_id=request.scope["state"]["request_id"]
+                render,
+                wanted=wanted,
+                algorithm=service.algorithm,
+                triplet=service.triplet,
+                request_id=request.scope["state"]["request_id"],
             )
             with service.place():
-                body, media_type = await _unless_gone(request, service.answer(files[0].content, write))
+                work = service.answer(files[0].content, write, with_grey=wanted.media_type == VIEW)
+                pieces, media_type = await _unless_gone(request, work)
         finally:
             hold.release()
-        return Response(body, media_type=media_type, headers=model_headers(service.algorithm))
+        return _Pieces(pieces, media_type, model_headers(service.algorithm))
 
     @app.post("/v1/predict:batch", status_code=202, **openapi.BATCH)
     async def predict_batch(request: Request) -> Response:
@@ -196,6 +222,17 @@ def _add_states(app: FastAPI, api: Api) -> None:
     @app.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _add_pages(app: FastAPI) -> None:
+    def add(path: str, page: Page) -> None:
+        async def get() -> Response:
+            return Response(page.content, media_type=page.media_type, headers=HEADERS)
+
+        app.add_api_route(path, get, methods=["GET", "HEAD"], include_in_schema=False)
+
+    for path, page in PAGES.items():
+        add(path, page)
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from pleura.serve.logs import log
+from pleura.serve.pages import PAGES
 from pleura.serve.problems import MEDIA_TYPE, ProblemError
 from pleura.serve.service import Service
 
@@ -20,8 +21,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = ("/healthz", "/readyz", "/openapi.json")
-"""Without a key: what probes and generators of clients ask for, and no result."""
+OPEN = ("/healthz", "/readyz", "/openapi.json", *PAGES)
+"""Without a key: what probes, generators of clients and browsers ask for, and no result."""
 ROUTES = ("/v1/predict", "/v1/predict:batch", "/v1/model", "/metrics", *OPEN)
 JOBS = "/v1/jobs/"
 LINGER_S, LINGER_BYTES = 2.0, 256 * 10**6

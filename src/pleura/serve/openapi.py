@@ -97,6 +97,40 @@ _HEAD = {
     "disclaimer": _is("string", "What this software is not"),
     "model": _ref("Model"),
 }
+_NUMBERS = {"type": "number"}
+_VIEW = _object(
+    {
+        "grey_bits": _is("integer", "Of each grey value", enum=[8, 16]),
+        "window_center": _is("number", "In grey values: how the file asks to show them"),
+        "window_width": _is("number", "From black to white", exclusiveMinimum=0),
+        "window_curve": _is(
+            "array",
+            "Brightness, 0 to 255, at even steps from one end of the window to the other; null: a straight line",
+            null=True,
+            items={"type": "integer", "minimum": 0, "maximum": 255},
+        ),
+        "rescale_slope": _is("number", "slope * grey value + intercept is the value after the modality LUT"),
+        "rescale_intercept": _is("number", "See rescale_slope"),
+        "pixel_aspect": _is("number", "How many times as high as wide a pixel is", exclusiveMinimum=0),
+        "pixel_spacing_mm": _is(
+            "array", "Between rows and between columns, where the file has it", null=True, items=_NUMBERS
+        ),
+        "patient_orientation": _is(
+            "array", "Of the patient, along a row and down a column", null=True, items={"type": "string"}
+        ),
+        "is_dicom": _is("boolean", "Whether it can have DICOM objects"),
+        "square_area_px": _is(
+            "integer", "Of the square by which min_pixels is scaled, in pixels of the file", minimum=1
+        ),
+        "triplet": _object(
+            {
+                "top_threshold": _is("number", "Which min_pixels have to reach", **_SHARE),
+                "min_pixels": _is("integer", "Of 1024 x 1024; else nothing is found", **_COUNT),
+                "bottom_threshold": _is("number", "What reaches it is the mask", **_SHARE),
+            }
+        ),
+    }
+)
 _ITEM = _object(
     {
         "index": _is("integer", "Of the file in the request", **_COUNT),
@@ -118,6 +152,7 @@ SCHEMAS: dict[str, Any] = {
     "Model": _MODEL,
     "Problem": _PROBLEM,
     "Answer": _object({**_HEAD, "prediction": _ref("Prediction")}),
+    "ViewAnswer": _object({**_HEAD, "prediction": _ref("Prediction"), "view": _VIEW}),
     "Job": _object(
         {**_HEAD, **_JOB, "results": _is("array", "In the order of the files", items=_ref("Item"))}, "results"
     ),
@@ -208,11 +243,35 @@ def _operation(summary: str, responses: dict[int, Any], description: str = "", *
 
 _answer = _json("Answer", "What was found", _EXAMPLE_ANSWER)
 _answer["content"] |= {"image/png": _BINARY, "application/dicom": _BINARY, "multipart/related": _BINARY}
+_answer["content"]["multipart/form-data"] = {
+    "schema": _object(
+        {
+            "answer": _ref("ViewAnswer"),
+            "grey": {
+                "type": "string",
+                "format": "binary",
+                "description": "rows x columns grey values before any window, row by row, larger = brighter, 8 or 16 "
+                "bits each, little-endian; padding is 0",
+            },
+            "probabilities": {
+                "type": "string",
+                "format": "binary",
+                "description": "A PNG: floor(256 p) of each pixel, 255 for p = 1",
+            },
+        }
+    ),
+    "encoding": {
+        "answer": {"contentType": "application/json"},
+        "grey": {"contentType": "application/octet-stream"},
+        "probabilities": {"contentType": "image/png"},
+    },
+}
 PREDICT = _operation(
     "Find pneumothorax on one radiograph",
     {200: _answer},
     "The body is the file, or multipart/form-data with it; its content decides what it is, whatever its type says. "
-    "The answer is what `Accept` asks for: JSON by default, the mask as a PNG, or DICOM objects, of DICOM files only.",
+    "The answer is what `Accept` asks for: JSON by default, the mask as a PNG, or DICOM objects, of DICOM files only. "
+    "`Accept: multipart/form-data` gives all that a viewer shows in one answer: JSON, grey values, probabilities.",
     requestBody={
         "required": True,
         "content": {

@@ -49,7 +49,7 @@ class Service:
 
     def __init__(self, model: Model, settings: ServeSettings) -> None:
         self.algorithm, self.settings, limits = model.algorithm, settings, settings.limits
-        self._triplet = model.triplet
+        self.triplet = model.triplet
         self.metrics = Metrics(self.algorithm)
         self.held = Held(limits.held_bytes)
         self.stopping = False
@@ -97,7 +97,7 @@ class Service:
         """Refuse an object in which the model's decision rule would not find its mask. Raises: ProblemError."""
         try:
             if "probabilities" in objects:
-                refuse_unless_kept(self._triplet)
+                refuse_unless_kept(self.triplet)
         except InputError as error:
             raise ProblemError("no-object", str(error)) from error
 
@@ -111,19 +111,20 @@ class Service:
         finally:
             self.taken -= 1
 
-    async def answer(self, content: bytes | bytearray, write: Callable[[Prediction], T]) -> T:
+    async def answer(self, content: bytes | bytearray, write: Callable[[Prediction], T], with_grey: bool = False) -> T:
         """Predict the radiograph in the bytes of a file, and return what `write` makes of the prediction.
 
+        with_grey: as `pleura.data.radiograph.read_radiograph`.
         Raises: ProblemError (unreadable, too-many-pixels, too-slow, and those of `write`).
         """
         limit_s = self.settings.limits.answer_s
         try:
             async with asyncio.timeout(limit_s):
-                return await self._answer(content, write)
+                return await self._answer(content, write, with_grey)
         except TimeoutError as error:
             raise ProblemError("too-slow", f"there was no answer within {limit_s:g} s", retry_after_s=10) from error
 
-    async def _answer(self, content: bytes | bytearray, write: Callable[[Prediction], T]) -> T:
+    async def _answer(self, content: bytes | bytearray, write: Callable[[Prediction], T], with_grey: bool) -> T:
         clock = asyncio.get_running_loop().time
         pixels = await self.work(_pixels, content)
         if pixels > max_pixels():
@@ -134,7 +135,7 @@ class Service:
             )
         async with self._pixels.of(pixels):
             times = [clock()]
-            radiograph = await self._decoded(content)
+            radiograph = await self._decoded(content, with_grey)
             times.append(clock())
             prediction = (await self._batcher.predict(radiograph)).at_prevalence(self.settings.prevalence)
             self.metrics.image(prediction.is_positive)
@@ -144,10 +145,10 @@ class Service:
             self.metrics.stage(stage, [*times, clock()][number] - times[number - 1])
         return made
 
-    async def _decoded(self, content: bytes | bytearray) -> Radiograph:
+    async def _decoded(self, content: bytes | bytearray, with_grey: bool) -> Radiograph:
         self._decoding += 1
         try:
-            return await self.work(_decode, content)
+            return await self.work(_decode, content, with_grey)
         except InputError as error:
             raise ProblemError("unreadable", str(error)) from error
         finally:
@@ -164,9 +165,9 @@ def _pixels(content: bytes | bytearray) -> int:
         return pixels_of(path)
 
 
-def _decode(content: bytes | bytearray) -> Radiograph:
+def _decode(content: bytes | bytearray, with_grey: bool) -> Radiograph:
     with file_with(content) as path:
-        return radiograph_in(path, "file")
+        return radiograph_in(path, "file", with_grey)
 
 
 class _Room:

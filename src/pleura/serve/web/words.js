@@ -1,6 +1,6 @@
 // Results in words, as Prediction.found of Python says them, and numbers as Python rounds them.
 //
-// Exports: fixed, foundInWords, SIDES.
+// Exports: fixed, foundInWords, shortened, SIDES.
 
 export const SIDES = { R: "right", L: "left", B: "both sides" };
 
@@ -17,4 +17,9 @@ export function foundInWords({ areaPx, areaMm2, side, score }) {
   if (areaPx === 0) return `no pneumothorax found, score ${fixed(score, 2)}`;
   const area = areaMm2 === null ? `${areaPx} px` : `${fixed(areaMm2 / 100, 1)} sq cm by its pixel spacing`;
   return `pneumothorax, ${side ? SIDES[side] : "side not known"}, ${area}, score ${fixed(score, 2)}`;
+}
+
+/** A name without its middle, where it is long: a UID differs at its end. */
+export function shortened(name, longest = 34) {
+  return name.length <= longest ? name : `${name.slice(0, 10)}…${name.slice(11 - longest)}`;
 }
