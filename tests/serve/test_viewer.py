@@ -68,7 +68,8 @@ def done(page: Browser) -> str:
 def numbers(page: Browser) -> dict[str, str]:
     return dict(
         page.run(
-            "return [...document.querySelectorAll('#numbers dt')].map(one => [one.textContent, one.nextSibling.innerText])"
+            "return [...document.querySelectorAll('#numbers dt')]"
+            ".map(one => [one.textContent, one.nextSibling.innerText])"
         )
     )
 
@@ -263,7 +264,7 @@ def test_the_window_acts_on_all_bits_of_the_file(page: Browser, tmp_path: Path) 
     Image.fromarray(stored).save(tmp_path / "faint.png")
     page.drop(tmp_path / "faint.png")
     done(page)
-    assert page.text("window-readout").startswith("W 4095 L 2048")
+    assert page.text("window-readout").startswith("W 4096 L 2048 ")
     page.keys("o")
     inside = np.s_[150:-150, 200:-200]  # its border is mixed with the black beside it
     assert len(np.unique(shades(page)[inside])) <= 3
@@ -279,7 +280,7 @@ def test_the_window_acts_on_all_bits_of_the_file(page: Browser, tmp_path: Path) 
     drag(page, middle, (0, -100))
     assert len(np.unique(shades(page)[inside])) >= 25
     page.keys("r")
-    assert page.text("window-readout").startswith("W 4095 L 2048")
+    assert page.text("window-readout").startswith("W 4096 L 2048 ")
 
 
 def numbers_of(text: str) -> dict[str, float]:

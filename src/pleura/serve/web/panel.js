@@ -3,7 +3,7 @@
 // Exports: Panel.
 
 import { encodePng } from "./png.js";
-import { areaOf, componentsOf, histogramOf, LEVELS, levelOf, maskOf, outlineOf, REFERENCE_AREA, sideOf } from "./rule.js";
+import { componentsOf, histogramOf, LEVELS, levelOf, maskOf, outlineOf, REFERENCE_AREA, sideOf } from "./rule.js";
 import { Refusal } from "./source.js";
 import { fixed, foundInWords, shortened, SIDES } from "./words.js";
 
@@ -89,7 +89,7 @@ export class Panel {
   _find() {
     const { levels, columns, rows, squareArea, orientation, spacing, result } = this._case;
     this.mask = maskOf(levels, this.rule, squareArea, this._histogram);
-    const parts = componentsOf(this.mask, columns, rows), areaPx = areaOf(this.mask);
+    const parts = componentsOf(this.mask, columns, rows), areaPx = parts.reduce((sum, part) => sum + part.area, 0);
     const own = this.isMoved
       ? { areaPx, areaMm2: spacing && areaPx * spacing[0] * spacing[1], side: sideOf(this.mask, columns, rows, orientation) }
       : { areaPx: result.area_px, areaMm2: result.area_mm2, side: result.side };

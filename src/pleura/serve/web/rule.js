@@ -159,15 +159,15 @@ export function sideOf(mask, columns, rows, orientation) {
   const across = isSide(along);
   if (!across && !isSide(down)) return null;
   const half = Math.floor((across ? columns : rows) / 2);
+  const box = boxOf(mask, columns, rows);
+  if (!box) return null;
   let first = 0, total = 0;
-  for (let row = 0, i = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++, i++) {
-      if (!mask[i]) continue;
-      total++;
-      if ((across ? column : row) < half) first++;
+  for (let row = box.top; row < box.bottom; row++) {
+    for (let column = box.left, i = row * columns + box.left; column < box.right; column++, i++) {
+      total += mask[i];
+      if ((across ? column : row) < half) first += mask[i];
     }
   }
-  if (total === 0) return null;
   if (Math.min(first, total - first) >= BOTH_SIDES_SHARE * total) return "B";
   const side = (across ? along : down)[0];
   return total - first > first ? side : OTHER[side];

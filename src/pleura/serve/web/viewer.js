@@ -45,8 +45,9 @@ export function start(source) {
       by("problem-text").textContent = current.problem;
     }
     const waits = current && (current.state === STATES.WAITING || current.state === STATES.WORKING);
-    by("busy").hidden = !waits;
-    by("busy").textContent = waits ? `${current.name} is being analysed …` : "";
+    by("on-screen").hidden = !current || Boolean(shown);
+    by("on-screen").textContent = !current || shown ? "" : waits ? `${current.name} is being analysed …`
+      : `${current.name} is not analysed: ${current.problem}`;
     if (!shown) by("canvas").setAttribute("aria-label", current ? `${current.name} is not shown` : "No radiograph is open");
     for (const tool of document.querySelectorAll("#tools button")) tool.disabled = !shown;
     if (shown) by("find").disabled = !state.parts.length;
@@ -138,7 +139,8 @@ function readWindow(stage) {
   }
   const { center, width } = stage.window, { slope, intercept } = stage.picture.real;
   const round = value => Number(value.toPrecision(4));
-  const [level, wide] = [center * slope + intercept, Math.abs(width * slope)];
+  // As the function LINEAR of DICOM writes a window, half and a whole value above its middle and its width.
+  const [level, wide] = [center * slope + intercept + 0.5, Math.abs(width * slope) + 1];
   by("window-readout").textContent = `W ${round(wide)} L ${round(level)} · ${Math.round(100 * stage.view.scale)} %`;
 }
 
