@@ -14,7 +14,7 @@ from pleura.inference.writers import SHOW_IT, WRITES
 
 KEPT = {
     *("image", "image_id", "view", "pixel_spacing_mm", "pixel_aspect", "stored_shape", "burned_in_annotation"),
-    "patient_orientation",
+    *("patient_orientation", "grey"),
 }
 WITHHELD = {"patient_id", "sex", "age_years"}
 CHANGED = {"sop_instance_uid", "study_instance_uid", "series_instance_uid", "notes", "header"}
