@@ -86,6 +86,7 @@ HOMES = {
             "dicom/deidentify.py",
             "dicom/frontal.py",
             "dicom/grayscale.py",
+            "dicom/grey_values.py",
             "dicom/header.py",
             "dicom/lut.py",
             "dicom/parse.py",

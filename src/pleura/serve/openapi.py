@@ -12,6 +12,7 @@ from fastapi import Response
 from pleura.inference.overlay import DISCLAIMER
 from pleura.inference.writers import DICOM_OBJECTS, PICTURES
 from pleura.serve.problems import KINDS, MEDIA_TYPE
+from pleura.serve.schemas import SCHEMAS, object_of, reference
 
 URL = "http://127.0.0.1:8080"
 """Of the examples: where `pleura serve` listens if nothing else is said."""
@@ -29,145 +30,6 @@ OBJECT = (
 OBJECT_PATTERN = "^({0})(,({0}))*$".format("|".join((*PICTURES, *DICOM_OBJECTS)))
 
 
-def _object(properties: dict[str, Any], *optional: str) -> dict[str, Any]:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def _is(kind: str, description: str, *, null: bool = False, **more: Any) -> dict[str, Any]:
-    return {"type": [kind, "null"] if null else kind, "description": description, **more}
-
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-_UID: dict[str, Any] = {"null": True, "examples": ["1.2.826.0.1.3680043.8.498.1"]}
-_SHARE: dict[str, Any] = {"minimum": 0, "maximum": 1}
-_COUNT: dict[str, Any] = {"minimum": 0}
-_PREDICTION = _object(
-    {
-        "image_id": _is("string", "SOP Instance UID; `file` of a picture"),
-        "is_positive": _is("boolean", "Whether a pneumothorax was found: the mask is not empty"),
-        "score": _is("number", "Orders images; not a probability of disease", **_SHARE),
-        "probability": _is("number", "Of a pneumothorax, if the model is calibrated", null=True, **_SHARE),
-        "ruled_out": _is("boolean", "Whether the score is below the threshold of few misses", null=True),
-        "area_px": _is("integer", "Pixels of the mask", **_COUNT),
-        "area_mm2": _is("number", "By the pixel spacing, where the file has one", null=True, **_COUNT),
-        "side": _is(
-            "string", "Of the patient: R, L, or B for both; null if nothing is found or it is not known", null=True
-        ),
-        "rows": _is("integer", "Of the mask, as of the file", minimum=1),
-        "columns": _is("integer", "Of the mask, as of the file", minimum=1),
-        "mask_rle": _is(
-            "string",
-            "The mask on rows x columns, column by column (top to bottom, then left to right): pairs of the gap since "
-            "the end of the last run and the run's length; -1 if it is empty. As in SIIM-ACR 2019",
-        ),
-        "sop_instance_uid": _is("string", "Of the radiograph", **_UID),
-        "series_instance_uid": _is("string", "Of the radiograph", **_UID),
-        "study_instance_uid": _is("string", "Of the radiograph", **_UID),
-        "notes": _is("array", "Reasons to doubt the result, although the file could be read", items={"type": "string"}),
-        "found": _is("string", "The result in words"),
-        "prevalence": _is("number", "The share of positives that `probability` is for", null=True, **_SHARE),
-    }
-)
-_MODEL = _object(
-    {
-        "name": _is("string", "The model"),
-        "pleura_version": _is("string", "Of the software"),
-        "weights_sha256": _is("string", "Which weights", pattern="^[0-9a-f]{64}$"),
-        "settings": _is("object", "What else decides the result", additionalProperties={"type": "string"}),
-    }
-)
-_PROBLEM = _object(
-    {
-        "type": _is("string", "urn:pleura:problem: and the code"),
-        "title": _is("string", "The code in words"),
-        "status": _is("integer", "As of the answer"),
-        "detail": _is("string", "What is wrong here, and the way out; it may quote the file"),
-        "instance": _is("string", "urn:uuid: and the request's id"),
-        "code": _is("string", "For programs", enum=list(KINDS)),
-        "retry_after_s": _is("integer", "When to try again", minimum=1),
-    },
-    "retry_after_s",
-)
-_HEAD = {
-    "request_id": _is("string", "Of this request", format="uuid"),
-    "disclaimer": _is("string", "What this software is not"),
-    "model": _ref("Model"),
-}
-_NUMBERS = {"type": "number"}
-_VIEW = _object(
-    {
-        "grey_bits": _is("integer", "Of each grey value", enum=[8, 16]),
-        "window_center": _is("number", "In grey values: how the file asks to show them"),
-        "window_width": _is("number", "From black to white", exclusiveMinimum=0),
-        "window_curve": _is(
-            "array",
-            "Brightness, 0 to 255, at even steps from one end of the window to the other; null: a straight line",
-            null=True,
-            items={"type": "integer", "minimum": 0, "maximum": 255},
-        ),
-        "rescale_slope": _is("number", "slope * grey value + intercept is the value after the modality LUT"),
-        "rescale_intercept": _is("number", "See rescale_slope"),
-        "pixel_aspect": _is("number", "How many times as high as wide a pixel is", exclusiveMinimum=0),
-        "pixel_spacing_mm": _is(
-            "array", "Between rows and between columns, where the file has it", null=True, items=_NUMBERS
-        ),
-        "patient_orientation": _is(
-            "array", "Of the patient, along a row and down a column", null=True, items={"type": "string"}
-        ),
-        "is_dicom": _is("boolean", "Whether it can have DICOM objects"),
-        "square_area_px": _is(
-            "integer", "Of the square by which min_pixels is scaled, in pixels of the file", minimum=1
-        ),
-        "triplet": _object(
-            {
-                "top_threshold": _is("number", "Which min_pixels have to reach", **_SHARE),
-                "min_pixels": _is("integer", "Of 1024 x 1024; else nothing is found", **_COUNT),
-                "bottom_threshold": _is("number", "What reaches it is the mask", **_SHARE),
-            }
-        ),
-    }
-)
-_ITEM = _object(
-    {
-        "index": _is("integer", "Of the file in the request", **_COUNT),
-        "name": _is("string", "As the client named the file", null=True),
-        "prediction": _ref("Prediction"),
-        "problem": _ref("Problem"),
-    },
-    *("prediction", "problem"),
-)
-_JOB = {
-    "job_id": _is("string", "Of the job"),
-    "status": _is("string", "Results come with finished", enum=["queued", "running", "finished"]),
-    "files": _is("integer", "That were sent", **_COUNT),
-    "done": _is("integer", "That have a result or a problem", **_COUNT),
-    "failed": _is("integer", "That have a problem", **_COUNT),
-}
-SCHEMAS: dict[str, Any] = {
-    "Prediction": _PREDICTION,
-    "Model": _MODEL,
-    "Problem": _PROBLEM,
-    "Answer": _object({**_HEAD, "prediction": _ref("Prediction")}),
-    "ViewAnswer": _object({**_HEAD, "prediction": _ref("Prediction"), "view": _VIEW}),
-    "Job": _object(
-        {**_HEAD, **_JOB, "results": _is("array", "In the order of the files", items=_ref("Item"))}, "results"
-    ),
-    "Item": _ITEM,
-    "JobTaken": _object({**_JOB, "location": _is("string", "Where its progress and its results are")}),
-    "State": _object({"status": _is("string", "ok or ready")}),
-    "About": _object(
-        {
-            "disclaimer": _HEAD["disclaimer"],
-            "model": _ref("Model"),
-            "objects": _is("object", "Media type -> what `object` may be"),
-            "limits": _is("object", "What is taken at a time", additionalProperties={"type": "integer"}),
-        }
-    ),
-}
 _EXAMPLE_MODEL = {
     "name": "pleura default",
     "pleura_version": "0.1.0",
@@ -218,12 +80,12 @@ _FORM: dict[str, Any] = {
 }
 PROBLEM: dict[str, Any] = {
     "description": "Refused; see `code`",
-    "content": {MEDIA_TYPE: {"schema": _ref("Problem"), "example": _EXAMPLE_PROBLEM}},
+    "content": {MEDIA_TYPE: {"schema": reference("Problem"), "example": _EXAMPLE_PROBLEM}},
 }
 
 
 def _json(schema: str, description: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
-    media = {"schema": _ref(schema), **({} if example is None else {"example": example})}
+    media = {"schema": reference(schema), **({} if example is None else {"example": example})}
     return {"description": description, "content": {"application/json": media}}
 
 
@@ -244,9 +106,9 @@ def _operation(summary: str, responses: dict[int, Any], description: str = "", *
 _answer = _json("Answer", "What was found", _EXAMPLE_ANSWER)
 _answer["content"] |= {"image/png": _BINARY, "application/dicom": _BINARY, "multipart/related": _BINARY}
 _answer["content"]["multipart/form-data"] = {
-    "schema": _object(
+    "schema": object_of(
         {
-            "answer": _ref("ViewAnswer"),
+            "answer": reference("ViewAnswer"),
             "grey": {
                 "type": "string",
                 "format": "binary",

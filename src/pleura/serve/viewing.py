@@ -25,6 +25,8 @@ def view_parts(prediction: Prediction, triplet: Triplet, document: Mapping[str, 
     answer: `document`, and with it `view`: how the other two are to be shown, and the rule. grey: the grey values of a
     radiograph that was read `with_grey`, row by row, 8 or 16 bits each, little-endian; they are not compressed, as
     their noise leaves a third to save and a second to spend. probabilities: a PNG, as `probability_png`.
+
+    Raises: ValueError where it was read without.
     """
     grey, radiograph = prediction.radiograph.grey, prediction.radiograph
     if grey is None:
