@@ -18,6 +18,7 @@ from pydicom.encaps import generate_frames
 
 from pleura.data.radiograph import read_radiograph
 from pleura.dicom.grayscale import tones_of
+from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, PleuraError
 
 MAX_LINE = 600
@@ -45,7 +46,7 @@ def judge(number: int, what: str, content: bytes, path: Path) -> Outcome:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            radiograph = read_radiograph(path)
+            radiograph = read_radiograph(path, with_grey=True)
             image = radiograph.image
     except InputError as error:
         fault = _fault_of_message(str(error))
@@ -56,7 +57,7 @@ def judge(number: int, what: str, content: bytes, path: Path) -> Outcome:
     seconds = time.process_time() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if image is not None:
-        fault = _fault_of_image(image, radiograph.shape, content)
+        fault = _fault_of_image(image, radiograph.shape, content) or _fault_of_grey(radiograph)
     return Outcome(number, what, fault, image is not None, seconds, peak)
 
 
@@ -82,6 +83,24 @@ def _fault_of_image(image: np.ndarray, shape: tuple[int, int], content: bytes) -
     difference = float(np.abs(expected - image).max())
     # Two JPEG decoders may differ by a level or two of 255 in the inverse cosine transform.
     return f"read, but other pixels than another decoder's (by {difference:.3f})" if difference > 0.02 else ""
+
+
+def _fault_of_grey(radiograph: Radiograph) -> str:
+    """What a viewer would show, where it is other than the image."""
+    grey = radiograph.grey
+    if grey is None or grey.values.shape != radiograph.shape or not grey.width > 0:
+        return "read without grey values, or a window for them"
+    place = np.clip((grey.values.astype(np.float64) - grey.center) / grey.width + 0.5, 0, 1)
+    shown = place if grey.curve is None else np.interp(place, np.linspace(0, 1, grey.curve.size), grey.curve / 255)
+    if grey.values.shape != radiograph.image.shape:
+        return ""  # its pixels are not square
+    # Padding is black in the image, and the least grey value here.
+    difference = np.abs(shown - radiograph.image)[(grey.values > 0) & (radiograph.image > 0)]
+    return (
+        f"a viewer shows other pixels (by {difference.max():.3f})"
+        if difference.size and difference.max() > 0.01
+        else ""
+    )
 
 
 def _picture(content: bytes) -> np.ndarray:

@@ -387,6 +387,23 @@ def test_a_service_that_is_gone_is_said_to_be_gone_and_can_be_tried_again(
     browser.wait(lambda: "1 not analysed" in browser.text("progress"))
 
 
+def test_a_file_that_is_gone_from_the_disk_is_not_taken_for_a_service_that_is_gone(
+    page: Browser, folder: Path, tmp_path: Path
+) -> None:
+    page.drop(folder / "a1.dcm")
+    done(page)
+    shutil.copy(folder / "a10.dcm", tmp_path / "moved.dcm")
+    page.run("window.fetch = (ask => (...given) => new Promise(go => window.go = go).then(() => ask(...given)))(fetch)")
+    page.drop(tmp_path / "moved.dcm")
+    page.keys("n")
+    page.wait(lambda: page.run("return Boolean(window.go)"))
+    (tmp_path / "moved.dcm").unlink()
+    page.run("window.go()")
+    page.wait(lambda: page.text("problem-text"))
+    page.by("again").click()
+    page.wait(lambda: "the file is gone" in page.text("problem-text"))
+
+
 def test_everything_a_screen_reader_meets_has_a_name(page: Browser, folder: Path) -> None:
     page.drop(folder / "a1.dcm")
     done(page)

@@ -25,13 +25,15 @@ export function serverSource(base) {
     return response;
   }
 
-  const predict = (file, accept, signal) =>
-    ask("v1/predict", {
-      method: "POST",
-      body: file,
-      signal,
-      headers: { "Content-Type": "application/octet-stream", Accept: accept },
-    });
+  async function predict(file, accept, signal) {
+    try {
+      await file.slice(0, 1).arrayBuffer();
+    } catch {  // fetch would say of it what it says of a service that is gone
+      throw new Refusal("unreadable", "the file is gone, or may not be read; choose it again");
+    }
+    const headers = { "Content-Type": "application/octet-stream", Accept: accept };
+    return ask("v1/predict", { method: "POST", body: file, signal, headers });
+  }
 
   return {
     atOnce: 2,

@@ -221,7 +221,12 @@ function listenToFiles(open) {
   page.addEventListener("drop", async event => {
     event.preventDefault();
     page.classList.remove("dropping");
-    open(await droppedFiles(event.dataTransfer));
+    try {
+      open(await droppedFiles(event.dataTransfer));
+    } catch (error) {
+      by("progress").textContent = `a folder could not be read: ${error.message}`;
+      say(by("progress").textContent);
+    }
   });
 }
 
@@ -250,7 +255,7 @@ function listenToTools(stage, state, worklist) {
   for (const kind of ["window", "pan"]) {
     click(`drag-${kind}`, () => {
       state.drag = kind;
-      for (const other of ["window", "pan"]) by(`drag-${other}`).setAttribute("aria-checked", other === kind);
+      for (const other of ["window", "pan"]) by(`drag-${other}`).setAttribute("aria-pressed", other === kind);
       by("canvas").dataset.drag = kind;
     });
   }
