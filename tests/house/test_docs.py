@@ -218,7 +218,7 @@ def test_the_readme_starts_with_what_it_is_one_picture_and_two_commands() -> Non
     first = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
     assert page.startswith("# pleura\n")
     assert first
-    assert [picture for picture in pictures if page.index(picture) < first.start()] == pictures[:1]
+    assert len([picture for picture in pictures if page.index(picture) < first.start()]) == 1
     assert all((ROOT / picture).stat().st_size < 300_000 for picture in pictures)
     assert [line.split("#")[0].strip() for line in first[1].splitlines()] == ["make demo", "make test"]
 
