@@ -15,8 +15,10 @@ import pytest
 from checkpoints import PREPARED_PX, tiny_checkpoint
 from PIL import Image
 
+from pleura.cli.export import messages
 from pleura.data.dataset import Dataset
 from pleura.data.phantoms.radiographs import make_phantom
+from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, InputError, OutputError
 from pleura.evaluation.evaluate import evaluate
 from pleura.export import export as verb
@@ -66,6 +68,42 @@ def test_openvino_gives_what_pytorch_gives_and_equal_bytes(made, quick, tmp_path
     assert again == ir_of(made.export.files[0].read_bytes(), "tiny")
     assert done.files[1].read_bytes() == again[1]
     assert b"OpenVINO Runtime" not in done.files[0].read_bytes()
+
+
+def test_a_page_is_measured_on_its_own_engine_where_there_is_node(made, quick, tmp_path):
+    done = export(made.export.source, ExportSettings(out=tmp_path / "out", format="html"))
+    assert [path.name for path in done.files] == ["tiny.html"]
+    has_node = shutil.which("node") is not None
+    certificate = done.certificate
+    assert (certificate.format, certificate.holds) == ("html", True)
+    assert certificate.engine == ("onnxruntime-web" if has_node else "onnxruntime")
+    assert bool(certificate.not_run) is not has_node
+    assert list(certificate.comparison.probability) == [1]  # a page runs one image at a time
+    document = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert set(document["files"]) == {"tiny.safetensors", "tiny.html"}
+    page = done.files[0].read_text(encoding="utf-8")
+    facts = json.loads(re.search(r'id="pleura-page">\n(.*?)\n</script>', page, re.DOTALL)[1])
+    assert facts["model"]["weights"] == load_exported(made.export.files[0]).weights_sha256
+    assert bool(facts["model"]["doubts"]) is not has_node
+
+
+def test_a_page_says_where_its_own_engine_was_not_run(made, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(verb, "node", lambda: None)
+    done = export(made.export.source, ExportSettings(out=tmp_path / "out", format="html"))
+    assert done.certificate.engine == "onnxruntime"
+    assert "there is no node here to run ONNX Runtime Web" in done.certificate.not_run
+    assert json.loads((tmp_path / "out" / "certificate.json").read_text())["not_run"] == done.certificate.not_run
+    assert done.certificate.not_run in done.page.read_text(encoding="utf-8")
+    assert done.certificate.not_run[1:] in "\n".join(messages(done))
+    assert "runs on onnxruntime-web" in done.files[0].read_text(encoding="utf-8")
+
+
+def test_a_rule_that_a_page_cannot_keep_is_refused_before_anything_is_done(tmp_path):
+    checkpoint = replace(tiny_checkpoint(), triplet=Triplet(1.0, 0, 0.5))
+    save_checkpoint(tmp_path / "sure.safetensors", checkpoint)
+    with pytest.raises(InputError, match="asks for a probability of 1"):
+        export(tmp_path / "sure.safetensors", ExportSettings(out=tmp_path / "out", format="html"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_graph_that_openvino_cannot_read_is_refused_in_one_line():

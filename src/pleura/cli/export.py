@@ -16,7 +16,7 @@ from pleura.models.default import named
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.export.export import Export
 
-FormatName = Literal["onnx", "openvino"]
+FormatName = Literal["onnx", "openvino", "html"]
 
 
 def export(
@@ -24,7 +24,11 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write to.")],
     form: Annotated[
         FormatName,
-        typer.Option("--format", help="onnx: one file, for ONNX Runtime and others. openvino: .xml and .bin."),
+        typer.Option(
+            "--format",
+            help="onnx: one file, for ONNX Runtime and others. openvino: .xml and .bin. "
+            "html: a page that runs it in a browser, without a server.",
+        ),
     ] = "onnx",
     images: Annotated[
         list[str] | None,
@@ -73,6 +77,8 @@ def messages(done: Export) -> Iterator[str]:
     yield f"  {worth(certificate.kind, found)}"
     if not certificate.holds:
         yield f"accepted, though {'; '.join(certificate.reasons)}: every prediction by it says so"
+    if certificate.not_run:
+        yield certificate.not_run[0].lower() + certificate.not_run[1:]
     for file in done.files:
         yield f"wrote {file} ({file.stat().st_size / 1e6:.2f} MB), sha256 {certificate.files[file.name]}"
     yield f"certificate: {done.page}"

@@ -270,6 +270,15 @@ class Calibration:
         return np.asarray(expit(a * np.log(inside) - b * np.log1p(-inside) + c))
 
 
+def prevalence_of(header: Mapping[str, Any] | None) -> float | None:
+    """Return the share of positives among the cases that a checkpoint's calibration was fitted on, in (0, 1).
+
+    None where the header does not say it.
+    """
+    share = (header or {}).get("prevalence")
+    return float(share) if isinstance(share, float) and 0 < share < 1 else None
+
+
 def conformal(
     scores: Numbers,
     positive: NDArray[np.bool_],

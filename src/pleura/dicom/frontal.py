@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from pydicom import uid
+from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset
 
 from pleura.dicom.header import items, patient_orientation, text, texts
@@ -68,6 +69,12 @@ def _contradictions(dataset: Dataset) -> list[str]:
     if for_processing or _plain(text(dataset, "PresentationIntentType")) == "FOR PROCESSING":
         notes.append("Presentation Intent Type is FOR PROCESSING: not the image for presentation that the model needs")
     return notes
+
+
+def uid_names() -> dict[str, str]:
+    """Return what SOP Classes and transfer syntaxes are called, by UID: what notes and refusals name them by."""
+    kinds = ("SOP Class", "Transfer Syntax")
+    return {key: entry[0] for key, entry in UID_dictionary.items() if entry[1] in kinds}
 
 
 def without_values(notes: Iterable[str]) -> tuple[str, ...]:

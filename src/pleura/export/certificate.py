@@ -31,7 +31,7 @@ class Certificate:
 
     precision: Precision
     format: str
-    """`onnx` or `openvino`."""
+    """`onnx`, `openvino` or `html`."""
     engine: str
     """What runs it, by name."""
     tta: str
@@ -53,6 +53,16 @@ class Certificate:
     """In int8: the layers that stay float32."""
 
     @property
+    def not_run(self) -> str:
+        """What was not measured though it is what runs the export, in words; empty where that was measured."""
+        if self.format != "html" or self.engine != "onnxruntime":
+            return ""
+        return (
+            "Measured with ONNX Runtime: there is no node here to run ONNX Runtime Web, which the page has. "
+            "Export again where there is one"
+        )
+
+    @property
     def reasons(self) -> list[str]:
         """Why it does not hold, with each number and what is allowed; none where it holds."""
         return list(_exceeded(self.comparison, self.precision))
@@ -72,6 +82,7 @@ class Certificate:
             "precision": self.precision,
             "export": self.format,
             "engine": self.engine,
+            "not_run": self.not_run,
             "compared_with": "PyTorch, float32",
             "tta": self.tta,
             "decision_rule": self.decision_rule,

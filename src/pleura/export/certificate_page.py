@@ -10,7 +10,7 @@ from pleura.evaluation.report.page import page
 from pleura.export.certificate import DECISIONS, DICE, Certificate, worth
 from pleura.export.comparison import DIFFERENCE
 
-RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "onnxruntime-web": "ONNX Runtime Web"}
 
 
 def render(certificate: Certificate) -> str:
@@ -24,6 +24,7 @@ def render(certificate: Certificate) -> str:
         f"<p class='verdict{' good' if holds else ''}'>{escape(verdict)}</p>",
         f"<p>Compared with PyTorch in float32 on {escape(certificate.what)}, by the engine that runs it and at that "
         f"engine's settings. {escape(worth(certificate.kind, certificate.comparison))}</p>",
+        f"<p>{escape(certificate.not_run)}.</p>" if certificate.not_run else "",
         _table("What may change", ("Number", "Measured", "Allowed"), _limits(certificate)),
         _table("Both beside each other", ("Number", "PyTorch", "Export", "Change"), _both(certificate)),
         _table("What it was measured with", ("", ""), _facts(certificate)),
@@ -32,7 +33,7 @@ def render(certificate: Certificate) -> str:
 
 
 def _form(certificate: Certificate) -> str:
-    form = {"onnx": "an ONNX file", "openvino": "files of OpenVINO"}[certificate.format]
+    form = {"onnx": "an ONNX file", "openvino": "files of OpenVINO", "html": "a page of HTML"}[certificate.format]
     return f"{form} in {certificate.precision}"
 
 
@@ -65,7 +66,8 @@ def _both(certificate: Certificate) -> Iterable[tuple[str, ...]]:
         yield METRICS[key].title, *(_number(value) for value in (two.torch, two.export, two.change))
     seconds = found.seconds
     times = f"{seconds.torch / seconds.export:.2f} times as fast" if seconds.export else ""
-    threads = f"{certificate.threads} thread{'' if certificate.threads == 1 else 's'}"
+    alone = ", the page one" if certificate.engine == "onnxruntime-web" else ""
+    threads = f"{certificate.threads} thread{'' if certificate.threads == 1 else 's'}{alone}"
     title = f"Seconds for an image{_meaning(f'median, in turn, {threads}, {escape(certificate.cpu)}')}"
     yield title, f"{seconds.torch:.3f}", f"{seconds.export:.3f}", times
 

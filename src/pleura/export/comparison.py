@@ -114,8 +114,9 @@ class Sides:
     exact: Run
     """PyTorch in float64."""
     export: Engine
-    together: Run
-    """Passes several images through the export's graph at once, as other programs than pleura may."""
+    together: Run | None
+    """Passes several images through the export's graph at once, as other programs than pleura may; None where none
+    can."""
 
 
 def compare(sides: Sides, triplet: Triplet, sample: Sample) -> Comparison:
@@ -174,8 +175,9 @@ class _Notes:
         pairs = [(ours.timed(square), theirs.timed(square)) for square in squares]
         exact, exported = (np.concatenate(each) for each in zip(*pairs, strict=True))
         found = {1: exported}
-        if self.images < IN_BATCHES:
-            found |= {size: _in_batches(self.sides.together, squares, size) for size in BATCH_SIZES}
+        together = self.sides.together
+        if self.images < IN_BATCHES and together is not None:
+            found |= {size: _in_batches(together, squares, size) for size in BATCH_SIZES}
         for size, each in found.items():
             self.differences += self._differences(squares, exact, each, size)
         self.within += [float(exported.min()), float(exported.max())]
@@ -206,9 +208,8 @@ class _Notes:
         """Return all of it."""
         ours, theirs = self.halves
         positive = np.concatenate(self.positive, axis=1)
-        by_size = {
-            size: [one.value for one in self.differences if one.batch_size == size] for size in (1, *BATCH_SIZES)
-        }
+        sizes = dict.fromkeys(one.batch_size for one in self.differences)
+        by_size = {size: [one.value for one in self.differences if one.batch_size == size] for size in sizes}
         truth = None
         if self.has_truth:
             before, after = ours.results().summary(), theirs.results().summary()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from pleura.data.dataset import Split
+from pleura.decision.levels import refuse_unless_kept
 from pleura.errors import CheckpointError, OutputError, PleuraError
+from pleura.export.browser_engine import browser_engine, browser_versions, node
 from pleura.export.certificate import Certificate, versions
 from pleura.export.certificate_page import render
 from pleura.export.comparison import Run, Sides, compare
+from pleura.export.html import html_of
 from pleura.export.onnx import graph_of
 from pleura.export.openvino import ir_of
 from pleura.export.sample import Sample, of_dataset, of_phantoms, of_radiographs
@@ -35,7 +38,7 @@ from pleura.models.exported import Exported, is_exported, load_exported, onnx_of
 from pleura.models.identity import weights_hash
 
 CERTIFICATE, PAGE = "certificate.json", "certificate.html"
-FormatName = Literal["onnx", "openvino"]
+FormatName = Literal["onnx", "openvino", "html"]
 
 
 class GraphEngine(Engine, Protocol):
@@ -55,8 +58,17 @@ class Form:
     """An ONNX graph and what it is, in words -> the graph in this form."""
     files: Callable[[tuple[bytes, ...], Exported], dict[str, bytes]]
     """That graph and what is said of it -> the content of each file, by its suffix."""
-    engine: Callable[[Exported], GraphEngine]
-    """What serves it."""
+    engine: Callable[[Exported], AbstractContextManager[GraphEngine]]
+    """What serves it, for a while."""
+    measured: FormatName
+    """The form whose files that engine loads."""
+    in_batches: bool = True
+    """Whether other programs can run it, with several images at a time."""
+
+
+def _engine_of_page(exported: Exported) -> AbstractContextManager[GraphEngine]:
+    """The engine of a page where there is node to run it; else the one of an ONNX file."""
+    return browser_engine(exported) if node() else nullcontext(OnnxEngine(exported))
 
 
 FORMS: dict[FormatName, Form] = {
@@ -64,13 +76,23 @@ FORMS: dict[FormatName, Form] = {
         ".onnx",
         lambda graph, _: (graph,),
         lambda parts, exported: {".onnx": onnx_of(parts[0], exported)},
-        OnnxEngine,
+        lambda exported: nullcontext(OnnxEngine(exported)),
+        "onnx",
     ),
     "openvino": Form(
         ".xml",
         ir_of,
         lambda parts, exported: {".xml": openvino_of(parts[0], parts[1], exported), ".bin": parts[1]},
-        OpenVinoEngine,
+        lambda exported: nullcontext(OpenVinoEngine(exported)),
+        "openvino",
+    ),
+    "html": Form(
+        ".html",
+        lambda graph, _: (graph,),
+        lambda parts, exported: {".html": html_of(onnx_of(parts[0], exported), exported)},
+        _engine_of_page,
+        "onnx",
+        in_batches=False,
     ),
 }
 
@@ -118,6 +140,8 @@ def export(model: Path, settings: ExportSettings) -> Export:
         if path.exists():
             raise OutputError(f"{path}: is there already; choose another --out")
     checkpoint = load_checkpoint(source)
+    if settings.format == "html":
+        refuse_unless_kept(checkpoint.triplet)  # a page decides by levels of 8 bits
     tta = Wanted(settings.tta or checkpoint.recipe.get("tta", "none")).tta or "none"
     sample = _sample(checkpoint, settings)
     with _folder(settings.out):
@@ -150,15 +174,17 @@ def certify(
     parts: the graph, of `Form.convert`. exported: what is said of it. Raises: CheckpointError if the engine cannot
     run it, or what is said of it cannot be read; InputError for an image that cannot.
     """
+    measured = FORMS[FORMS[form].measured]
     with TemporaryDirectory(prefix="pleura-") as folder:
-        file = Path(folder) / exported.path.name
-        for suffix, content in FORMS[form].files(parts, replace(exported, path=file)).items():
+        file = (Path(folder) / exported.path.name).with_suffix(measured.suffix)
+        for suffix, content in measured.files(parts, replace(exported, path=file)).items():
             file.with_suffix(suffix).write_bytes(content)
         try:
-            engine = FORMS[form].engine(load_exported(file))
-            reference = TorchEngine(checkpoint, exported.tta, "cpu", "float32")
-            sides = Sides(reference, _in_float64(checkpoint, exported.tta), engine, engine.in_one_pass)
-            comparison = compare(sides, checkpoint.triplet, sample)
+            with FORMS[form].engine(load_exported(file)) as engine:
+                reference = TorchEngine(checkpoint, exported.tta, "cpu", "float32")
+                together = engine.in_one_pass if FORMS[form].in_batches else None
+                sides = Sides(reference, _in_float64(checkpoint, exported.tta), engine, together)
+                comparison = compare(sides, checkpoint.triplet, sample)
         except CheckpointError as error:
             raise CheckpointError(str(error).replace(str(file), str(exported.path))) from error
     return Certificate(
@@ -172,7 +198,7 @@ def certify(
         comparison=comparison,
         cpu=processor(),
         threads=threads(),
-        versions=versions(),
+        versions=versions() | (browser_versions() if form == "html" else {}),
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pleura.data.geometry import SquareGeometry
 from pleura.data.in_memory import each_of, radiograph_of
 from pleura.data.radiograph import geometry_of
-from pleura.decision.calibration import Calibration
+from pleura.decision.calibration import Calibration, prevalence_of
 from pleura.decision.laterality import side_of
 from pleura.decision.triplet import Triplet, image_score, mean_triplet
 from pleura.dicom.read import Radiograph
@@ -71,7 +71,7 @@ class Predictor:
         self.prepared_px = preprocessings[0].prepared_px
         self.triplet = triplet or mean_triplet([header.triplet for header in self.headers], self.weights)
         self.calibration = _calibration(calibration, self.headers)
-        self.prevalence = _prevalence(calibration or self.headers[0].calibration) if self.calibration else None
+        self.prevalence = prevalence_of(calibration or self.headers[0].calibration) if self.calibration else None
         largest = max(preprocessing.size_px for preprocessing in preprocessings)
         self.engines: list[Engine] = [engine_of(model, wanted, largest) for model in models]
         self.doubts = _doubts(models, self.engines)
@@ -264,9 +264,3 @@ def _calibration(given: Mapping[str, Any] | None, headers: Sequence[ModelHeader]
         return Calibration.of(each[0] or {})
     except ValueError as error:
         raise CheckpointError(f"{error}; write it anew with pleura tune") from error
-
-
-def _prevalence(header: Mapping[str, Any] | None) -> float | None:
-    """The share of positives among the cases that a calibration was fitted on; None where it does not say."""
-    share = (header or {}).get("prevalence")
-    return float(share) if isinstance(share, float) and 0 < share < 1 else None

@@ -1,0 +1,49 @@
+// What runs beside the page, so that it stays usable: reads files and runs the model. It gets all that it needs as bytes,
+// and asks nobody for anything.
+//
+// Exports: analyserOf, engineOf, serve.
+
+import { engineOf } from "./engine.js";
+import { inflate } from "./limits.js";
+import { InputError } from "./numbers.js";
+import { predict } from "./predictor.js";
+import { readRadiograph } from "./radiograph.js";
+
+export { engineOf };
+
+const MOST_BYTES = 2 ** 30;
+const opened = packed => inflate(packed, "gzip", MOST_BYTES);
+
+/** async (content: Uint8Array, name) -> a case of the viewer, without `model` and `downloads`.
+ *  packed: {runtime, jpeg, graph}, gzipped. page: {implementationClass, uidNames, model}. library: {ort, dicomParser,
+ *  jpegModule}. Opens and starts all of it first. */
+export async function analyserOf(packed, page, library) {
+  const [wasm, jpegWasm, graph] = await Promise.all([packed.runtime, packed.jpeg, packed.graph].map(opened));
+  const jpeg = await library.jpegModule({ wasmBinary: jpegWasm, print: () => {}, printErr: () => {} });
+  const run = await engineOf(library.ort, wasm, graph, page.model);
+  return async (content, name) => {
+    const radiograph = await readRadiograph(content, name, { dicomParser: library.dicomParser, jpeg }, page);
+    return predict(radiograph, run, page.model);
+  };
+}
+
+/** Answer the messages of a page: {start: {packed, page}}, then {id, content, name} with {id, found} or {id, refused}
+ *  or {id, failed}. One at a time, in order. */
+export function serve(scope, library) {
+  let analyser = null, last = Promise.resolve();
+  scope.onmessage = ({ data }) => {
+    if (data.start) {
+      analyser = analyserOf(data.start.packed, data.start.page, library);
+      analyser.catch(() => {});  // each file says it
+      return;
+    }
+    last = last.then(async () => {
+      try {
+        scope.postMessage({ id: data.id, found: await (await analyser)(data.content, data.name) });
+      } catch (error) {
+        const key = error instanceof InputError ? "refused" : "failed";
+        scope.postMessage({ id: data.id, [key]: String(error?.message ?? error) });
+      }
+    });
+  };
+}

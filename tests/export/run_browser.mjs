@@ -1,0 +1,64 @@
+// What a page does, done by node for tests: the tasks of a JSON file, by the modules of pleura and by the very script
+// that a page's worker has. Arrays lie in files: float32 or bytes.
+//
+// Usage: node run_browser.mjs MODULES WORKER.mjs TASKS.json; prints a JSON list of answers.
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+import { gunzipSync } from "node:zlib";
+
+const [modules, worker, tasks] = process.argv.slice(2);
+const load = name => import(pathToFileURL(`${modules}/${name}`));
+const { SquareGeometry, withSquarePixels } = await load("geometry.js");
+const { readRadiograph } = await load("radiograph.js");
+const { InputError, general, roundHalfEven, excerpt } = await load("numbers.js");
+const { imageScore, calibrated } = await load("predictor.js");
+await import(pathToFileURL(worker));
+const { analyserOf, library } = globalThis.pleuraWorker;
+const bytes = path => new Uint8Array(readFileSync(path));
+const floats = path => new Float32Array(bytes(path).buffer);
+const save = (path, array) => writeFileSync(path, new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
+let jpeg = null, analyse = null;
+
+const ANSWERS = {
+  geometry({ rows, columns, size, aspect, image, probabilities }) {
+    const geometry = new SquareGeometry(rows, columns, size, aspect);
+    save(`${image}.square`, geometry.imageToSquare(floats(image)));
+    save(`${probabilities}.original`, geometry.probabilitiesToOriginal(floats(probabilities)));
+    return { whole: geometry.wholeArea, shape: geometry.imageShape };
+  },
+  numbers({ values }) {
+    return { general: values.map(value => general(value)), rounded: values.map(roundHalfEven) };
+  },
+  excerpt: ({ text }) => excerpt(text),
+  score: ({ probabilities, coefficients }) => {
+    const score = imageScore(floats(probabilities));
+    return { score, probability: calibrated(score, coefficients) };
+  },
+  async read({ path, name, facts }) {
+    jpeg ??= await library.jpegModule({ wasmBinary: gunzipSync(readFileSync(`${modules}/vendor/libjpegturbowasm_decode.wasm.gz`)) });
+    const found = await readRadiograph(bytes(path), name, { dicomParser: library.dicomParser, jpeg }, facts);
+    save(`${path}.image`, withSquarePixels(found.image, found.rows, found.columns, found.aspect));
+    save(`${path}.grey`, Uint16Array.from(found.grey));
+    const { image: _, grey, window, ...rest } = found;
+    return { ...rest, greyBits: 8 * grey.BYTES_PER_ELEMENT, window: { ...window, curve: window.curve && Array.from(window.curve) } };
+  },
+  async analyse({ path, name, page, graph }) {
+    const packed = { runtime: bytes(`${modules}/vendor/ort-wasm-simd-threaded.wasm.gz`), jpeg: bytes(`${modules}/vendor/libjpegturbowasm_decode.wasm.gz`), graph: bytes(graph) };
+    analyse ??= await analyserOf(packed, page, library);
+    const { grey: _, levels, ...rest } = await analyse(bytes(path), name);
+    save(`${path}.levels`, levels);
+    return rest;
+  },
+};
+
+const answers = [];
+for (const { kind, ...task } of JSON.parse(readFileSync(tasks))) {
+  try {
+    answers.push({ found: await ANSWERS[kind](task) });
+  } catch (error) {
+    if (!(error instanceof InputError) && error?.constructor?.name !== "InputError") throw error;
+    answers.push({ refused: error.message });
+  }
+}
+console.log(JSON.stringify(answers));
