@@ -29,9 +29,10 @@ from pleura.evaluation.metrics.siim import siim_dice
 from pleura.evaluation.report.document import EvaluationReport
 from pleura.evaluation.report.page import Picture, gallery, page
 from pleura.files import write_atomically
-from pleura.inference.batch import BatchSettings, model_name, predict_batch
+from pleura.inference.batch import model_name, predict_batch
 from pleura.inference.model_files import find_model
 from pleura.inference.overlay import as_data_uri, overlay
+from pleura.inference.part import BatchSettings
 from pleura.inference.predictor import Predictor
 from pleura.models.checkpoint import load_checkpoint
 from pleura.models.default import default_model

@@ -18,6 +18,7 @@ EXTRAS: dict[str, str] = {
     **dict.fromkeys(("onnx", "onnxscript", "onnx_ir", "nncf"), "export"),
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "multipart", "python_multipart"), "serve"),
     **dict.fromkeys(("pynetdicom", "dicomweb_client", "requests"), "pacs"),
+    "ray": "cluster",
 }
 """Package, as it is imported -> extra."""
 

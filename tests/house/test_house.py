@@ -45,7 +45,7 @@ ORDER = (
     ("evaluation",),
     ("training",),
     ("export", "doctor"),
-    ("serve",),
+    ("serve", "cluster"),
     ("demo",),
     ("cli",),
     ("__main__",),
@@ -115,7 +115,7 @@ HOMES = {
     "onnx": {"export/onnx.py"},
     "onnxscript": {"export/onnx.py"},
     "onnx_ir": {"export/onnx.py"},
-    "ray": set(),
+    "ray": {"cluster/connection.py", "cluster/pool.py"},
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FILE_BYTES = 350, 60, 1_500_000
 VENDOR = "src/pleura/export/browser/vendor"

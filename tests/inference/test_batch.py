@@ -23,7 +23,7 @@ from pleura.decision.calibration import probability_at_prevalence
 from pleura.decision.triplet import Triplet
 from pleura.dicom.results import Algorithm
 from pleura.errors import InputError, OutputError
-from pleura.inference import batch
+from pleura.inference import part
 from pleura.inference.batch import BatchResult, BatchSettings, predict_batch
 from pleura.inference.precision import Precision
 from pleura.inference.predictor import Prediction, Predictor
@@ -160,7 +160,7 @@ def test_full_disk_ends_the_batch_and_keeps_what_is_done(tmp_path, monkeypatch):
         if prediction.image_id == "b":
             raise OutputError("full") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr(batch, "write_files", full)
+    monkeypatch.setattr(part, "write_files", full)
     with pytest.raises(OutputError, match="full"):
         run(tmp_path / "o", tmp_path / "s", batch_size=1)
     assert set(table(tmp_path / "o")) == {"a"}
@@ -244,7 +244,7 @@ def test_last_line_that_was_cut_is_predicted_again(tmp_path):
 def test_large_radiographs_go_in_smaller_batches(tmp_path, monkeypatch):
     for number in range(5):
         save_png(tmp_path / "s" / f"{number}.png")
-    monkeypatch.setattr(batch, "PIXELS_IN_FLIGHT", 2 * RAMP_8.size)
+    monkeypatch.setattr(part, "PIXELS_IN_FLIGHT", 2 * RAMP_8.size)
     predictor = Brightness()
     run(tmp_path / "o", tmp_path / "s", predictor=predictor)
     assert predictor.batches == [2, 2, 1]
@@ -351,7 +351,7 @@ def test_scripts_get_one_document_and_nothing_else(pleura, tmp_path):
 def test_what_was_predicted_before_an_interrupt_is_still_written(tmp_path, monkeypatch):
     for name in "abc":
         save_png(tmp_path / "s" / f"{name}.png")
-    predict, write, began = Brightness.probabilities, batch.write_files, threading.Event()
+    predict, write, began = Brightness.probabilities, part.write_files, threading.Event()
 
     def slow(*given):
         began.set()
@@ -364,7 +364,7 @@ def test_what_was_predicted_before_an_interrupt_is_still_written(tmp_path, monke
             raise KeyboardInterrupt
         return predict(predictor, squares)
 
-    monkeypatch.setattr(batch, "write_files", slow)
+    monkeypatch.setattr(part, "write_files", slow)
     monkeypatch.setattr(Brightness, "probabilities", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "o", tmp_path / "s", batch_size=1)

@@ -10,9 +10,12 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:  # --help imports no verb
+    from pleura.cluster.connection import ClusterOptions
 
 SplitName = Literal["train", "val", "all"]
 Tta = Literal["none", "flip"]
@@ -73,6 +76,38 @@ Engine = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results and refusals only, no progress.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="After a refusal, print its cause, for a bug report.")]
+
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="<cluster>",
+        help="Work on a Ray cluster: local, auto (of this machine), or HOST:PORT; needs pleura[cluster].",
+    ),
+]
+RayWorkers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="With --ray: workers. Default: as many as there is room for.")
+]
+RayCpus = Annotated[float | None, typer.Option("--ray-cpus", help="With --ray: processors of each worker. Default: 1.")]
+RayGpus = Annotated[
+    float | None,
+    typer.Option("--ray-gpus", help="With --ray: GPUs of each worker; 0.25: four share one. Default: 0."),
+]
+
+
+def cluster_options(
+    ray: str | None, workers: int | None, cpus: float | None, gpus: float | None
+) -> ClusterOptions | None:
+    """Return where and on how much of it a command works; None without --ray, where the others mean nothing."""
+    if ray is None:
+        for given, option in ((workers, "--workers"), (cpus, "--ray-cpus"), (gpus, "--ray-gpus")):
+            if given is not None:
+                raise typer.BadParameter("does nothing alone; add --ray local, or a cluster", param_hint=option)
+        return None
+    from pleura.cluster.connection import ClusterOptions
+
+    return ClusterOptions(ray, workers or 0, 1 if cpus is None else cpus, gpus or 0)
 
 
 NET: dict[str, tuple[Any, Any]] = {

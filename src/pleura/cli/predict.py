@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pleura.cli.options import ScCompression, SegType, Tta
+from pleura.cli.options import Ray, RayCpus, RayGpus, RayWorkers, ScCompression, SegType, Tta, cluster_options
 from pleura.cli.printing import show
 from pleura.models.default import DEFAULT, is_default, model_path, named
 
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.dicom.deidentify import Secret
-    from pleura.inference.batch import BatchResult, BatchSettings
+    from pleura.inference.batch import BatchResult
+    from pleura.inference.part import BatchSettings
 
 
 def predict(
@@ -52,36 +53,54 @@ def predict(
         Path | None,
         typer.Option(help="File with the secret that new ids follow from. Default: PLEURA_DEIDENTIFY_SECRET."),
     ] = None,
+    ray: Ray = None,
+    workers: RayWorkers = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")] = False,
 ) -> None:
     """Find pneumothorax on radiographs: masks, overlays, DICOM objects and tables."""
-    from pleura.inference.batch import BatchSettings, model_name, predict_batch
+    from pleura.inference.batch import model_name, predict_batch
+    from pleura.inference.part import BatchSettings
     from pleura.inference.predictor import Predictor
-    from pleura.inference.writers import WRITES
 
+    cluster = cluster_options(ray, workers, ray_cpus, ray_gpus)
     wanted = _words(write, seg_type, sc_compression)
-    unknown = [word for word in wanted if word not in WRITES]
-    if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WRITES)}", param_hint="--write")
     secret = _secret(deidentify, deidentify_secret, out)
     settings = BatchSettings(tuple(inputs), out, model_name(model), wanted, batch_size, prevalence, secret)
     if as_json:
-        for handler in logging.getLogger("pleura").handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.setStream(sys.stderr)
-    done = predict_batch(Predictor.load(model, tta), settings)
+        _log_to_standard_error()
+    if cluster is None:
+        done = predict_batch(Predictor.load(model, tta), settings)
+    else:
+        from pleura.cluster.predict import predict_on_cluster
+
+        done = predict_on_cluster(model, tta, settings, cluster)
+    _report(done, settings, as_json, is_default(model_path(model)))
+
+
+def _report(done: BatchResult, settings: BatchSettings, as_json: bool, is_default: bool) -> None:
+    """Print what was found, and each problem; exit with 1 if there is one."""
     if as_json:
         typer.echo(json.dumps(document(done, settings), indent=1))
     else:
-        show(messages(done, settings, is_default(model_path(model))))
+        show(messages(done, settings, is_default))
     for file, reason in done.problems:
         typer.echo(f"pleura: {reason if file in reason else f'{file}: {reason}'}", err=True)
     if done.problems:
         raise typer.Exit(1)
 
 
+def _log_to_standard_error() -> None:
+    for handler in logging.getLogger("pleura").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
+
+
 def _words(write: str, seg_type: SegType, sc_compression: ScCompression) -> tuple[str, ...]:
     """Return the words of --write, with the forms of seg and sc that are asked for."""
+    from pleura.inference.writers import WRITES
+
     words = tuple(word.strip() for word in write.split(",") if word.strip())
     for word, form, default, option in (
         ("seg", seg_type, "binary", "--seg-type"),
@@ -90,6 +109,9 @@ def _words(write: str, seg_type: SegType, sc_compression: ScCompression) -> tupl
         if form != default and word not in words:
             raise typer.BadParameter(f"is for --write {word}", param_hint=option)
         words = tuple(f"{word}-{form}" if form != default and one == word else one for one in words)
+    unknown = [word for word in words if word not in WRITES]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WRITES)}", param_hint="--write")
     return words
 
 

@@ -32,6 +32,11 @@ def use_engine(name: str) -> None:
     _asked = _checked(name)
 
 
+def named_engine() -> str | None:
+    """Return the engine of `use_engine`; None for `auto`, or where none was named."""
+    return None if _asked == "auto" else _asked
+
+
 @dataclass(frozen=True)
 class Wanted:
     """How a model is to run, as far as somebody has said; None: by its recipe, `use_device` and the like, or `auto`."""
