@@ -14,6 +14,7 @@ from pleura.decision.triplet import Triplet
 from pleura.errors import CheckpointError, OutputError
 from pleura.export import export as verb
 from pleura.export.certificate import Certificate
+from pleura.export.certificate_page import render
 from pleura.export.comparison import Comparison, Difference, Pair, Sides, compare
 from pleura.export.export import ExportSettings, certify, export
 from pleura.export.onnx import Graph, bytes_of, graph_of
@@ -230,6 +231,8 @@ def test_where_float32_itself_is_coarse_an_export_may_be_as_coarse_and_no_more()
         "a probability differs by 0.0003 (an image at a time), allowed are 0.00024"
     ]
     assert not certificate(compared(Stub(0.25, {8: 2e-4}), exact=coarse)).holds  # an image on which it is not
+    assert "0.0001, or 4 times PyTorch’s own rounding on an image" in render(certificate(found))
+    assert "or 4 times" not in render(certificate(compared(Stub(0.25))))
     hopeless = Stub(0.25, {7: 0.1})
     assert certificate(compared(Stub(0.25, {7: 2e-3}), exact=hopeless)).reasons == [
         "a probability differs by 0.002 (an image at a time), allowed are 0.0001"

@@ -8,7 +8,7 @@ from html import escape
 from pleura.evaluation.metrics.titles import METRICS
 from pleura.evaluation.report.page import page
 from pleura.export.certificate import DECISIONS, DICE, Certificate, worth
-from pleura.export.comparison import DIFFERENCE
+from pleura.export.comparison import DIFFERENCE, TIMES_ROUNDING
 
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "onnxruntime-web": "ONNX Runtime Web"}
 
@@ -44,7 +44,7 @@ def _limits(certificate: Certificate) -> Iterable[tuple[str, ...]]:
         title = "Largest difference of a pixel’s probability" + _meaning(
             "an image at a time, as pleura runs it" if size == 1 else f"{size} images in one pass of the graph"
         )
-        yield title, _strong(f"{most:.2g}"), free if in_int8 else f"{DIFFERENCE:g}"
+        yield title, _strong(f"{most:.2g}"), free if in_int8 else _limit(most)
     worst = found.worst
     if worst.rounding is not None and not in_int8:
         title = "PyTorch’s own rounding on the image that differs most" + _meaning("float32 against float64")
@@ -57,6 +57,12 @@ def _limits(certificate: Certificate) -> Iterable[tuple[str, ...]]:
     dice = found.mask_dice
     between = f"Dice between the two masks{_meaning('mean, and of the image that differs most')}"
     yield between, _strong(f"{dice.mean():.5f}, {dice.min():.5f}"), free
+
+
+def _limit(most: float) -> str:
+    """What a probability may differ by; more only where PyTorch rounds by as much itself."""
+    more = f", or {TIMES_ROUNDING} times PyTorch’s own rounding on an image" if most > DIFFERENCE else ""
+    return f"{DIFFERENCE:g}{more}"
 
 
 def _both(certificate: Certificate) -> Iterable[tuple[str, ...]]:
