@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rays import LIMIT_S, end, ended, needs_ray, wait_until
 
 from pleura.cluster.pool import Refusal
 from pleura.cluster.predict import Asked, PredictWorker
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.inference.batch import BatchSettings
-
-HAS_RAY = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not HAS_RAY, reason='needs ray: pip install "pleura[cluster]"')
-LIMIT_S = 240  # of a command, on a machine that does much else
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    from rays import nodes
-
-    with nodes(2) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +49,6 @@ def predict(cluster, radiographs, out, *words):
         *words,
     )
     return cluster.command(*command)
-
-
-def ended(process):
-    """Exit code, standard output and standard error of a command."""
-    try:
-        out, err = process.communicate(timeout=LIMIT_S)
-    finally:
-        process.kill()
-    return process.returncode, out, err
 
 
 def contents(folder):
@@ -120,8 +99,6 @@ def test_a_radiograph_that_kills_its_workers_is_left_out_and_stops_no_other(clus
 @needs_ray
 @pytest.mark.slow
 def test_nothing_is_lost_or_doubled_when_a_worker_and_then_a_node_are_killed(cluster, radiographs, alone, tmp_path):
-    from rays import end, wait_until
-
     out = tmp_path / "out"
     running = predict(cluster, radiographs, out)
     assert wait_until(lambda: lines(out) > 2 or running.poll() is not None, LIMIT_S)

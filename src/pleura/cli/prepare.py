@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pleura.cli.options import Segments
+from pleura.cli.options import Ray, RayCpus, Segments, cluster_options
 from pleura.cli.printing import show
 
 if TYPE_CHECKING:  # --help imports no verb
@@ -33,13 +33,17 @@ def prepare(
         ),
     ] = None,
     segment: Segments = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes; 0 is one for each core. With --ray: workers; 0: as many as fit.")
+    ] = 0,
     always_train: Annotated[
         list[str] | None,
         typer.Option(
             help="A label source, such as pseudo for pseudo.csv, to train on in every fold and score in none."
         ),
     ] = None,
+    ray: Ray = None,
+    ray_cpus: RayCpus = None,
 ) -> None:
     """Turn radiographs and masks into a dataset folder, with folds that keep patients together."""
     from pleura.data.prepare import PrepareSettings
@@ -47,21 +51,26 @@ def prepare(
 
     if seed is not None and not re.fullmatch(r"-?[0-9]+", folds):
         raise typer.BadParameter(f"does nothing: the folds are those of {folds}", param_hint="--seed")
-    made = run(
-        PrepareSettings(
-            images=images,
-            masks=tuple(masks),
-            out=out,
-            size_px=size,
-            patients=patients,
-            folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
-            seed=42 if seed is None else seed,
-            rle_grid=rle_grid,
-            segments=tuple(segment or ()),
-            workers=workers,
-            always_train=tuple(always_train or ()),
-        )
+    cluster = cluster_options(ray, workers or None if ray else None, ray_cpus, None)
+    settings = PrepareSettings(
+        images=images,
+        masks=tuple(masks),
+        out=out,
+        size_px=size,
+        patients=patients,
+        folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
+        seed=42 if seed is None else seed,
+        rle_grid=rle_grid,
+        segments=tuple(segment or ()),
+        workers=workers,
+        always_train=tuple(always_train or ()),
     )
+    if cluster is None:
+        made = run(settings)
+    else:
+        from pleura.cluster.prepare import prepare_on_cluster
+
+        made = prepare_on_cluster(settings, cluster)
     show(messages(made, out))
     for line in warnings(made):
         typer.echo(line, err=True)

@@ -68,6 +68,8 @@ class Done:
     failed: list[Failed]
     """In the order of `pleura predict` in one process: what could not be read, then what could not be written."""
     unsaid: int
+    unseen: list[Path]
+    """Files that are not there for the worker's machine."""
 
 
 class PredictWorker:
@@ -115,7 +117,8 @@ class PredictWorker:
                     failed += [] if problem is None else [problem]
         except PleuraError as error:
             return Refusal.of(error)
-        return Done(entries, failed, read.unsaid(self.settings))
+        unseen = [case.path for case in part if not case.path.exists()]
+        return Done(entries, failed, read.unsaid(self.settings), unseen)
 
 
 def predict_on_cluster(
@@ -155,7 +158,12 @@ def _compute(
     try:
         for task, answer in pool.answers(tasks):
             if isinstance(answer, Lost):
-                answer = Done([], [(settings.disclosure.source(case), answer.reason) for case in task.cases], 0)
+                answer = Done([], [(settings.disclosure.source(case), answer.reason) for case in task.cases], 0, [])
+            if missing := next((path for path in answer.unseen if path.exists()), None):
+                where = settings.out if settings.secret else missing
+                raise InputError(
+                    f"{where}: a node of the cluster does not see its inputs; take a folder that all nodes share"
+                )
             for entry in answer.entries:
                 work.journal.add(entry)
             problems.append((task.number, answer.failed))

@@ -6,14 +6,15 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pleura.data import rle
 from pleura.data.dataset import IMAGES
@@ -101,25 +102,33 @@ def _read_journal(path: Path, count: int) -> dict[int, dict[str, Any]]:
 NUMBER_PAIRS = [[first, second] for first in (int, float) for second in (int, float)]
 
 
+Entry: TypeAlias = dict[str, Any]
+Reading: TypeAlias = Callable[[Sequence[Job], Path, int, str], Iterator[Entry]]
+"""Reads jobs, given the file of images, its side in px and the grid of runs; writes each image's row, and then yields
+its line of the journal, in any order."""
+
+
 def read_all(
-    jobs: Sequence[Job], partial: Path, done: dict[int, dict[str, Any]], size_px: int, rle_grid: str, workers: int
+    jobs: Sequence[Job], partial: Path, done: dict[int, Entry], size_px: int, rle_grid: str, reading: Reading
 ) -> None:
     """Read every radiograph that is not in `done`, and note each there and in the journal.
 
-    workers: processes; 0 is one for each core. Raises: OutputError; InputError if a worker died.
+    Raises: OutputError; what `reading` raises.
     """
     left = [job for job in jobs if job.row not in done]
     with writing(partial), (partial / JOURNAL).open("a", encoding="utf-8") as journal:
-        entries = _entries(left, str(partial / IMAGES), size_px, rle_grid, workers or os.cpu_count() or 1)
-        for entry in track(entries, "prepare", total=len(left)):
+        for entry in track(reading(left, partial / IMAGES, size_px, rle_grid), "prepare", total=len(left)):
             done[entry["row"]] = entry
             journal.write(journal_line(entry))
             journal.flush()
 
 
-def _entries(
-    jobs: Sequence[Job], images_path: str, size_px: int, rle_grid: str, workers: int
-) -> Iterator[dict[str, Any]]:
+def read_here(jobs: Sequence[Job], images: Path, size_px: int, rle_grid: str, workers: int) -> Iterator[Entry]:
+    """Read jobs by processes of this machine; see `Reading`. workers: processes; 0 is one for each core.
+
+    Raises: InputError if a worker died.
+    """
+    images_path, workers = str(images), workers or os.cpu_count() or 1
     if workers == 1 or len(jobs) < FEW:
         for job in jobs:
             yield _work(job, images_path, size_px, rle_grid)
@@ -140,19 +149,31 @@ def _entries(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, Any]:
+def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> Entry:
     """Read one radiograph and its mask, write the image's row; returns its line of the journal. Runs in a worker."""
+    entry, square = read_job(job, size_px, rle_grid)
+    if square is not None:
+        write_row(images_path, job.row, square)
+    return entry
+
+
+def write_row(images_path: Path | str, row: int, square: NDArray[np.uint8]) -> None:
+    """Write one image, uint8 (S, S), into the file of all. Raises: OSError."""
+    images = np.load(images_path, mmap_mode="r+")
+    images[row] = square
+    images.flush()
+
+
+def read_job(job: Job, size_px: int, rle_grid: str) -> tuple[Entry, NDArray[np.uint8] | None]:
+    """Read one radiograph and its mask; returns the line of the journal, and the image, uint8 (S, S), if it has one."""
     try:
         radiograph = read_radiograph(job.path)
         geometry = geometry_of(radiograph, size_px)
         square = geometry.image_to_square(radiograph.image)
         found = on_dataset(job.mask, geometry, rle_grid)
     except PleuraError as error:
-        return {"row": job.row, "problem": str(error)}
-    images = np.load(images_path, mmap_mode="r+")
-    images[job.row] = square
-    images.flush()
-    return {
+        return {"row": job.row, "problem": str(error)}, None
+    entry = {
         "row": job.row,
         "pixels": hashlib.sha256(square.tobytes()).hexdigest(),
         "patient": radiograph.patient_id,
@@ -169,6 +190,7 @@ def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> dict[str, 
         "pixel_aspect": geometry.aspect,
         "notes": list(radiograph.notes),
     }
+    return entry, square
 
 
 def finished_images(partial: Path, out: Path, rows: Sequence[int], count: int) -> Path:

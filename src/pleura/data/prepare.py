@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial as partial_of
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, writ
 from pleura.data.finding import Found, find_radiographs, walk
 from pleura.data.folds import Leak, assign_folds, leaks_of, patients_or_own, read_folds, read_patients
 from pleura.data.ids import Names, identify
-from pleura.data.ingest import Job, begin, finished_images, read_all
+from pleura.data.ingest import Job, Reading, begin, finished_images, read_all, read_here
 from pleura.data.mask_checks import doubtful, masks_by_id
 from pleura.data.masks import open_masks, refuse_unused_options
 from pleura.data.problems import Problem, read_problems, write_problems
@@ -77,12 +78,13 @@ class _Plan:
     """Of the jobs."""
 
 
-def prepare(settings: PrepareSettings) -> Prepared:
+def prepare(settings: PrepareSettings, reading: Reading | None = None) -> Prepared:
     """Read all radiographs and masks and write a dataset folder.
 
     Unreadable files are quarantined and reported in OUT/problems.csv, with unlabelled ones, equal ids and equal
     pixels; the rest is done. The same command goes on after an interruption, and does nothing when all is done.
 
+    reading: what reads the radiographs; by default processes of this machine.
     Raises: InputError if nothing usable is found or a csv is wrong, OutputError if OUT cannot be written or holds
     something else.
     """
@@ -98,7 +100,8 @@ def prepare(settings: PrepareSettings) -> Prepared:
     partial = settings.out / PARTIAL
     with held(settings.out, "prepares a dataset in it"):
         done = begin(partial, pixels, len(plan.jobs), settings.size_px)
-        read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid or "siim", settings.workers)
+        here = partial_of(read_here, workers=settings.workers)
+        read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid or "siim", reading or here)
         return _finish(settings, plan, tables, done, fingerprint)
 
 
