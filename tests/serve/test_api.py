@@ -197,6 +197,18 @@ def test_bad_input_is_refused_as_a_problem(served: Served, method, path, body, h
     assert answer.json["detail"]
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/v1/model", "/openapi.json"])
+def test_head_is_get_without_the_body(served: Served, path: str) -> None:
+    head, get = served.ask("HEAD", path), served.ask("GET", path)
+    assert (head.status, head.body, get.status) == (200, b"", 200)
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert served.ask("HEAD", "/v1/jobs/x").status == 405, "results that are not sent are not fetched"
+
+
+def test_an_address_that_is_nearly_right_is_none(served: Served) -> None:
+    assert served.ask("GET", "/v1/model/").json["code"] == "not-found"
+
+
 @pytest.mark.parametrize(("path", "allowed"), [("/v1/predict", "POST"), ("/v1/jobs/x", "DELETE, GET")])
 def test_a_method_that_is_not_taken_is_told_those_that_are(served: Served, path: str, allowed: str) -> None:
     assert served.ask("OPTIONS", path).headers["allow"] == allowed

@@ -104,6 +104,26 @@ def test_a_public_address_needs_a_key(host: str, local: bool) -> None:
             ServeSettings(host).check()
 
 
+HOSTS = {
+    **dict.fromkeys(("localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "10.1.2.3", "a.localhost", ""), 200),
+    **dict.fromkeys(("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example"), 421),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_without_a_key_it_is_no_site_of_another_name(seen: Seen, host: str, tmp_path: Path) -> None:
+    # A name of another site that points here by now (DNS rebinding): the browser lets that site read what it answers.
+    with serving(seen) as service:
+        for path in ("/v1/model", "/", "/metrics"):
+            answer = service.ask("GET", path, headers={"Host": host})
+            assert answer.status == HOSTS[host]
+        assert answer.status == 200 or answer.json["code"] == "other-host"
+
+
+def test_with_a_key_it_may_have_any_name(keyed: Served) -> None:
+    assert keyed.ask("GET", "/healthz", headers={"Host": "pleura.hospital.example"}).status == 200
+
+
 def test_tls_needs_two_files_that_are_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--tls-key"):
         ServeSettings(tls_cert=tmp_path / "cert").check()
@@ -124,14 +144,14 @@ def test_over_tls_the_answer_is_the_same_and_plain_http_gets_none(seen: Seen, fi
         assert (response.status, json.loads(response.read())["prediction"]["image_id"]) == (200, "file")
         connection.close()
         with raw(served) as plain:
-            plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"HTTP" not in until_closed_or_reset(plain)
 
 
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict:batch"])
 def test_a_large_body_is_refused_by_its_length_before_it_comes(seen: Seen, path: str) -> None:
     with serving(seen, SMALL) as served, raw(served) as connection:
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n".encode())
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100001\r\n\r\n".encode())
         head, _, body = until_closed(connection).partition(b"\r\n\r\n")  # nothing of the body is ever sent
     assert b" 413 " in head.splitlines()[0]
     assert json.loads(body)["code"] == "too-large"
@@ -156,14 +176,14 @@ def test_a_client_that_sends_a_whole_large_body_sees_the_answer(seen: Seen) -> N
 
 def test_a_body_that_trickles_in_is_given_up(seen: Seen) -> None:
     with serving(seen, SMALL) as served, raw(served) as connection:
-        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n")
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n")
         threading.Thread(target=_trickle, args=(connection,), daemon=True).start()
         answer = until_closed(connection)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"body-timeout" in answer
 
 
-@pytest.mark.parametrize("start", [b"", b"POST /v1/predict HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: "])
+@pytest.mark.parametrize("start", [b"", b"POST /v1/predict HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: "])
 def test_headers_that_trickle_in_or_never_come_are_given_up(seen: Seen, start: bytes) -> None:
     with serving(seen, SMALL) as served, raw(served) as connection:
         connection.sendall(start)
@@ -174,7 +194,7 @@ def test_headers_that_trickle_in_or_never_come_are_given_up(seen: Seen, start: b
 
 def test_a_body_that_trickles_on_after_the_answer_is_given_up(seen: Seen) -> None:
     with serving(seen, SMALL) as served, raw(served) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n")
         threading.Thread(target=_trickle, args=(connection,), daemon=True).start()
         assert until_closed_or_reset(connection).startswith(b"HTTP/1.1 200 ")
 
@@ -185,7 +205,7 @@ def test_a_client_that_never_reads_its_answers_is_given_up(seen: Seen) -> None:
         connection.settimeout(1)
         with suppress(OSError):  # a reset, or a pipe that nothing empties
             while True:  # thousands of requests, and not one answer read
-                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
         wait_for(lambda: not served.server.server_state.connections)
 
 
@@ -293,7 +313,7 @@ def test_what_a_client_that_has_gone_sent_is_not_predicted(seen: Seen, files) ->
         first = client.submit(served.predict, files["png"])
         wait_for(lambda: seen.batches == [1])
         with raw(served) as gone:
-            head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(files['png'])}\r\n\r\n"
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(files['png'])}\r\n\r\n"
             gone.sendall(head.encode() + files["png"])
             wait_for(lambda: served.api.service.taken == 2)
         wait_for(lambda: served.api.service.taken == 1)

@@ -66,6 +66,9 @@ def test_radiographs_come_back_as_results_and_nothing_is_kept(
         assert "<th>so far: delivered</th><td>4</td>" in page
         with pytest.raises(urllib.error.HTTPError, match="404"):
             status(port, "/other")
+        elsewhere = urllib.request.Request(f"http://{LOOPBACK}:{port}/status", headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            urllib.request.urlopen(elsewhere, timeout=10)
         # A picture that comes back makes no loop: it is taken, and passed over.
         pictures = [one for one in archive.stored.values() if one.Modality == "OT"]
         for picture in pictures:

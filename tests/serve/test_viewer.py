@@ -223,6 +223,23 @@ def test_a_folder_is_a_list_in_order_in_which_a_refused_file_says_why_in_the_ser
     assert page.by("empty").is_displayed()
 
 
+def test_nothing_of_a_radiograph_stays_on_the_screen_when_it_is_not_the_one_that_is_shown(
+    page: Browser, folder: Path
+) -> None:
+    page.drop(folder)
+    done(page)
+    assert shades(page).any()
+    page.keys("n", "n")  # a letter
+    assert page.by("problem").is_displayed()
+    assert not shades(page).any(), "no picture under the name of another file"
+    assert page.text("window-readout") == ""
+    page.keys("p")
+    assert shades(page).any()
+    page.by("clear").click()
+    assert not shades(page).any()
+    assert page.text("window-readout") == ""
+
+
 def test_keys_do_what_the_buttons_do(page: Browser, folder: Path) -> None:
     page.drop(folder)
     done(page)

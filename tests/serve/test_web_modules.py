@@ -128,6 +128,15 @@ def test_heat_shows_the_highest_probability_of_what_it_joins() -> None:
     assert np.count_nonzero(opacity) == 2
 
 
+def test_picked_files_are_in_the_order_of_their_names_and_too_many_are_refused_and_not_cut_short() -> None:
+    picked = [{"name": name} for name in ("b10", "b9", ".hidden", "DICOMDIR", "a")]
+    assert [one["name"] for one in call("files.js", ("pickedFiles", (picked,)))[0]] == ["a", "b9", "b10"]
+    many = [{"name": str(number)} for number in range(2000)]
+    assert len(call("files.js", ("pickedFiles", (many,)))[0]) == 2000
+    with pytest.raises(JavaScriptError, match="more than 2000 files: open them in parts"):
+        call("files.js", ("pickedFiles", ([*many, {"name": "one more"}],)))
+
+
 def scenario(name: str) -> Any:
     return call(SCENARIOS, (name, ()))[0]
 

@@ -98,6 +98,7 @@ def _fastapi(api: Api) -> FastAPI:
         lifespan=api.lifespan,
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirection would name the address that the client wrote, and drop https
         responses={"default": openapi.PROBLEM},
     )
 

@@ -14,6 +14,7 @@ from pleura.serve.logs import log
 from pleura.serve.pages import PAGES
 from pleura.serve.problems import MEDIA_TYPE, ProblemError
 from pleura.serve.service import Service
+from pleura.serve.settings import names_this_machine
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -132,6 +133,12 @@ class Guard:
     ) -> None:
         try:
             scope["state"]["key"] = self._key_of(route, headers)
+            if not self._service.settings.keys and not names_this_machine(headers.get("host")):
+                raise ProblemError(
+                    "other-host",
+                    "without an API key it answers to localhost and to IP addresses alone; ask by one of these, or "
+                    "start it with --api-key-file",
+                )
             if scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site") == "cross-site":
                 raise ProblemError("other-site", "only pages of this service may send requests from a browser")
             if self._service.stopping and scope["method"] == "POST":
@@ -139,6 +146,8 @@ class Guard:
         except ProblemError as problem:
             await refuse(problem, scope, receive, send)
             return
+        if scope["method"] == "HEAD" and route in ROUTES:  # the server leaves the body out; a job it would not be sent
+            scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
     def _key_of(self, route: str, headers: Mapping[str, str]) -> bytes:

@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "unreadable": (422, "The radiograph cannot be read"),
     "too-many-pixels": (422, "The radiograph has too many pixels"),
     "no-object": (422, "The radiograph cannot have this DICOM object"),
+    "other-host": (421, "The name that the service was asked by is none of its own"),
     "busy": (429, "Too much is waiting already"),
     "too-many-jobs": (429, "Too many jobs are not fetched yet"),
     "client-gone": (499, "The client closed the connection before the answer"),

@@ -83,6 +83,23 @@ class ServeSettings:
                 raise InputError(f"{path}: is no file; --tls-cert and --tls-key name PEM files")
 
 
+def names_this_machine(host: str | None) -> bool:
+    """Return whether a Host header is an address, localhost, or not there.
+
+    Any other name can be one that a page of another site has let point here (DNS rebinding): to a browser that page and
+    what answers to the name are one site, so that the page could read the answers.
+    """
+    name = (host or "").strip().lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].removesuffix(".")
+    if name == "" or name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Return whether an address can only be reached from this machine; names other than localhost count as public."""
     try:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from pleura.errors import OutputError
+from pleura.serve.settings import names_this_machine
 
 _TIMEOUT_S = 2.0
 _STYLE = (
@@ -51,6 +52,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     status: Callable[[], dict[str, Any]]
 
     def do_GET(self) -> None:
+        if not names_this_machine(self.headers.get("Host")):
+            self._answer(421, "text/plain", "it answers to localhost and to IP addresses alone\n")
+            return
         try:
             found = self.status()
         except sqlite3.Error as error:

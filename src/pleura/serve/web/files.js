@@ -5,7 +5,8 @@
 const HIDDEN = /^(\.|Thumbs\.db$|desktop\.ini$|DICOMDIR$)/i;
 const MOST = 2000;
 
-/** [{file: File, name}] of a drop; name: the path below what was dropped. Rejects where a folder cannot be read. */
+/** [{file: File, name}] of a drop; name: the path below what was dropped. Rejects where a folder cannot be read, and
+ *  with a RangeError where the files are too many. */
 export async function droppedFiles(transfer) {
   // Entries are there only until the event is over.
   const entries = [...transfer.items].map(item => item.webkitGetAsEntry?.()).filter(Boolean);
@@ -15,13 +16,13 @@ export async function droppedFiles(transfer) {
   return ordered(found);
 }
 
-/** [{file: File, name}] of a file picker, for files or a folder. */
+/** [{file: File, name}] of a file picker, for files or a folder. Throws a RangeError where they are too many. */
 export function pickedFiles(files) {
   return ordered([...files].map(file => ({ file, name: file.webkitRelativePath || file.name })));
 }
 
 async function collect(entry, found) {
-  if (HIDDEN.test(entry.name) || found.length >= MOST) return;
+  if (HIDDEN.test(entry.name) || found.length > MOST) return;
   if (entry.isFile) {
     const file = await new Promise((done, failed) => entry.file(done, failed));
     found.push({ file, name: entry.fullPath.replace(/^\//, "") });
@@ -37,5 +38,6 @@ async function collect(entry, found) {
 
 function ordered(found) {
   const seen = found.filter(({ name }) => !name.split("/").some(part => HIDDEN.test(part)));
-  return seen.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true })).slice(0, MOST);
+  if (seen.length > MOST) throw new RangeError(`more than ${MOST} files: open them in parts`);
+  return seen.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
 }

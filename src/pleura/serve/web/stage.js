@@ -37,6 +37,7 @@ export class Stage {
     this.inverted = false;
     if (picture) this.resetWindow();
     this.fit();
+    this.redraw();  // none: what was shown before is gone from the screen
   }
 
   /** lines: of outlineOf. */

@@ -206,7 +206,7 @@ function stateOf(entry) {
 function listenToFiles(open) {
   for (const id of ["files", "folder"]) {
     by(id).addEventListener("change", () => {
-      open(pickedFiles(by(id).files));
+      attempt(() => pickedFiles(by(id).files));
       by(id).value = "";
     });
   }
@@ -218,16 +218,20 @@ function listenToFiles(open) {
     });
   }
   page.addEventListener("dragleave", event => event.relatedTarget || page.classList.remove("dropping"));
-  page.addEventListener("drop", async event => {
+  page.addEventListener("drop", event => {
     event.preventDefault();
     page.classList.remove("dropping");
+    attempt(() => droppedFiles(event.dataTransfer));
+  });
+
+  async function attempt(find) {
     try {
-      open(await droppedFiles(event.dataTransfer));
+      open(await find());
     } catch (error) {
-      by("progress").textContent = `a folder could not be read: ${error.message}`;
+      by("progress").textContent = `not opened: ${error instanceof RangeError ? "" : "a folder could not be read: "}${error.message}`;
       say(by("progress").textContent);
     }
-  });
+  }
 }
 
 function listenToTools(stage, state, worklist) {
