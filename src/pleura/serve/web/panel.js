@@ -123,7 +123,7 @@ export class Panel {
     const own = this.isMoved ? "The mask is that of the rule that you moved. " : "";
     this._by("downloads-note").className = this.isMoved ? "alert" : "soft";
     this._by("downloads-note").textContent = labels
-      ? `${own}${labels}: DICOM objects of the model's own rule${this.isMoved ? ", not of yours" : ""}.`
+      ? `${own}${labels}: by the model's own rule${this.isMoved ? ", not of yours" : ""}.`
       : `${own}DICOM objects (SEG, SC, SR) can be made of DICOM files only.`;
   }
 
