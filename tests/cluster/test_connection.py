@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
+from rays import needs_ray
 
 from pleura.cluster.connection import ClusterOptions
 from pleura.cluster.predict import predict_on_cluster
@@ -44,3 +47,15 @@ def test_a_gpu_that_no_worker_is_given_is_refused(pleura, tmp_path, monkeypatch)
     settings = BatchSettings((str(tmp_path),), tmp_path / "out", "default")
     with pytest.raises(InputError, match=r"--device cuda: workers have no GPU; .* such as --ray-gpus 1"):
         predict_on_cluster(Path("default"), None, settings, ClusterOptions("local"))
+
+
+@needs_ray
+def test_an_address_where_nobody_listens_is_refused_at_once(pleura, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        began = time.monotonic()
+        done = pleura("predict", tmp_path, "--out", tmp_path / "out", "--ray", address)
+    assert done.returncode == 1
+    assert f"--ray {address}: cannot be reached (Connection refused); is it up, " in done.stderr
+    assert time.monotonic() - began < 60

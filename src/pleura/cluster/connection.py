@@ -7,6 +7,7 @@ import math
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from pleura.errors import InputError, excerpt
 from pleura.extras import need
 
 OBJECT_STORE_BYTES = 200_000_000
-"""Of a cluster that is started here: tasks and answers are paths and table rows, and pixels never pass through it."""
+"""Of a cluster that is started here: what passes through it are paths, table rows, and of `prepare` a few images."""
+CONNECT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def connected(options: ClusterOptions) -> Iterator[int]:
     if options.address == "local":
         cores = max(2, os.cpu_count() or 1, math.ceil(options.workers * options.cpus))
         given |= {"num_cpus": cores, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    if options.address not in ("local", "auto"):
+        _refuse_unless_somebody_listens(options.address)
     # Ray gives a node 30 s to start, which a busy machine may not do it in.
     for is_last in (False, False, True) if options.address == "local" else (True,):
         with _Reaching(options.address, is_last):
@@ -76,6 +80,16 @@ def connected(options: ClusterOptions) -> Iterator[int]:
         yield options.workers or _room(options)
     finally:
         ray.shutdown()
+
+
+def _refuse_unless_somebody_listens(address: str) -> None:
+    """Raises: InputError. Ray itself tries for minutes, and writes its own warnings meanwhile."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--ray {address}: cannot be reached ({reason}); is it up, and the port Ray's?") from error
 
 
 class _Reaching:
