@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,15 +159,18 @@ def test_what_a_model_fails_at_is_tried_again(inbox: Inbox, image: Path, error: 
 
 
 def test_full_disk_settles_nothing_and_counts_as_no_attempt(
-    inbox: Inbox, image: Path, monkeypatch: pytest.MonkeyPatch
+    inbox: Inbox, image: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(inbox, dcmread(image))
 
     def refuse(*_: Any) -> None:
-        raise OutputError("the disk is full")
+        raise OutputError("the disk is full") from OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("pleura.serve.pacs.inbox.write_atomically", refuse)
     assert done(inbox)[:2] == (False, "predicting")
+    assert [record.fields["reason"] for record in caplog.records if record.msg == "results not written"] == [  # type: ignore[attr-defined]
+        "No space left on device"
+    ]
     inbox.release("somebody", counts=False)
     monkeypatch.setattr("pleura.serve.pacs.inbox.write_atomically", write_atomically)
     assert done(inbox)[:2] == (True, "sending")

@@ -132,7 +132,8 @@ def work_on(work: Work, predictor: Any, inbox: Inbox, holder: str, job: Job) -> 
         inbox.ended(job, holder, "dead", str(error))
         log("dead letter", logging.WARNING, name=job.name, reason=f"see {DEAD}/{job.name}.txt in the inbox")
     except (OutputError, OSError) as error:
-        log_error("results not written", error, name=job.name)
+        cause = error if isinstance(error, OSError) else error.__cause__
+        log_error("results not written", error, name=job.name, reason=getattr(cause, "strerror", None))
         return False
     except (PleuraError, MemoryError) as error:
         is_dead = inbox.failed(job, holder, f"cannot be predicted: {error}")
