@@ -110,12 +110,13 @@ HOMES = {
     "dicomweb_client": {"serve/pacs/dicomweb.py"},
     "requests": {"serve/pacs/dicomweb.py"},
     "highdicom": set(),  # reads in tests what is written
-    "onnxruntime": {"inference/engines/onnxruntime.py"},
+    "onnxruntime": {"inference/engines/onnxruntime.py", "export/int8_onnx.py"},
     "openvino": {"inference/engines/telemetry.py"},
-    "onnx": {"export/onnx.py"},
+    "onnx": {"export/onnx.py", "export/int8_onnx.py"},
     "onnxscript": {"export/onnx.py"},
     "onnx_ir": {"export/onnx.py"},
     "ray": {"cluster/connection.py", "cluster/pool.py"},
+    "nncf": {"export/int8_openvino.py"},
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FILE_BYTES = 350, 60, 1_500_000
 VENDOR = "src/pleura/export/browser/vendor"

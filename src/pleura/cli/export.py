@@ -44,6 +44,13 @@ def export(
     tta: Annotated[
         Tta | None, typer.Option(help="flip: mean with the mirrored image, in the file. Default: as in the recipe.")
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8 bits where masks stay the same; layers that hurt stay float32.")
+    ] = False,
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(help="Radiographs, or a dataset, by which int8 ranges are set; none that it is compared on."),
+    ] = None,
     accept: Annotated[
         bool, typer.Option("--accept", help="Write it though it differs; each prediction by it says so.")
     ] = False,
@@ -57,8 +64,20 @@ def export(
         raise typer.BadParameter("is for images without truth; leave out one of --images and --data", None, None)
     if split is not None and data is None:
         raise typer.BadParameter("is for --data", param_hint="--split")
+    if int8 and not calibration:
+        raise typer.BadParameter("takes --calibration, radiographs to set its ranges by", param_hint="--int8")
+    if calibration and not int8:
+        raise typer.BadParameter("is for --int8", param_hint="--calibration")
     settings = ExportSettings(
-        out=out, format=form, tta=tta, images=tuple(images or ()), data=data, split=split, accept=accept
+        out=out,
+        format=form,
+        tta=tta,
+        images=tuple(images or ()),
+        data=data,
+        split=split,
+        int8=int8,
+        calibration=tuple(calibration or ()),
+        accept=accept,
     )
     show(messages(run(model, settings)))
 
@@ -74,6 +93,9 @@ def messages(done: Export) -> Iterator[str]:
     yield f"  decisions changed: {found.decisions_changed} of {found.images}"
     yield f"  Dice between the masks: mean {found.mask_dice.mean():.5f}, least {found.mask_dice.min():.5f}"
     yield f"  {seconds.export:.3f} s an image, PyTorch {seconds.torch:.3f} s ({certificate.threads} threads)"
+    if int8 := certificate.int8:
+        floats = f"{len(int8.int8_layers)} layers in int8, {len(int8.float_layers)} in float32"
+        yield f"  {floats}: {int8.gain:.2f} times as fast as all in float32 ({int8.calibration})"
     yield f"  {worth(certificate.kind, found)}"
     if not certificate.holds:
         yield f"accepted, though {'; '.join(certificate.reasons)}: every prediction by it says so"

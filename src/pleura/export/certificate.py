@@ -26,6 +26,33 @@ PACKAGES = ("torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino", "
 
 
 @dataclass(frozen=True, kw_only=True)
+class Int8:
+    """What is said of an int8 export besides."""
+
+    calibration: str
+    """The images that the ranges of numbers were found on, in words."""
+    int8_layers: tuple[str, ...]
+    float_layers: tuple[str, ...]
+    """Those that stay float32."""
+    machine: str
+    """The kind of CPU, as `platform.machine` names it."""
+    units: tuple[str, ...] | None
+    """Of the CPU, as `cpu.int8_units` names them."""
+    gain: float
+    """How many times as fast as the same graph in float32 on the same engine, the median."""
+
+    @property
+    def true_for(self) -> str:
+        """On which machines the certificate is true, in words."""
+        units = "units for int8 not known" if self.units is None else ", ".join(self.units) or "without VNNI"
+        return (
+            f"Measured on {self.machine}, {units}. Weights have 7 bits, so that on no CPU a sum of two products "
+            f"overflows 16 bits: on {self.machine} with VNNI and without it the sums are the same. On other kinds of "
+            "machines nothing was measured."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Certificate:
     """What is known of an export."""
 
@@ -47,10 +74,7 @@ class Certificate:
     files: dict[str, str] = field(default_factory=dict)
     """Name -> sha256, of the checkpoint and of the export."""
     versions: dict[str, str] = field(default_factory=dict)
-    calibration: str | None = None
-    """In int8: the images that the ranges of numbers were found on, in words."""
-    float_layers: tuple[str, ...] = ()
-    """In int8: the layers that stay float32."""
+    int8: Int8 | None = None
 
     @property
     def not_run(self) -> str:
@@ -110,8 +134,8 @@ class Certificate:
             "seconds": _pair(comparison.seconds),
             "cpu": self.cpu,
             "threads": self.threads,
-            "calibration": self.calibration,
-            "float_layers": list(self.float_layers),
+            "int8": self.int8
+            and {**asdict(self.int8), "gain": _rounded(self.int8.gain), "true_for": self.int8.true_for},
             "files": self.files,
             "pleura": self.made_by,
             "versions": self.versions,
@@ -119,7 +143,10 @@ class Certificate:
 
     def inside(self) -> dict[str, Any]:
         """Return what the export's own metadata have of it."""
-        return {key: value for key, value in self.document().items() if key not in ("seconds", "files")}
+        said = {key: value for key, value in self.document().items() if key not in ("seconds", "files")}
+        if self.int8:
+            said["int8"] = {key: value for key, value in said["int8"].items() if key != "gain"}
+        return said
 
 
 def allowed(precision: Precision) -> dict[str, float]:

@@ -83,9 +83,12 @@ def _facts(certificate: Certificate) -> Iterable[tuple[str, ...]]:
     yield "Engine", f"{RUNTIMES[certificate.engine]} {escape(certificate.versions.get(certificate.engine, ''))}"
     yield "Probabilities", mirrored
     yield "Images", f"{escape(certificate.what)}, sha256 <code>{certificate.comparison.images_sha256}</code>"
-    if certificate.calibration:
-        yield "Ranges of numbers", f"from {escape(certificate.calibration)}"
-        yield "Layers in float32", f"<code>{escape(', '.join(certificate.float_layers) or 'none')}</code>"
+    if int8 := certificate.int8:
+        yield "Ranges of numbers", f"from {escape(int8.calibration)}"
+        yield "Layers in int8", f"{len(int8.int8_layers)}"
+        yield "Layers in float32", f"<code>{escape(', '.join(int8.float_layers) or 'none')}</code>"
+        yield "Beside the same in float32", f"{int8.gain:.2f} times as fast, {escape(certificate.cpu)}"
+        yield "True for", escape(int8.true_for)
     for name, sha256 in certificate.files.items():
         yield escape(name), f"sha256 <code>{sha256}</code>"
     yield "Versions", escape(", ".join(f"{name} {number}" for name, number in certificate.versions.items()))

@@ -22,6 +22,7 @@ from pleura.export.certificate import Certificate, versions
 from pleura.export.certificate_page import render
 from pleura.export.comparison import Run, Sides, compare
 from pleura.export.html import html_of
+from pleura.export.int8 import calibration_of, in_int8
 from pleura.export.onnx import graph_of
 from pleura.export.openvino import ir_of
 from pleura.export.sample import Sample, of_dataset, of_phantoms, of_radiographs
@@ -110,6 +111,9 @@ class ExportSettings:
     data: Path | None = None
     """A dataset to measure on."""
     split: Split | None = None
+    int8: bool = False
+    calibration: tuple[str, ...] = ()
+    """Radiographs, or a dataset, that the ranges of int8 numbers are found on."""
     accept: bool = False
     """Write it though its certificate does not hold."""
 
@@ -144,10 +148,15 @@ def export(model: Path, settings: ExportSettings) -> Export:
         refuse_unless_kept(checkpoint.triplet)  # a page decides by levels of 8 bits
     tta = Wanted(settings.tta or checkpoint.recipe.get("tta", "none")).tta or "none"
     sample = _sample(checkpoint, settings)
+    calibration = calibration_of(settings.format, checkpoint, sample, settings.calibration, settings.int8)
     with _folder(settings.out):
-        parts = form.convert(graph_of(checkpoint, tta, source), f"{source}: its net ({checkpoint.model.encoder})")
+        graph, what = graph_of(checkpoint, tta, source), f"{source}: its net ({checkpoint.model.encoder})"
+        made = None if calibration is None else in_int8(settings.format, graph, checkpoint, tta, calibration, what)
+        parts = form.convert(graph, what) if made is None else made.parts
         exported = _described(checkpoint, tta, source, file)
         certificate = certify(settings.format, parts, exported, checkpoint, sample)
+        if made is not None:
+            certificate = replace(certificate, precision="int8", int8=made.said)
         if not certificate.holds and not settings.accept:
             raise OutputError(
                 f"{source}: its export is refused, and nothing is written: {'; '.join(certificate.reasons)} "

@@ -79,7 +79,7 @@ def bytes_of(graph: nn.Module, prepared_px: int, what: str) -> bytes:
     """
     squares = torch.zeros((2, prepared_px, prepared_px), dtype=torch.uint8)
     try:
-        with _in_silence():
+        with in_silence():
             graph(squares)  # tensors that are made once and kept, as of `area_mean`, are real ones then
             program = torch.onnx.export(
                 graph,
@@ -96,7 +96,7 @@ def bytes_of(graph: nn.Module, prepared_px: int, what: str) -> bytes:
             if program is None:
                 raise RuntimeError("the exporter gives nothing")
             _tidy(program.model)
-            return _as_stored(program.model_proto)
+            return as_stored(program.model_proto)
     except FAILURES as error:
         raise CheckpointError(
             f"{what} cannot be exported to ONNX ({excerpt(_first(error))}); run the checkpoint itself, with PyTorch"
@@ -123,7 +123,7 @@ def _tidy(model: Model) -> None:
     )(model)
 
 
-def _as_stored(model: onnx.ModelProto) -> bytes:
+def as_stored(model: onnx.ModelProto) -> bytes:
     """The bytes of a file: without what the exporter says of its own source and this machine's, weights made small."""
     model.producer_name, model.producer_version, model.doc_string = "pleura", "", ""
     graph = model.graph
@@ -157,7 +157,7 @@ def _halve(graph: onnx.GraphProto) -> None:
 
 
 @contextmanager
-def _in_silence() -> Iterator[None]:
+def in_silence() -> Iterator[None]:
     """Let the exporter say nothing: it warns of its own future and prints the nets that it gives up on."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

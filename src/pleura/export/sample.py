@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pleura.data.dataset import Dataset, Split
+from pleura.data.dataset import CARD, Dataset, Split
 from pleura.data.finding import find_radiographs
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.data.radiograph import geometry_of, read_radiograph
@@ -22,6 +22,8 @@ from pleura.models.seen import SeenRows
 LEAST_IMAGES = 32
 PHANTOMS, FIRST_SEED = 40, 101
 """Every other one has a pneumothorax."""
+LEAST_CALIBRATION, MOST_CALIBRATION = 8, 64
+"""Images that the ranges of an int8 export are found on."""
 Kind = Literal["dataset", "radiographs", "phantoms"]
 Case: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -50,21 +52,26 @@ def of_dataset(folder: Path, split: Split | None, header: ModelHeader) -> Sample
 
     Raises: InputError for a dataset of another size, too few cases, or none of the split.
     """
-    dataset, prepared_px = Dataset(folder), header.preprocessing.prepared_px
+    dataset = Dataset(folder)
+    chosen, indices = SeenRows.of([header.seen], *dataset.names).choose(split, dataset.folder, dataset.scored)
+    return _enough(_of_rows(dataset, indices, chosen, header))
+
+
+def _of_rows(dataset: Dataset, indices: NDArray[np.int64], which: str, header: ModelHeader) -> Sample:
+    folder, prepared_px = dataset.folder, header.preprocessing.prepared_px
     if dataset.size_px != prepared_px:
         raise InputError(
             f"{folder}: was prepared at {dataset.size_px} px, the model at {prepared_px} px; prepare it with "
             f"--size {prepared_px}"
         )
-    chosen, indices = SeenRows.of([header.seen], *dataset.names).choose(split, dataset.folder, dataset.scored)
     name = folder.name or folder.resolve().name
 
     def case(number: int) -> Case:
         index = indices[number]
         return np.array(dataset.images[index]), dataset.masks([index])[0]
 
-    what = f"{len(indices)} radiographs of the dataset {name} ({chosen})"
-    return _enough(Sample("dataset", what, len(indices), True, case))
+    what = f"{len(indices)} radiographs of the dataset {name} ({which})"
+    return Sample("dataset", what, len(indices), True, case)
 
 
 def of_radiographs(inputs: Sequence[str], header: ModelHeader) -> Sample:
@@ -72,6 +79,10 @@ def of_radiographs(inputs: Sequence[str], header: ModelHeader) -> Sample:
 
     Raises: InputError for an input without radiographs, or too few; later for one that cannot be read.
     """
+    return _enough(_radiographs(inputs, header))
+
+
+def _radiographs(inputs: Sequence[str], header: ModelHeader) -> Sample:
     files = [located.path for located in find_radiographs(inputs).radiographs]
     prepared_px = header.preprocessing.prepared_px
 
@@ -80,7 +91,7 @@ def of_radiographs(inputs: Sequence[str], header: ModelHeader) -> Sample:
         square = geometry_of(radiograph, prepared_px).image_to_square(radiograph.image)
         return square, np.zeros_like(square)
 
-    return _enough(Sample("radiographs", f"{len(files)} radiographs without truth", len(files), False, case))
+    return Sample("radiographs", f"{len(files)} radiographs without truth", len(files), False, case)
 
 
 def of_phantoms(header: ModelHeader) -> Sample:
@@ -91,6 +102,40 @@ def of_phantoms(header: ModelHeader) -> Sample:
         return np.rint(drawn.image * 255).astype(np.uint8), drawn.mask
 
     return Sample("phantoms", f"{PHANTOMS} phantoms", PHANTOMS, True, case)
+
+
+def of_calibration(inputs: Sequence[str], header: ModelHeader) -> Sample:
+    """Take at most MOST_CALIBRATION radiographs, evenly from all that are named.
+
+    inputs: files, folders and patterns; or a dataset, of which those are taken that the model has learned from, or else
+    all but those that it was chosen on. Raises: as `of_dataset` and `of_radiographs` do.
+    """
+    folder = Path(inputs[0])
+    if len(inputs) == 1 and (folder / CARD).is_file():
+        dataset = Dataset(folder)
+        seen = SeenRows.of([header.seen], *dataset.names)
+        rows, which = (seen.train, "train") if seen.train.any() else (~seen.val, "all but val")
+        whole = _of_rows(dataset, np.flatnonzero(rows), which, header)
+    else:
+        whole = _radiographs(inputs, header)
+    if whole.count < LEAST_CALIBRATION:
+        raise InputError(
+            f"--calibration takes at least {LEAST_CALIBRATION} images, and these are {whole.what}; add more"
+        )
+    count = min(whole.count, MOST_CALIBRATION)
+    numbers = [number * whole.count // count for number in range(count)]
+    return replace(whole, what=f"{count} of {whole.what}", count=count, case=lambda number: whole.case(numbers[number]))
+
+
+def refuse_shared(calibration: Sample, sample: Sample) -> None:
+    """Refuse images to certify on that are calibrated on too. Raises: InputError."""
+    known = {digest_of(calibration.case(number)[0]) for number in range(calibration.count)}
+    shared = sum(digest_of(sample.case(number)[0]) in known for number in range(sample.count))
+    if shared:
+        raise InputError(
+            f"{shared} of the {sample.what} are images of --calibration too, and say nothing of others; name other "
+            "images for one of both"
+        )
 
 
 def _enough(sample: Sample) -> Sample:

@@ -21,6 +21,8 @@ from pleura.files import user_cache, write_json
 
 UNITS = {"AMX": ("amx_bf16", "_is_amx_tile_supported"), "AVX512_BF16": ("avx512_bf16", "_is_avx512_bf16_supported")}
 """What computes in bfloat16 -> Linux's name of it, and that of torch.cpu's question, which has no public name."""
+INT8_UNITS = {"AVX512_VNNI": "avx512_vnni", "AVX_VNNI": "avx_vnni", "AMX": "amx_int8", "I8MM": "i8mm"}
+"""What adds products of 8-bit numbers in 32 bits -> Linux's name of it."""
 QUOTAS = (
     ("/sys/fs/cgroup/cpu.max",),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
@@ -70,6 +72,12 @@ def bfloat16_units() -> tuple[str, ...]:
     return tuple(
         unit for unit, (flag, question) in UNITS.items() if flag in flags or getattr(torch.cpu, question, bool)()
     )
+
+
+def int8_units() -> tuple[str, ...] | None:
+    """Return the names of this CPU's units for int8, none where it has none; None where nobody can say."""
+    flags = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # of x86, and of ARM
+    return tuple(unit for unit, flag in INT8_UNITS.items() if flag in flags) if flags else None
 
 
 def bfloat16_gain(training: bool) -> float | None:

@@ -25,13 +25,14 @@ LEAST_GAIN = 1.1
 """Below it `auto` stays with float32: what is gained on a small net may be nothing on another."""
 EXACT = "--precision float32 gives the same on every machine, but for rounding"
 FAST = "--precision bfloat16 computes in it all the same"
+AS_EXPORTED = "as it was exported"
 
 _asked: str | None = None
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a net computes in: `float32`, `bfloat16` or `float16`."""
+    """What a net computes in: `float32`, `bfloat16`, `float16`, or an exported one in `int8`."""
 
     name: str
     why: str

@@ -10,6 +10,7 @@ OpenVINO's .xml with the .bin beside it.
 from __future__ import annotations
 
 import json
+import platform
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,11 @@ class Exported(ModelHeader):
     """How the export was compared with its checkpoint."""
     path: Path = field(kw_only=True)
 
+    @property
+    def precision(self) -> str:
+        """What the graph computes in: `float32`, or `int8` with the rest in float32."""
+        return "int8" if (self.certificate or {}).get("precision") == "int8" else "float32"
+
     def doubt(self, engine: str, precision: str) -> str:
         """Return why results by an engine, in a precision, may not be the checkpoint's; empty where it is certified."""
         certificate = self.certificate
@@ -52,6 +58,10 @@ class Exported(ModelHeader):
         of = (certificate.get("engine", engine), certificate.get("precision", precision))
         if of != (engine, precision):
             return f"the exported model was certified on {of[0]} in {of[1]}, and runs on {engine} in {precision}"
+        int8, here = certificate.get("int8"), platform.machine()
+        certified = int8.get("machine", here) if isinstance(int8, dict) else here
+        if certified != here:
+            return f"the exported model was certified in int8 on {certified}, and runs on {here}"
         return ""
 
     def metadata(self) -> dict[str, str]:

@@ -110,13 +110,13 @@ def _engine_of_export(exported: Exported, wanted: Wanted) -> Engine:
     name = wanted.engine_name
     if name == "auto":
         name = "openvino" if exported.path.suffix.lower() == ".xml" else "onnxruntime"
-    precision = named_precision(wanted.precision) or "float32"
-    _refuse_what_a_graph_has_not(exported, wanted, name, precision)
+    precision = named_precision(wanted.precision)
+    _refuse_what_a_graph_has_not(exported, wanted, name, precision or exported.precision)
     if name == "openvino":
         need("openvino", f"{exported.path}: running it by OpenVINO")
         from pleura.inference.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(exported, precision)
+        return OpenVinoEngine(exported, precision or "float32")
     from pleura.inference.engines.onnxruntime import OnnxEngine
 
     return OnnxEngine(exported)
@@ -134,7 +134,9 @@ def _refuse_what_a_graph_has_not(exported: Exported, wanted: Wanted, engine: str
         refusal = f"computes with tta {exported.tta} inside, not {wanted.tta}"
     elif device is not None and device not in CPU:
         refusal = f"is run on the CPU, not on {device}"
-    elif engine == "onnxruntime" and precision != "float32":
+    elif exported.precision == "int8" and precision != "int8":
+        refusal = f"computes in int8, not in {precision}"
+    elif engine == "onnxruntime" and precision == "bfloat16":
         refusal = f"is computed in float32 by onnxruntime, not in {precision}"
     if refusal:
         raise CheckpointError(f"{exported.path}: {refusal}; {way_out}")

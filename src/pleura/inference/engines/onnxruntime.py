@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 from pleura.errors import CheckpointError, excerpt
 from pleura.inference.cpu import threads
 from pleura.inference.engines.graph import Port, refuse_another_graph
-from pleura.inference.precision import Precision
+from pleura.inference.precision import AS_EXPORTED, Precision
 from pleura.models.exported import INPUT, OUTPUT, WAY_OUT, Exported
 
 REFUSALS: tuple[type[Exception], ...] = (
@@ -50,7 +50,8 @@ class OnnxEngine:
         """Raises: CheckpointError if ONNX Runtime cannot build the graph, or it has other inputs and outputs."""
         self.exported, self.size_px = exported, exported.preprocessing.size_px
         self.tta, self.weights_sha256 = exported.tta, exported.weights_sha256
-        self.precision = Precision("float32", "the only one of onnxruntime")
+        why = {"float32": "the only one of onnxruntime", "int8": AS_EXPORTED}[exported.precision]
+        self.precision = Precision(exported.precision, why)
         onnxruntime.disable_telemetry_events()
         try:
             self._session = onnxruntime.InferenceSession(

@@ -12,7 +12,7 @@ from pleura.errors import CheckpointError, InputError, excerpt
 from pleura.inference.cpu import threads
 from pleura.inference.engines.graph import Port, refuse_another_graph
 from pleura.inference.engines.telemetry import import_openvino
-from pleura.inference.precision import EXACT, Precision
+from pleura.inference.precision import AS_EXPORTED, EXACT, Precision
 from pleura.models.exported import INPUT, OUTPUT, WAY_OUT, Exported
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -37,7 +37,7 @@ class OpenVinoEngine:
     device = "cpu"
 
     def __init__(self, exported: Exported, precision: str = "float32") -> None:
-        """precision: float32 or bfloat16.
+        """precision: float32 or bfloat16, of the layers that are not int8.
 
         Raises: CheckpointError if OpenVINO cannot build the graph, or it has other inputs and outputs; InputError for
         bfloat16 on a CPU without it.
@@ -48,7 +48,11 @@ class OpenVinoEngine:
         core = openvino.Core()
         if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InputError("precision bfloat16: this CPU has none in OpenVINO; take float32")
-        self.precision = Precision(precision, "as asked for", "" if precision == "float32" else EXACT)
+        self.precision = (
+            Precision("int8", AS_EXPORTED)
+            if exported.precision == "int8"
+            else Precision(precision, "as asked for", "" if precision == "float32" else EXACT)
+        )
         try:
             model = core.read_model(str(exported.path))
             refuse_another_graph(exported, [_port(one) for one in model.inputs], [_port(one) for one in model.outputs])
@@ -56,7 +60,7 @@ class OpenVinoEngine:
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise CheckpointError(
-                f"{exported.path}: OpenVINO {openvino.__version__} cannot build its graph ({_reason(error)}); {WAY_OUT}"
+                f"{exported.path}: OpenVINO {openvino.__version__} cannot build its graph ({reason(error)}); {WAY_OUT}"
             ) from error
         self._lock = Lock()
         """A request holds the tensors of one image."""
@@ -75,7 +79,7 @@ class OpenVinoEngine:
                 self._request.infer({INPUT: np.ascontiguousarray(squares)})
                 found: NDArray[np.float32] = self._request.get_tensor(OUTPUT).data.copy()
             except RuntimeError as error:
-                raise CheckpointError(f"{self.exported.path}: its graph fails ({_reason(error)}); {WAY_OUT}") from error
+                raise CheckpointError(f"{self.exported.path}: its graph fails ({reason(error)}); {WAY_OUT}") from error
         wanted = (len(squares), self.size_px, self.size_px)
         if found.shape != wanted:
             raise CheckpointError(f"{self.exported.path}: its graph gives {found.shape}, not {wanted}; {WAY_OUT}")
@@ -89,7 +93,7 @@ def _port(port: Any) -> Port:
     return Port(name, DTYPES.get(kind, kind), shape)
 
 
-def _reason(error: RuntimeError) -> str:
-    """What went wrong, without the lines of OpenVINO's source that it went through."""
+def reason(error: Exception) -> str:
+    """Return what went wrong, without the lines of OpenVINO's source that it went through."""
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
     return excerpt(lines[0] if lines else error)
