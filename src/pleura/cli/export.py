@@ -60,14 +60,7 @@ def export(
     from pleura.export.export import ExportSettings
     from pleura.export.export import export as run
 
-    if images and data is not None:
-        raise typer.BadParameter("is for images without truth; leave out one of --images and --data", None, None)
-    if split is not None and data is None:
-        raise typer.BadParameter("is for --data", param_hint="--split")
-    if int8 and not calibration:
-        raise typer.BadParameter("takes --calibration, radiographs to set its ranges by", param_hint="--int8")
-    if calibration and not int8:
-        raise typer.BadParameter("is for --int8", param_hint="--calibration")
+    _check_together(images, data, split, int8, calibration)
     settings = ExportSettings(
         out=out,
         format=form,
@@ -80,6 +73,19 @@ def export(
         accept=accept,
     )
     show(messages(run(model, settings)))
+
+
+def _check_together(
+    images: list[str] | None, data: Path | None, split: str | None, int8: bool, calibration: list[str] | None
+) -> None:
+    if images and data is not None:
+        raise typer.BadParameter("is for images without truth; leave out one of --images and --data", None, None)
+    if split is not None and data is None:
+        raise typer.BadParameter("is for --data", param_hint="--split")
+    if int8 and not calibration:
+        raise typer.BadParameter("takes --calibration, radiographs to set its ranges by", param_hint="--int8")
+    if calibration and not int8:
+        raise typer.BadParameter("is for --int8", param_hint="--calibration")
 
 
 def messages(done: Export) -> Iterator[str]:
