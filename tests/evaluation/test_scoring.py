@@ -135,6 +135,22 @@ def test_predictions_that_are_mirrored_are_told():
     assert "flipped left to right" in measures.turned().what
 
 
+def test_parts_that_were_measured_apart_are_the_whole():
+    spacings = [(0.1, 0.1 + 0.1 * row) for row in range(4)]
+    rows = np.stack([drawn((slice(8 + step, 20 + step), slice(4, 16), 1.0)) for step in (0, 9, 18, 27)])
+    masks = np.roll(rows, 3, axis=1).astype(np.uint8)
+    whole, joined = (PixelMeasures(Triplet(), SIDE, spacings) for _ in range(2))
+    whole.add(rows, masks)
+    for start, stop in ((0, 3), (3, 6)):  # the last part is shorter
+        part = joined.of_rows(start, stop)
+        part.pixel_counts.flags.writeable = False  # as it is after a way through Ray
+        part.add(rows[start:stop], masks[start:stop])
+        joined.extend(part)
+    assert joined.cases == whole.cases
+    assert np.array_equal(joined.pixel_counts, whole.pixel_counts)
+    assert joined.turned() == whole.turned()
+
+
 @settings(max_examples=60)
 @given(st.floats(0, 1), st.integers(0, 60_000), st.floats(0, 1), st.integers(0, 2**31))
 def test_one_report_has_one_decision(top: float, pixels: int, bottom: float, seed: int):

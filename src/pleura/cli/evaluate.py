@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pleura.cli.options import Resamples, SplitName, Tta
+from pleura.cli.options import Ray, RayCpus, RayGpus, RayWorkers, Resamples, SplitName, Tta, cluster_options
 from pleura.cli.printing import Row, measured, pooled, show
 from pleura.models.default import named
 
@@ -32,11 +32,22 @@ def evaluate(
         Tta | None, typer.Option(help="flip: mean with the mirrored image. Default: as in the recipe.")
     ] = None,
     resamples: Resamples = 1000,
+    ray: Ray = None,
+    workers: RayWorkers = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
 ) -> None:
     """Score a model beside its floor and with intervals; write report.html and report.json."""
-    from pleura.evaluation.evaluate import evaluate as run
+    cluster = cluster_options(ray, workers, ray_cpus, ray_gpus)
+    if cluster is None:
+        from pleura.evaluation.evaluate import evaluate as run
 
-    show(messages(run(model, data, split, tta, resamples, out)))
+        done = run(model, data, split, tta, resamples, out)
+    else:
+        from pleura.cluster.evaluate import evaluate_on_cluster
+
+        done = evaluate_on_cluster(model, data, split, tta, resamples, out, cluster)
+    show(messages(done))
 
 
 def messages(done: Evaluation) -> Iterator[str]:

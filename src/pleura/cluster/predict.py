@@ -18,6 +18,7 @@ from threading import Lock
 import numpy as np
 
 from pleura import __version__
+from pleura.cluster.asked import Asked, go_to
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.pool import Lost, Pool, Refusal, Task
 from pleura.data.ids import Identified
@@ -25,23 +26,10 @@ from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import Triplet
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.inference.batch import BatchResult, model_name, note_unsaid, predict_by
-from pleura.inference.device import CPU, named_device, use_device
-from pleura.inference.engines.choice import named_engine
 from pleura.inference.part import BatchSettings, Failed, parts, read_part, write_results
-from pleura.inference.precision import Precision, named_precision
+from pleura.inference.precision import Precision
 from pleura.inference.predictor import Predictor
 from pleura.inference.work import Work
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The model, and how it is to run, as somebody has said."""
-
-    model: str
-    tta: str | None
-    device: str | None
-    precision: str | None
-    engine: str | None
 
 
 @dataclass(frozen=True)
@@ -83,13 +71,9 @@ class PredictWorker:
 
     def facts(self) -> Facts | Refusal:
         """Load the model, and return what it computes."""
-        asked = self.asked
         try:
-            with suppress(OSError):  # absolute paths need it not; where relative ones do, OUT is not seen
-                os.chdir(self.folder)
-            use_device(asked.device or "auto")
-            made = Predictor.load(asked.model, asked.tta, asked.device, asked.precision, asked.engine)
-            name = model_name(Path(asked.model))
+            go_to(self.folder)
+            made, name = self.asked.load(), model_name(Path(self.asked.model))
         except PleuraError as error:
             return Refusal.of(error)
         self.predictor = made
@@ -130,11 +114,7 @@ def predict_on_cluster(
     Raises: as `predict_by`; InputError for a GPU without --ray-gpus, if the cluster is not there or has no room, or if
     its nodes would compute otherwise or do not see the model; OutputError if they do not see OUT; MissingExtraError.
     """
-    # Not `auto`: a worker that was given no GPU would take one that others were given.
-    device = named_device() or (None if options.gpus else "cpu")
-    if not options.gpus and device not in CPU:
-        raise InputError(f"--device {device}: workers have no GPU; say how much of one each has, such as --ray-gpus 1")
-    asked = Asked(str(model), tta, device, named_precision(), named_engine())
+    asked = Asked.of(model, tta, options)
     sign = f".pleura-cluster-{uuid.uuid4().hex}"
     with connected(options) as count, Pool(kind, (asked, settings, os.getcwd(), sign), options, count) as pool:
         facts: Facts = pool.facts()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura import __version__
+from pleura.cluster.asked import go_to
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.pool import Lost, Pool, Task
 from pleura.data.ingest import Entry, Job, read_job, write_row
@@ -45,8 +45,7 @@ class PrepareWorker:
 
     def facts(self) -> str:
         """Return the version of pleura."""
-        with suppress(OSError):  # absolute paths need it not; where relative ones do, no file is seen
-            os.chdir(self.folder)
+        go_to(self.folder)
         return __version__
 
     def do(self, jobs: Sequence[Job]) -> list[Read]:

@@ -132,6 +132,10 @@ class OrientationCheck:
             if mask.any() and predicted.any():
                 self._dice.append(_dice_by_orientation(_reduced(mask != 0), _reduced(predicted != 0)))
 
+    def extend(self, other: OrientationCheck) -> None:
+        """Add what another one has added up."""
+        self._dice += other._dice
+
     def finding(self) -> Finding | None:
         """The orientation in which predictions fit far better than as they are, if there is one."""
         if len(self._dice) < MIN_CASES:

@@ -24,6 +24,7 @@ from pleura.evaluation.metrics.siim import CaseResults, empty_floor
 from pleura.evaluation.metrics.subgroups import Facts, subgroups
 from pleura.evaluation.metrics.titles import OUTCOMES
 from pleura.evaluation.nested import FOLDS, nested, nested_folds
+from pleura.evaluation.passes import ModelFacts, OpenPasses, Passes, here
 from pleura.evaluation.report.document import CaseRow, EvaluationReport, LabelSource, TunedHere
 from pleura.evaluation.report.figures import figures
 from pleura.evaluation.report.page import Picture, render
@@ -36,12 +37,10 @@ from pleura.evaluation.report.parts import (
     surface_of,
 )
 from pleura.evaluation.report.svg import svg
-from pleura.evaluation.scoring import CaseNumbers, PixelMeasures, measure_cases, on_grid, patient_numbers
+from pleura.evaluation.scoring import CaseNumbers, PixelMeasures, patient_numbers
 from pleura.evaluation.summary import against_empty
 from pleura.files import refuse_unwritable, write_atomically, write_json
-from pleura.inference.overlay import as_data_uri, overlay
 from pleura.inference.precision import in_words
-from pleura.inference.predictor import Predictor
 from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
 from pleura.models.seen import SeenRows
 
@@ -63,28 +62,41 @@ def evaluate(
     tta: str | None = None,
     resamples: int = 1000,
     out: Path | None = None,
+    passes_by: OpenPasses = here,
 ) -> Evaluation:
     """Score a checkpoint, or a run, on a dataset; write report.html, report.json and the figures of the report.
 
     split: val, the cases that the model was chosen on; train, those it learned from; all. By default val where the
     dataset holds any of them, all elsewhere. tta: none or flip, by default as in the recipe. out: the report's
-    folder, beside the model by default.
+    folder, beside the model by default. passes_by: where the model runs; in this process by default.
     Raises: CheckpointError, InputError, OutputError.
     """
     model = model_path(model)
-    predictor, dataset = Predictor.load(model, tta), Dataset(data)
-    page = _page(model, out)
-    seen = SeenRows.of([header.seen for header in predictor.headers], *dataset.names)
+    dataset = Dataset(data)
+    with passes_by(model, tta, dataset) as passes:
+        page = _page(model, out)
+        report, indices, results = _scored(passes, model, dataset, split, tta, resamples)
+        pictures = _gallery(passes, dataset, indices, results)
+    _write(page, report, pictures)
+    return Evaluation(report, page)
+
+
+def _scored(
+    passes: Passes, model: Path, dataset: Dataset, split: Split | None, tta: str | None, resamples: int
+) -> tuple[EvaluationReport, NDArray[np.int64], CaseResults]:
+    """Return the report, the cases that it is of, and their results."""
+    about = passes.facts
+    seen = SeenRows.of([header.seen for header in about.headers], *dataset.names)
     split, indices = seen.choose(split, dataset.folder, dataset.scored)
-    pixels = PixelMeasures(predictor.triplet, dataset.size_px, _spacings(dataset, indices))
-    scores = measure_cases(predictor, dataset, indices, on_batch=pixels.add)
-    histograms, results = scores.histograms, scores.by(predictor.triplet)
+    pixels = PixelMeasures(about.triplet, dataset.size_px, _spacings(dataset, indices))
+    scores = passes.measure(dataset, indices, pixels)
+    histograms, results = scores.histograms, scores.by(about.triplet)
     patients = patient_numbers(dataset, indices)
     estimates = bootstrap(results.summary, patients, resamples) | _shares(results)
     floor = empty_floor(results.positive)
-    in_sample = bool(seen.val[indices].any()) and not predictor.triplet_is_given
+    in_sample = bool(seen.val[indices].any()) and not about.triplet_is_given
     found = [empty_predictor(results), saturated(histograms), pixels.turned(), *_of_training(seen, dataset, indices)]
-    found += [Finding("warning", doubt, "export it again, or evaluate the checkpoint") for doubt in predictor.doubts]
+    found += [Finding("warning", doubt, "export it again, or evaluate the checkpoint") for doubt in about.doubts]
     facts = _facts(dataset, indices, pixels.cases)
     measured = Measured(results, pixels.cases, facts, patients, pixels.unit, pixels.tolerance)
     report = EvaluationReport(
@@ -95,25 +107,24 @@ def evaluate(
         floor=floor,
         summary=against_empty(results, estimates, floor, in_sample),
         findings=tuple(finding for finding in found if finding),
-        triplet=predictor.triplet,
+        triplet=about.triplet,
         triplet_tuned_on_these_cases=in_sample,
         tuned=_tuned(histograms, patients),
-        tta=predictor.tta,
+        tta=about.tta,
         resamples=resamples,
         metrics=estimates,
-        pooled_dice=pooled_dice(results.dice, histograms.both_areas(predictor.triplet)),
+        pooled_dice=pooled_dice(results.dice, histograms.both_areas(about.triplet)),
         decisions=decisions_of(results),
         surface=surface_of(measured, resamples),
         subgroups=subgroups(facts, results, patients, resamples),
         prevalence=prevalence_of(results, patients),
         curves=curves_of(measured, resamples),
-        calibration=calibration_of(results, pixels.pixel_counts, predictor.calibration),
+        calibration=calibration_of(results, pixels.pixel_counts, about.calibration),
         cases=_rows(dataset, indices, measured),
-        **_origin(seen, dataset, indices, predictor),
-        command=_command(model, data, split, tta, predictor, resamples),
+        **_origin(seen, dataset, indices, about),
+        command=_command(model, dataset.folder, split, tta, about, resamples),
     )
-    _write(page, report, _gallery(predictor, dataset, indices, results))
-    return Evaluation(report, page)
+    return report, indices, results
 
 
 def _of_training(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64]) -> list[Finding | None]:
@@ -199,7 +210,7 @@ def _rows(dataset: Dataset, indices: NDArray[np.int64], measured: Measured) -> t
     )
 
 
-def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predictor: Predictor) -> dict[str, Any]:
+def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], about: ModelFacts) -> dict[str, Any]:
     """Return the fields of the report on data, tensors, the origin of the masks, and what computed in what."""
     parts = {"scored": indices, "train": np.flatnonzero(seen.train), "val": np.flatnonzero(seen.val)}
     counts = {}
@@ -207,17 +218,17 @@ def _origin(seen: SeenRows, dataset: Dataset, indices: NDArray[np.int64], predic
         counts[part] = tuple(LabelSource(**row) for row in dataset.by_source(rows))
     return {
         "data_sha256": dataset.data_hash,
-        "checkpoint": predictor.headers[0].provenance,
-        "weights_sha256": predictor.weights_sha256,
-        "precision": predictor.precision,
-        "computed_in": in_words(predictor.precisions),
-        "engine": predictor.engine,
-        "calibrations": tuple(header.calibration for header in predictor.headers),
+        "checkpoint": about.headers[0].provenance,
+        "weights_sha256": about.weights_sha256,
+        "precision": about.precision,
+        "computed_in": in_words(about.precisions),
+        "engine": about.engine,
+        "calibrations": tuple(header.calibration for header in about.headers),
         "label_sources": counts,
     }
 
 
-def _command(model: Path, data: Path, split: Split, tta: str | None, predictor: Predictor, resamples: int) -> str:
+def _command(model: Path, data: Path, split: Split, tta: str | None, about: ModelFacts, resamples: int) -> str:
     """The same again, by the names of model and dataset: folders of one machine are nobody else's business.
 
     With the precision and the engine that it had, whatever was asked for: elsewhere `auto` may be others.
@@ -228,10 +239,10 @@ def _command(model: Path, data: Path, split: Split, tta: str | None, predictor: 
     out = ["--out", "report"] if comes_with_pleura else []  # beside that model nothing is written
     if tta:
         words += ["--tta", tta]
-    if predictor.precision != "mixed":
-        words += ["--precision", predictor.precision]
-    if comes_with_pleura or predictor.engine != "torch":
-        words += ["--engine", predictor.engine]
+    if about.precision != "mixed":
+        words += ["--precision", about.precision]
+    if comes_with_pleura or about.engine != "torch":
+        words += ["--engine", about.engine]
     return shlex.join([*words, "--resamples", str(resamples), *out])
 
 
@@ -243,7 +254,7 @@ def _write(page: Path, report: EvaluationReport, pictures: dict[str, list[Pictur
 
 
 def _gallery(
-    predictor: Predictor, dataset: Dataset, indices: NDArray[np.int64], results: CaseResults
+    passes: Passes, dataset: Dataset, indices: NDArray[np.int64], results: CaseResults
 ) -> dict[str, list[Picture]]:
     """The worst cases, and typical ones: positives around the median."""
     order = np.lexsort((results.scores, results.dice))
@@ -251,18 +262,13 @@ def _gallery(
     found = [row for row in order if results.positive[row] and row not in set(worst.tolist())]
     middle = max(0, len(found) // 2 - GALLERY // 2)
     chosen = {"The worst": worst.tolist(), "Typical positives": found[middle : middle + GALLERY]}
+    drawn = passes.draw(dataset, indices[[row for rows in chosen.values() for row in rows]])
     return {
-        title: [_picture(predictor, dataset, int(indices[row]), results, row) for row in rows]
+        title: [Picture(next(drawn), _caption(results, row), dataset.cases[indices[row]].image_id) for row in rows]
         for title, rows in chosen.items()
     }
 
 
-def _picture(predictor: Predictor, dataset: Dataset, index: int, results: CaseResults, row: int) -> Picture:
-    square = predictor.probabilities(dataset.images[index][None])[0]
-    full = on_grid(square[None], dataset.size_px)[0]
-    image = dataset.images[index].astype(np.float32) / np.float32(255)
-    mask = dataset.masks([index])[0]
-    drawn = overlay(image, predictor.triplet.apply(full, dataset.size_px**2), mask, longest_px=512)
+def _caption(results: CaseResults, row: int) -> str:
     outcome = OUTCOMES[bool(results.positive[row]), bool(results.predicted_positive[row])]
-    caption = f"{outcome}, Dice {results.dice[row]:.2f}, score {results.scores[row]:.2f}"
-    return Picture(as_data_uri(drawn), caption, dataset.cases[index].image_id)
+    return f"{outcome}, Dice {results.dice[row]:.2f}, score {results.scores[row]:.2f}"

@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # `pleura score` has masks and no net: it starts without torc
     from pleura.inference.predictor import Predictor
 
 COVERED_SHARE = 0.1
+BATCH_SIZE = 8
+"""Cases that pass a net together: some engines' last bits depend on it."""
 LEAST_AREA_PX = 100
 """Candidates below this many pixels of 1024 x 1024 are dropped: a dust of them has no meaning, and takes memory."""
 REFERENCE_SIDE_PX = round(REFERENCE_AREA_PX**0.5)
@@ -121,11 +123,24 @@ class PixelMeasures:
     def add(self, probabilities: NDArray[np.float32], masks: NDArray[np.uint8]) -> None:
         """Measure the next n cases: probabilities (n, size_px, size_px) in [0, 1] and masks in {0, 1}."""
         predicted = np.stack([self.triplet.apply(each, self.size_px**2) for each in probabilities])
-        self.pixel_counts += pixel_counts(probabilities, masks).sum(axis=0)
+        # Not in place: what comes from another process may be read-only.
+        self.pixel_counts = self.pixel_counts + pixel_counts(probabilities, masks).sum(axis=0)
         self._orientation.add(masks, predicted)
         for each in zip(probabilities, masks, predicted, strict=True):
             spacing = self._spacings[len(self.cases)]
             self.cases.append(case_numbers(*each, self._threshold, spacing, self.tolerance))
+
+    def of_rows(self, start: int, stop: int) -> PixelMeasures:
+        """Return an empty one for the cases start to stop, to be measured by another process; see `extend`."""
+        part = PixelMeasures(self.triplet, self.size_px, ())
+        part.unit, part.tolerance, part._spacings = self.unit, self.tolerance, self._spacings[start:stop]
+        return part
+
+    def extend(self, part: PixelMeasures) -> None:
+        """Add what was measured of the next cases."""
+        self.cases += part.cases
+        self.pixel_counts = self.pixel_counts + part.pixel_counts
+        self._orientation.extend(part._orientation)
 
     def turned(self) -> Finding | None:
         """Return a finding if the predicted masks fit better when flipped or turned."""
@@ -175,11 +190,20 @@ def on_grid(squares: NDArray[np.float32], size_px: int) -> NDArray[np.float32]:
     return np.stack([geometry.probabilities_to_original(square) for square in squares])
 
 
+def refuse_other_size(dataset: Dataset, prepared_px: int) -> None:
+    """Raises: InputError for a dataset that was prepared at another size than the model's."""
+    if dataset.size_px != prepared_px:
+        raise InputError(
+            f"{dataset.folder}: was prepared at {dataset.size_px} px, the model at {prepared_px} px; "
+            f"on another grid its scores compare with no others: prepare it with --size {prepared_px}"
+        )
+
+
 def measure_cases(
     predictor: Predictor,
     dataset: Dataset,
     indices: NDArray[np.int64],
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     on_batch: OnBatch | None = None,
 ) -> CaseScores:
     """Score a model on some cases of a dataset, in one pass.
@@ -187,17 +211,24 @@ def measure_cases(
     Raises: CheckpointError if the probabilities are not finite, InputError for a damaged mask, or a dataset that was
     prepared at another size than the model's.
     """
-    if dataset.size_px != predictor.prepared_px:
-        raise InputError(
-            f"{dataset.folder}: was prepared at {dataset.size_px} px, the model at {predictor.prepared_px} px; "
-            f"on another grid its scores compare with no others: prepare it with --size {predictor.prepared_px}"
-        )
+    refuse_other_size(dataset, predictor.prepared_px)
     groups = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-    parts = []
-    for group in track(groups, "evaluate"):
-        squares = predictor.probabilities(np.stack([dataset.images[index] for index in group]))
-        parts.append(score_batch(squares, dataset.masks(group), on_batch))
-    return CaseScores.join(parts)
+    each = (measure_group(predictor.probabilities, dataset, group, on_batch) for group in track(groups, "evaluate"))
+    return CaseScores.join(list(each))
+
+
+def measure_group(
+    probabilities: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    dataset: Dataset,
+    group: NDArray[np.int64],
+    on_batch: OnBatch | None = None,
+) -> CaseScores:
+    """Score a model on cases that pass it together. probabilities: as `Predictor.probabilities`.
+
+    Raises: CheckpointError if they are not finite, InputError for a damaged mask.
+    """
+    squares = probabilities(np.stack([dataset.images[index] for index in group]))
+    return score_batch(squares, dataset.masks(group), on_batch)
 
 
 def patient_numbers(dataset: Dataset, indices: NDArray[np.int64]) -> NDArray[np.int64]:

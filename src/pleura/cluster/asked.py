@@ -1,0 +1,54 @@
+"""The model that a command was asked to run, and how, so that workers load it as the command would."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pleura.cluster.connection import ClusterOptions
+from pleura.errors import InputError
+from pleura.inference.device import CPU, named_device, use_device
+from pleura.inference.engines.choice import named_engine
+from pleura.inference.precision import named_precision
+from pleura.inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The model, and how it is to run, as somebody has said."""
+
+    model: str
+    tta: str | None
+    device: str | None
+    precision: str | None
+    engine: str | None
+
+    @classmethod
+    def of(cls, model: Path, tta: str | None, options: ClusterOptions) -> Asked:
+        """Return what the options of a command say. Raises: InputError as `device_of_workers`."""
+        return cls(str(model), tta, device_of_workers(options), named_precision(), named_engine())
+
+    def load(self) -> Predictor:
+        """Load the model, in a worker. Raises: CheckpointError, InputError."""
+        use_device(self.device or "auto")
+        return Predictor.load(self.model, self.tta, self.device, self.precision, self.engine)
+
+
+def device_of_workers(options: ClusterOptions) -> str | None:
+    """Return the device that workers name; None: the GPU that Ray gives each.
+
+    Raises: InputError for a GPU without --ray-gpus.
+    """
+    # Not `auto`: a worker that was given no GPU would take one that others were given.
+    device = named_device() or (None if options.gpus else "cpu")
+    if not options.gpus and device not in CPU:
+        raise InputError(f"--device {device}: workers have no GPU; say how much of one each has, such as --ray-gpus 1")
+    return device
+
+
+def go_to(folder: str) -> None:
+    """Begin relative paths in the folder of the command, where a node has it."""
+    with suppress(OSError):  # absolute paths need it not; where relative ones do, no file is seen
+        os.chdir(folder)
