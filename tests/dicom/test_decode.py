@@ -466,6 +466,14 @@ def test_jpeg_ls_of_six_or_seven_bits_is_named(write_dicom, bits):
     assert f"{bits}-bit JPEG-LS is not supported" in refusal(path)
 
 
+@pytest.mark.parametrize("bits", [1, 7])
+@pytest.mark.parametrize("syntax", [uid.JPEGLossless, uid.JPEGLosslessSV1], ids=name_of)
+def test_jpeg_lossless_of_less_than_eight_bits_is_named_where_gdcm_would_end_the_process(write_dicom, syntax, bits):
+    path = write_dicom(RAMP_8 >> (8 - bits), syntax=syntax)
+    path = with_frames(path, frame_of(path), BitsStored=bits, HighBit=bits - 1)
+    assert f"{bits}-bit JPEG lossless is not supported" in refusal(path)
+
+
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.JPEGBaseline8Bit], ids=name_of)
 def test_empty_pixel_data_is_named(write_dicom, syntax):
     path = rewrite_syntax(write_dicom(RAMP_8, PixelData=b""), syntax)

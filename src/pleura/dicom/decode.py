@@ -248,8 +248,9 @@ def _refuse_unless_it_agrees(codestream: Codestream, dataset: Dataset, syntax: u
             f"its {coding} pixels have {bits} bits, its header says Bits Allocated {allocated} and "
             f"Bits Stored {stored}; export it again"
         )
-    if coding == jpeg.JPEG_LS and stored in (6, 7):
-        raise InputError(f"{stored}-bit JPEG-LS is not supported; convert it to an uncompressed transfer syntax")
+    # GDCM reads the former wrong, and ends the process at the latter.
+    if (coding == jpeg.JPEG_LS and stored in (6, 7)) or (coding == jpeg.LOSSLESS and stored < allocated == 8):
+        raise InputError(f"{stored}-bit {coding} is not supported; convert it to an uncompressed transfer syntax")
 
 
 def _decoder(codestream: Codestream) -> Callable[[Codestream, Dataset], NDArray[np.integer]]:
