@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from codestreams import jpeg_2000, jpeg_2000_by_pillow, jpeg_lossless, jpeg_ls, moved
 from PIL import Image
 from pngs import GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, png_bytes
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
 from pleura.dicom.uids import IMPLEMENTATION_CLASS_UID
@@ -23,6 +24,8 @@ from pleura.dicom.uids import IMPLEMENTATION_CLASS_UID
 ROWS, COLUMNS = np.mgrid[:40, :33]
 RAMP_8 = (ROWS * 5 + COLUMNS).astype(np.uint8)
 RAMP_12 = (ROWS * 90 + COLUMNS * 7).astype(np.uint16)
+SIGNED_8 = (RAMP_8.astype(np.int16) - 120).astype(np.int8)
+NOISE = np.random.default_rng(4).integers(0, 2**16, RAMP_12.shape).astype(np.uint16)
 SIGNED = (RAMP_12.astype(np.int16) - 1500).astype(np.int16)
 
 
@@ -87,6 +90,76 @@ def turned(orientation: int) -> bytes:
     return jpeg(exif=exif.tobytes())
 
 
+def in_fragments(
+    codestream: bytes, syntax: str, stored: np.ndarray = RAMP_12, count: int = 1, **attributes: Any
+) -> bytes:
+    """A radiograph whose pixels are a codestream, in `count` fragments; without offsets where there are several."""
+    pixels = encapsulate([codestream], fragments_per_frame=count, has_bot=count == 1)
+    return dicom(stored, syntax, PixelData=pixels, **attributes)
+
+
+def run_lengths(stored: np.ndarray) -> bytes:
+    """A frame of RLE Lossless."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(stored)))
+    dataset.compress(uid.RLELossless, generate_instance_uid=False, encoding_plugin="pydicom")
+    return next(generate_frames(dataset.PixelData, number_of_frames=1))
+
+
+def compressed_cases() -> dict[str, bytes]:
+    """Radiographs of the transfer syntaxes that hospitals compress without loss by, or nearly."""
+    overlay = RAMP_12 | np.where(COLUMNS % 7 == 0, 0x8000, 0).astype(np.uint16)
+    signed, shifted = SIGNED.view(np.uint16), (RAMP_12 ^ 0x800).astype(np.uint16)  # of 12 bits, below zero too
+    plain, first = uid.JPEGLossless, uid.JPEGLosslessSV1
+    ls, near, j2k, lossy = uid.JPEGLSLossless, uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000
+    bits, both = {"BitsStored": 12}, {"BitsStored": 12, "PixelRepresentation": 1}
+    seen = {"BitsStored": 12, "WindowCenter": 2048, "WindowWidth": 4096}
+    made = {
+        "RLE, 8 bits": in_fragments(run_lengths(RAMP_8), uid.RLELossless, RAMP_8),
+        "RLE, 12 bits, fragments": in_fragments(run_lengths(RAMP_12), uid.RLELossless, count=3, **bits),
+        "RLE, an overlay": in_fragments(run_lengths(overlay), uid.RLELossless, **bits),
+        "RLE, signed": in_fragments(run_lengths(signed), uid.RLELossless, SIGNED),
+        "JPEG lossless, 8 bits": in_fragments(jpeg_lossless(RAMP_8, 8), first, RAMP_8),
+        "JPEG lossless, fragments": in_fragments(jpeg_lossless(RAMP_12, 12), first, count=4, **bits),
+        "JPEG lossless, an overlay": in_fragments(jpeg_lossless(overlay, 16), first, **bits),
+        "JPEG lossless, signed": in_fragments(jpeg_lossless(signed, 16, predictor=6), plain, SIGNED),
+        "JPEG lossless, signed 12 bits": in_fragments(jpeg_lossless(shifted, 12), first, SIGNED, **both),
+        "JPEG lossless, restarts": in_fragments(jpeg_lossless(RAMP_12, 12, predictor=4, rows_at_once=3), plain, **bits),
+        "JPEG lossless, fewer bits": in_fragments(jpeg_lossless(RAMP_12, 12, shift=2), plain, **bits),
+        "JPEG lossless, an overlay and fewer bits": in_fragments(jpeg_lossless(overlay, 16, shift=1), plain, **bits),
+        "JPEG lossless, noise": in_fragments(jpeg_lossless(NOISE, 16, predictor=7), plain, NOISE),
+        "JPEG-LS, 8 bits": in_fragments(jpeg_ls(RAMP_8, 8), ls, RAMP_8),
+        "JPEG-LS, 12 bits, fragments": in_fragments(jpeg_ls(RAMP_12, 12), ls, count=2, **bits),
+        "JPEG-LS, an overlay": in_fragments(jpeg_ls(overlay, 16), ls, **bits),
+        "JPEG-LS, signed 12 bits": in_fragments(jpeg_ls(shifted, 12), ls, SIGNED, **both),
+        "JPEG-LS, noise": in_fragments(jpeg_ls(NOISE, 16), ls, NOISE),
+        "JPEG-LS, nearly": in_fragments(jpeg_ls(RAMP_12, 12, near=3), near, **bits),
+        "JPEG-LS, nearly, signed": in_fragments(jpeg_ls(shifted, 12, near=2), near, SIGNED, **both),
+        "JPEG 2000, 8 bits": in_fragments(jpeg_2000(RAMP_8, 8), j2k, RAMP_8),
+        "JPEG 2000, 12 bits, fragments": in_fragments(jpeg_2000(RAMP_12, 12), j2k, count=3, **bits),
+        "JPEG 2000, an overlay": in_fragments(jpeg_2000(overlay, 16), j2k, **bits),
+        "JPEG 2000, signed": in_fragments(jpeg_2000(SIGNED, 13), j2k, SIGNED),
+        "JPEG 2000, signed, and not said": in_fragments(jpeg_2000(SIGNED, 13), j2k, BitsStored=13),
+        "JPEG 2000, signed 8 bits": in_fragments(jpeg_2000(SIGNED_8, 8), j2k, SIGNED_8),
+        "JPEG 2000, fewer bits than stored": in_fragments(jpeg_2000(RAMP_12, 12), j2k, BitsStored=14),
+        "JPEG 2000 in a file of its own": in_fragments(jpeg_2000_by_pillow(RAMP_12, no_jp2=False), j2k),
+        "JPEG 2000, tiles": in_fragments(jpeg_2000_by_pillow(RAMP_12, tile_size=(16, 16), progression="RPCL"), j2k),
+        "JPEG 2000, lossy": in_fragments(jpeg_2000(RAMP_12, 12, level=45), lossy, **bits),
+        "JPEG 2000, lossy, 8 bits": in_fragments(jpeg_2000(RAMP_8, 8, level=30), lossy, RAMP_8),
+        "JPEG 2000, lossy, signed": in_fragments(jpeg_2000(SIGNED, 13, level=40), lossy, SIGNED, BitsStored=13),
+        "JPEG 2000, cut to fewer bytes": in_fragments(
+            jpeg_2000_by_pillow(RAMP_12, quality_mode="rates", quality_layers=[8]), j2k, LossyImageCompression="01"
+        ),
+    }  # fmt: skip
+    for name, tail in {"a zero": b"\0", "zeros": bytes(4), "any byte": b"\x20"}.items():
+        made[f"JPEG lossless, and {name}"] = in_fragments(jpeg_lossless(RAMP_12, 12) + tail, first, **seen)
+        made[f"JPEG-LS, and {name}"] = in_fragments(jpeg_ls(RAMP_12, 12) + tail, ls, **seen)
+        made[f"JPEG 2000, and {name}"] = in_fragments(jpeg_2000(RAMP_12, 12) + tail, j2k, **seen)
+    for predictor in range(1, 8):
+        codestream = jpeg_lossless(RAMP_12, 13, predictor=predictor)
+        made[f"JPEG lossless, predictor {predictor}"] = in_fragments(codestream, plain, **bits)
+    return made
+
+
 DEFLATED = uid.DeflatedExplicitVRLittleEndian
 CURVE = [int(4095 * (k / 1023) ** 2) for k in range(1024)]
 RGB_OF = np.dstack([RAMP_8] * 3)
@@ -99,7 +172,7 @@ READ: dict[str, bytes] = {
     "signed": dicom(SIGNED),
     "signed, 12 bits": dicom((SIGNED & 0xFFF).astype(np.uint16).view(np.int16), BitsStored=12),
     "16 bits, no window": dicom(RAMP_12),
-    "signed 8 bits": dicom((RAMP_8.astype(np.int16) - 120).astype(np.int8)),
+    "signed 8 bits": dicom(SIGNED_8),
     "overlay in the high bits": dicom(RAMP_12 | 0xF000, BitsStored=12),
     "implicit": dicom(RAMP_12, uid.ImplicitVRLittleEndian, BitsStored=12, WindowCenter=1500, WindowWidth=2000),
     "deflated": dicom(RAMP_12, DEFLATED, BitsStored=12),
@@ -110,6 +183,7 @@ READ: dict[str, bytes] = {
     ),
     "JPEG of signed": dicom(RAMP_8.view(np.int8), uid.JPEGBaseline8Bit, PixelData=encapsulate([jpeg()])),
     "JPEG, progressive": dicom(RAMP_8, uid.JPEGBaseline8Bit, PixelData=encapsulate([jpeg(progressive=True)])),
+    **compressed_cases(),
     "MONOCHROME1": dicom(RAMP_12, PhotometricInterpretation="MONOCHROME1", WindowCenter=1500.5, WindowWidth=1999),
     "inverse twice": dicom(PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE"),
     "linear exact": dicom(RAMP_12, WindowCenter=1500, WindowWidth=0.5, VOILUTFunction="LINEAR_EXACT"),
@@ -194,20 +268,46 @@ def cmyk() -> bytes:
     return content.getvalue()
 
 
-def jpeg2000() -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(RAMP_8).save(content, "JPEG2000", no_jp2=True)
-    return content.getvalue()
-
-
-def run_lengths() -> bytes:
-    dataset, content = pydicom.dcmread(io.BytesIO(dicom())), io.BytesIO()
-    dataset.compress(uid.RLELossless, generate_instance_uid=False, encoding_plugin="pydicom")
-    dataset.save_as(content)
-    return content.getvalue()
+def damaged_codestreams() -> dict[str, bytes]:
+    """What no decoder may fill up with grey, and what does not agree with its header."""
+    lossless, restarted = jpeg_lossless(RAMP_12, 12), jpeg_lossless(RAMP_12, 12, rows_at_once=3)
+    ls, j2k, rle = jpeg_ls(RAMP_12, 12), jpeg_2000(RAMP_12, 12), run_lengths(RAMP_12)
+    first, bits, end = uid.JPEGLosslessSV1, {"BitsStored": 12}, b"\xff\xd9"
+    whole = in_fragments(j2k, uid.JPEG2000, **bits)
+    return {
+        "RLE, cut": in_fragments(rle[:-40], uid.RLELossless),
+        "RLE, more": in_fragments(rle + b"\x05abcdef", uid.RLELossless),
+        "RLE of 8 bits under 16": in_fragments(run_lengths(RAMP_8), uid.RLELossless),
+        "JPEG lossless, cut": in_fragments(lossless[:-90] + end, first, **bits),
+        "JPEG lossless, more": in_fragments(lossless[:-2] + bytes(9) + end, first, **bits),
+        "JPEG lossless, no such code": in_fragments(lossless[:-90] + b"\xfe" * 88 + end, first, **bits),
+        "JPEG lossless, a restart lost": in_fragments(restarted.replace(b"\xff\xd2", b"\xff\xd3", 1), first, **bits),
+        "JPEG lossless, no table": in_fragments(lossless.replace(b"\xff\xc4", b"\xff\xfe"), first, **bits),
+        "JPEG lossless of 7 bits in 8": in_fragments(jpeg_lossless(RAMP_8 >> 1, 8), first, RAMP_8, BitsStored=7),
+        "JPEG lossless of 7 bits": in_fragments(jpeg_lossless(RAMP_8 >> 1, 7), first, RAMP_8, BitsStored=7),
+        "JPEG lossless of 12 bits under 14": in_fragments(lossless, first, BitsStored=14),
+        "JPEG-LS, cut": in_fragments(ls[:-60] + end, uid.JPEGLSLossless, **bits),
+        "JPEG-LS of 7 bits": in_fragments(jpeg_ls(RAMP_8 >> 1, 7), uid.JPEGLSLossless, RAMP_8, BitsStored=7),
+        "JPEG 2000, cut": in_fragments(j2k[:-60] + end, uid.JPEG2000Lossless, **bits),
+        "JPEG 2000, a tile-part that is shorter": in_fragments(
+            changed(j2k[:-60] + end, lambda b: b.__setitem__(slice(at := b.index(b"\xff\x90") + 6, at + 4), bytes(4))),
+            uid.JPEG2000Lossless,
+            **bits,
+        ),
+        "two JPEG 2000": dicom(RAMP_12, uid.JPEG2000, PixelData=encapsulate([j2k, j2k]), **bits),
+        "two JPEG-LS in one fragment": in_fragments(ls + ls, uid.JPEGLSLossless, **bits),
+        "JPEG 2000 under JPEG-LS": in_fragments(j2k, uid.JPEGLSLossless, **bits),
+        "JPEG 2000 under RLE": in_fragments(j2k, uid.RLELossless, **bits),
+        "RLE under JPEG 2000": in_fragments(rle, uid.JPEG2000, **bits),
+        "JPEG lossless under JPEG": in_fragments(lossless, uid.JPEGExtended12Bit, **bits),
+        "lossy beyond Bits Stored": in_fragments(jpeg_2000(RAMP_8, 8, level=30), uid.JPEG2000, RAMP_8, BitsStored=7),
+        "no end of fragments": whole[:-8],
+        "file meta information without a VR": whole.replace(b"\x02\0\x03\0UI", b"\x02\0\x03\0~I"),
+    }
 
 
 BOTH_REFUSE: dict[str, bytes] = {
+    **damaged_codestreams(),
     "nothing": b"",
     "text": b"a table, not an image\n" * 20,
     "cut short": dicom()[:900],
@@ -256,11 +356,10 @@ PAGE_REFUSES: dict[str, tuple[bytes, str]] = {
         dicom(RAMP_12, uid.ExplicitVRBigEndian, PixelData=RAMP_12.astype(">u2").tobytes()),
         "its byte order, Explicit VR Big Endian, is not read in a browser",
     ),
-    "JPEG 2000": (
-        dicom(RAMP_8, uid.JPEG2000Lossless, PixelData=encapsulate([jpeg2000()])),
-        "its compression, JPEG 2000 Image Compression (Lossless Only), is not read in a browser; convert it",
+    "a part of a JPEG 2000 image": (
+        in_fragments(moved(jpeg_2000(RAMP_12, 16)), uid.JPEG2000Lossless),
+        "truncated or damaged JPEG 2000 Image Compression (Lossless Only) pixels (it is a part of a larger image)",
     ),
-    "run lengths": (run_lengths(), "its compression, RLE Lossless, is not read in a browser"),
     "no preamble": (dicom()[132:], "it has no DICOM preamble"),
     "a result of pleura": (
         dicom(meta={"ImplementationClassUID": IMPLEMENTATION_CLASS_UID}),

@@ -5,7 +5,6 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
-import { gunzipSync } from "node:zlib";
 
 const [modules, worker, tasks] = process.argv.slice(2);
 const load = name => import(pathToFileURL(`${modules}/${name}`));
@@ -13,12 +12,16 @@ const { SquareGeometry, withSquarePixels } = await load("geometry.js");
 const { readRadiograph } = await load("radiograph.js");
 const { InputError, general, roundHalfEven, excerpt } = await load("numbers.js");
 const { imageScore, calibrated } = await load("predictor.js");
+const { codecsOf } = await load("codecs.js");
 await import(pathToFileURL(worker));
 const { analyserOf, library } = globalThis.pleuraWorker;
 const bytes = path => new Uint8Array(readFileSync(path));
 const floats = path => new Float32Array(bytes(path).buffer);
 const save = (path, array) => writeFileSync(path, new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
-let jpeg = null, analyse = null;
+const PACKED = { runtime: "ort-wasm-simd-threaded", jpeg: "libjpegturbowasm_decode", jpegLs: "charlswasm_decode", jpeg2000: "openjpegwasm_decode" };
+const packed = Object.fromEntries(Object.entries(PACKED).map(([name, file]) => [name, bytes(`${modules}/vendor/${file}.wasm.gz`)]));
+const codecs = codecsOf(packed, library.modules);
+let analyse = null;
 
 const ANSWERS = {
   geometry({ rows, columns, size, aspect, image, probabilities }) {
@@ -36,16 +39,14 @@ const ANSWERS = {
     return { score, probability: calibrated(score, coefficients) };
   },
   async read({ path, name, facts }) {
-    jpeg ??= await library.jpegModule({ wasmBinary: gunzipSync(readFileSync(`${modules}/vendor/libjpegturbowasm_decode.wasm.gz`)) });
-    const found = await readRadiograph(bytes(path), name, { dicomParser: library.dicomParser, jpeg }, facts);
+    const found = await readRadiograph(bytes(path), name, { dicomParser: library.dicomParser, ...codecs }, facts);
     save(`${path}.image`, withSquarePixels(found.image, found.rows, found.columns, found.aspect));
     save(`${path}.grey`, Uint16Array.from(found.grey));
     const { image: _, grey, window, ...rest } = found;
     return { ...rest, greyBits: 8 * grey.BYTES_PER_ELEMENT, window: { ...window, curve: window.curve && Array.from(window.curve) } };
   },
   async analyse({ path, name, page, graph }) {
-    const packed = { runtime: bytes(`${modules}/vendor/ort-wasm-simd-threaded.wasm.gz`), jpeg: bytes(`${modules}/vendor/libjpegturbowasm_decode.wasm.gz`), graph: bytes(graph) };
-    analyse ??= await analyserOf(packed, page, library);
+    analyse ??= await analyserOf({ ...packed, graph: bytes(graph) }, page, library);
     const { grey: _, levels, ...rest } = await analyse(bytes(path), name);
     save(`${path}.levels`, levels);
     return rest;

@@ -15,10 +15,16 @@ from pleura.data.radiograph import read_radiograph
 from pleura.errors import InputError
 
 pytestmark = needs_node
-SAME_WORDS = ("two frames", "colour", "a palette", "bits that do not fit", "no sign", "another size", "all alike",
-              "a window beside the values", "a negative window", "an unknown function", "a slope that is none",
-              "a LUT too short", "JPEG of another size", "two JPEGs", "JPEG under native", "PNG, colour",
-              "PNG, transparent", "JPEG picture, of colours", "PNG, all alike")  # fmt: skip
+SAME_WORDS = (
+    "two frames", "colour", "a palette", "bits that do not fit", "no sign", "another size", "all alike",
+    "a window beside the values", "a negative window", "an unknown function", "a slope that is none",
+    "a LUT too short", "JPEG of another size", "two JPEGs", "JPEG under native", "PNG, colour",
+    "PNG, transparent", "JPEG picture, of colours", "PNG, all alike", "RLE, cut", "RLE, more",
+    "RLE of 8 bits under 16", "JPEG lossless of 7 bits in 8", "JPEG lossless of 12 bits under 14",
+    "JPEG-LS of 7 bits", "JPEG 2000, cut", "two JPEG 2000", "two JPEG-LS in one fragment",
+    "JPEG 2000 under JPEG-LS", "JPEG 2000 under RLE", "RLE under JPEG 2000", "JPEG lossless under JPEG",
+    "lossy beyond Bits Stored", "no end of fragments",
+)  # fmt: skip
 Answers = dict[str, tuple[Path, dict[str, Any]]]
 
 

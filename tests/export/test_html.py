@@ -16,7 +16,7 @@ from exports import tiny_export
 
 from pleura.decision.triplet import Triplet
 from pleura.export import html
-from pleura.export.html import BROWSER, ENGINE, VENDOR, html_of, page_facts, runtime_version, worker_script
+from pleura.export.html import BROWSER, CODECS, ENGINE, VENDOR, html_of, page_facts, runtime_version, worker_script
 from pleura.inference.engines.onnxruntime import OnnxEngine
 from pleura.inference.predictor import Predictor
 from pleura.models.exported import Exported, load_exported
@@ -98,10 +98,11 @@ def test_the_page_loads_nothing_from_elsewhere(page: str):
 
 def test_everything_that_runs_is_inside(exported: Exported, page: str):
     parts = Parts(page)
-    inside = {name: base64.b64decode(parts.of(f"pleura-{name}")) for name in ("runtime", "jpeg", "graph", "worker")}
+    inside = {name: base64.b64decode(parts.of(f"pleura-{name}")) for name in ("runtime", "graph", "worker", *CODECS)}
     assert gzip.decompress(inside["graph"]) == exported.path.read_bytes()
     assert inside["runtime"] == (VENDOR / "ort-wasm-simd-threaded.wasm.gz").read_bytes()
-    assert gzip.decompress(inside["jpeg"])[:4] == b"\0asm"
+    for name in CODECS:
+        assert gzip.decompress(inside[name])[:4] == b"\0asm"
     assert inside["worker"].decode() == worker_script()
     assert "import.meta" not in worker_script()  # a script that is no module would not start
 
@@ -114,7 +115,8 @@ def test_the_page_says_what_it_is_and_which_model_it_has(exported: Exported, pag
     assert (model["name"], model["weights"], model["doubts"]) == ("pleura tiny", "a" * 64, [])
     assert "not for diagnosis" in parts.metas["description"]
     assert "a" * 64 in parts.metas["description"]
-    for work in (f"ONNX Runtime Web {runtime_version()}", "dicom-parser", "libjpeg-turbo", "Independent JPEG Group"):
+    others = ("dicom-parser", "libjpeg-turbo", "Independent JPEG Group", "CharLS", "OpenJPEG")
+    for work in (f"ONNX Runtime Web {runtime_version()}", *others):
         assert work in parts.of("pleura-licences")
 
 

@@ -31,7 +31,9 @@ ENGINE = "onnxruntime-web"
 BROWSER = Path(__file__).with_name("browser")
 VENDOR = BROWSER / "vendor"
 VIEWER = Path(__file__).parents[1] / "serve" / "web"
-RUNTIME, JPEG = VENDOR / "ort-wasm-simd-threaded.wasm.gz", VENDOR / "libjpegturbowasm_decode.wasm.gz"
+RUNTIME = VENDOR / "ort-wasm-simd-threaded.wasm.gz"
+CODECS = {"jpeg": "libjpegturbowasm_decode", "jpegLs": "charlswasm_decode", "jpeg2000": "openjpegwasm_decode"}
+"""Decoder -> its module and its binary in `VENDOR`, without `.js` and `.wasm.gz`."""
 _PACKED_LEVEL = 9
 _COLUMNS = 1 << 16
 """Letters in a line of base64: editors and tools of version control give up on one line of millions."""
@@ -50,10 +52,14 @@ def worker_script() -> str:
     libraries = (
         es_module((VENDOR / "ort.wasm.bundle.min.mjs").read_text(encoding="utf-8"), "ort"),
         common_js((VENDOR / "dicomParser.min.js").read_text(encoding="utf-8"), "dicomParser"),
-        common_js((VENDOR / "libjpegturbowasm_decode.js").read_text(encoding="utf-8"), "jpegModule"),
+        *(
+            common_js((VENDOR / f"{file}.js").read_text(encoding="utf-8"), f"{name}Module")
+            for name, file in CODECS.items()
+        ),
     )
+    modules = ", ".join(f"{name}: {name}Module" for name in CODECS)
     last = (
-        "const library = { ort, dicomParser, jpegModule };\n"
+        f"const library = {{ ort, dicomParser, modules: {{ {modules} }} }};\n"
         'if (typeof WorkerGlobalScope === "undefined") globalThis.pleuraWorker = { ...worker, library };\n'
         "else worker.serve(globalThis, library);\n"
     )
@@ -117,7 +123,7 @@ def html_of(graph: bytes, exported: Exported) -> bytes:
     parts = {
         "page": ("application/json", json.dumps(facts, ensure_ascii=True, sort_keys=True).replace("<", "\\u003c")),
         "runtime": (_BASE64, _base64(RUNTIME.read_bytes())),
-        "jpeg": (_BASE64, _base64(JPEG.read_bytes())),
+        **{name: (_BASE64, _base64((VENDOR / f"{file}.wasm.gz").read_bytes())) for name, file in CODECS.items()},
         "graph": (_BASE64, _base64(gzip.compress(graph, _PACKED_LEVEL, mtime=0))),
         "worker": (_BASE64, _base64(worker_script().encode())),
     }

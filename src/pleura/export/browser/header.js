@@ -3,8 +3,8 @@
 // A dataset is one of dicom-parser's. Values are taken from its bytes by the VR that the file states, or by that of the
 // standard in Implicit VR and for UN, as pydicom does.
 //
-// Exports: TAGS, VRS, element, bytesOf, text, texts, items, words, number, integer, signedWord, patientOrientation,
-// pixelSpacing, pixelAspect.
+// Exports: TAGS, VRS, element, setWord, bytesOf, text, texts, items, words, number, integer, signedWord,
+// patientOrientation, pixelSpacing, pixelAspect.
 
 import { general, InputError } from "./numbers.js";
 
@@ -24,7 +24,7 @@ export const TAGS = {
   PixelRepresentation: ["x00280103", "US"], PixelPaddingValue: ["x00280120", "US"],
   PixelPaddingRangeLimit: ["x00280121", "US"], WindowCenter: ["x00281050", "DS"], WindowWidth: ["x00281051", "DS"],
   RescaleIntercept: ["x00281052", "DS"], RescaleSlope: ["x00281053", "DS"], VOILUTFunction: ["x00281056", "CS"],
-  ModalityLUTSequence: ["x00283000", "SQ"], LUTDescriptor: ["x00283002", "US"], LUTData: ["x00283006", "OW"],
+  LossyImageCompression: ["x00282110", "CS"], ModalityLUTSequence: ["x00283000", "SQ"], LUTDescriptor: ["x00283002", "US"], LUTData: ["x00283006", "OW"],
   VOILUTSequence: ["x00283010", "SQ"], ViewCodeSequence: ["x00540220", "SQ"],
   PresentationLUTShape: ["x20500020", "CS"], ExtendedOffsetTable: ["x7fe00001", "OV"], PixelData: ["x7fe00010", "OW"],
 };
@@ -39,6 +39,12 @@ const SPACINGS = ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpac
 /** The element of a keyword, or null. */
 export function element(dataset, keyword) {
   return dataset.elements[TAGS[keyword][0]] ?? null;
+}
+
+/** Make a keyword the number `value`, from 0 to 65535. */
+export function setWord(dataset, keyword, value) {
+  const source = Uint8Array.of(value & 255, value >> 8);
+  dataset.elements[TAGS[keyword][0]] = { tag: TAGS[keyword][0], vr: "US", source, dataOffset: 0, length: 2 };
 }
 
 function vrOf(found, keyword) {

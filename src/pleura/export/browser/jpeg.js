@@ -1,27 +1,30 @@
-// JPEG of 8 bits: whether a codestream is whole, as pleura.dicom.jpeg, and its pixels by libjpeg-turbo.
+// JPEG and JPEG-LS: whether a codestream is whole, as pleura.dicom.jpeg, and its pixels by libjpeg-turbo and CharLS.
 //
 // Source: ITU-T T.81 (JPEG) Annex B, G.1.1.1 (progressive); ITU-T T.87 (JPEG-LS) Annex C.
 //
-// Exports: START, EIGHT_BIT_CODINGS, jpegCodestream, decodeJpeg.
+// Exports: START, EIGHT_BIT_CODINGS, LOSSLESS, JPEG_LS, SCAN, jpegCodestream, segmentsOf, decodeJpeg, decodeJpegLs.
 
+import { CodestreamError } from "./codestream.js";
 import { InputError } from "./numbers.js";
 
 export const START = [0xff, 0xd8, 0xff];
 export const EIGHT_BIT_CODINGS = ["JPEG baseline", "JPEG extended", "JPEG progressive"];
-const CODINGS = { 0xc0: "JPEG baseline", 0xc1: "JPEG extended", 0xc2: "JPEG progressive", 0xc3: "JPEG lossless", 0xf7: "JPEG-LS" };
-const EXOTIC = [0xc5, 0xc6, 0xc7, 0xc9, 0xca, 0xcb, 0xcd, 0xce, 0xcf], SCAN = 0xda, END = 0xd9;
+export const LOSSLESS = "JPEG lossless";
+export const JPEG_LS = "JPEG-LS";
+const [BASELINE, EXTENDED, PROGRESSIVE] = EIGHT_BIT_CODINGS;
+const CODINGS = { 0xc0: BASELINE, 0xc1: EXTENDED, 0xc2: PROGRESSIVE, 0xc3: LOSSLESS, 0xf7: JPEG_LS };
+export const SCAN = 0xda;
+const EXOTIC = [0xc5, 0xc6, 0xc7, 0xc9, 0xca, 0xcb, 0xcd, 0xce, 0xcf], END = 0xd9;
 const isTable = marker => [0xc4, 0xdb, 0xdd, 0xf8, 0xfe].includes(marker) || (marker >= 0xe0 && marker < 0xf0);
 const MAX_SCANS = 32;
 
-/** A codestream that is cut short, damaged, or holds what no radiograph does; the message is the reason. */
-export class CodestreamError extends Error {}
-
-/** The first JPEG in `data`: {coding, rows, columns, samples, bits, data}. What follows it is not read.
+/** The first JPEG or JPEG-LS image in `data`: {coding, rows, columns, samples, bits, isSigned, isLossy, data}; isLossy:
+ *  its values are near those that were encoded, not equal. What follows it is not read.
  *  Throws a CodestreamError where a header makes no sense, or a part of the scans is missing. */
 export function jpegCodestream(data) {
   let coding = "", frame = null, last = null;
   const scans = [];
-  for (const [marker, segment, end] of segments(data)) {
+  for (const [marker, segment, end] of segmentsOf(data)) {
     if (CODINGS[marker] && coding) throw new CodestreamError("it has two frame headers");
     if (CODINGS[marker]) [coding, frame] = [CODINGS[marker], segment];
     else if (marker === SCAN) scans.push(segment);
@@ -35,10 +38,12 @@ export function jpegCodestream(data) {
   if (!rows || !columns || !scans.length) throw new CodestreamError("it has no size, or no scan");
   const parts = Array.from(frame.subarray(6)).filter((_, at) => at % 3 === 0);
   refuseUnlessWhole(coding, parts, scans);
-  return { coding, rows, columns, samples: parts.length, bits: frame[0], data: data.subarray(0, last[1]) };
+  const isLossy = ({ [LOSSLESS]: scans[0].at(-1) & 15, [JPEG_LS]: scans[0].at(-3) }[coding] ?? 1) > 0;
+  return { coding, rows, columns, samples: parts.length, bits: frame[0], isSigned: false, isLossy, data: data.subarray(0, last[1]) };
 }
 
-function* segments(data) {
+/** [marker, what its segment holds, where it ends] of each; the end of the image is the last. */
+export function* segmentsOf(data) {
   let position = 2, isLossless = false;
   while (data[position] === 0xff) {
     position++;
@@ -54,7 +59,7 @@ function* segments(data) {
     if (!(length >= 2) || position + length > data.length) throw new CodestreamError("it is cut short within its headers");
     yield [marker, data.subarray(position + 2, position + length), position + length];
     position += length;
-    isLossless ||= CODINGS[marker] === "JPEG-LS";
+    isLossless ||= CODINGS[marker] === JPEG_LS;
     if (marker === SCAN) position = nextMarker(data, position, isLossless);
   }
   if (position < data.length) throw new CodestreamError("it is damaged between its headers");
@@ -82,32 +87,39 @@ function refuseUnlessWhole(coding, parts, scans) {
   const missing = new Map(parts.map(part => [part, new Uint8Array(64).fill(99)]));
   for (const scan of scans) {
     if (scan.length < 6 || scan.length !== 4 + 2 * scan[0]) throw new CodestreamError("a scan header is damaged");
-    const [first, last, shift] = coding === "JPEG progressive"
+    const [first, last, shift] = coding === PROGRESSIVE
       ? [scan.at(-3), scan.at(-2), scan.at(-1) & 15] : [0, 63, 0];
     for (let at = 1; at < scan.length - 3; at += 2) missing.get(scan[at])?.fill(shift, first, Math.min(last, 63) + 1);
   }
   if ([...missing.values()].some(bits => bits.some(Boolean))) {
     throw new CodestreamError("it is cut short: some of its scans are missing");
   }
-  const isOne = coding === "JPEG lossless" || coding === "JPEG-LS";
+  const isOne = coding === LOSSLESS || coding === JPEG_LS;
   if (isOne && parts.length === 1 && scans.length !== 1) throw new CodestreamError("it has several scans of one component");
 }
 
 /** The pixels of a JPEG of 8 bits: Uint8Array, of one sample a pixel or of three in RGB.
- *  library: libjpeg-turbo, as its module gives it. Throws a CodestreamError for whatever makes it warn. */
-export function decodeJpeg(data, codestream, library) {
-  const decoder = new library.JPEGDecoder();
+ *  codec: libjpeg-turbo, of codecs.js. Throws a CodestreamError for whatever makes it warn. */
+export async function decodeJpeg(codestream, codec) {
+  return codec(library => decoded(new library.JPEGDecoder(), codestream));
+}
+
+/** The pixels of a JPEG-LS image of one component: Uint8Array, or Uint16Array for more than 8 bits.
+ *  codec: CharLS, of codecs.js. Throws a CodestreamError where it is damaged. */
+export async function decodeJpegLs(codestream, codec) {
+  const bytes = await codec(library => decoded(new library.JpegLSDecoder(), codestream));
+  return codestream.bits > 8 ? new Uint16Array(bytes.buffer) : bytes;
+}
+
+function decoded(decoder, { data, rows, columns, samples }) {
   try {
     decoder.getEncodedBuffer(data.length).set(data);
     decoder.decode();
     const info = decoder.getFrameInfo();
-    if (info.width !== codestream.columns || info.height !== codestream.rows || info.componentCount !== codestream.samples) {
+    if (info.width !== columns || info.height !== rows || info.componentCount !== samples) {
       throw new CodestreamError("its size is not the one of its header");
     }
-    return decoder.getDecodedBuffer().slice();
-  } catch (error) {
-    if (error instanceof CodestreamError) throw error;
-    throw new CodestreamError("its pixels do not decode");
+    return new Uint8Array(decoder.getDecodedBuffer());
   } finally {
     decoder.delete();
   }

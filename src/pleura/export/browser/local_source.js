@@ -4,7 +4,7 @@
 
 import { Refusal } from "../../serve/web/source.js";
 
-const MAX_FILE_BYTES = 2 ** 27;
+const MAX_FILE_BYTES = 2 ** 27, PACKED = ["runtime", "graph", "jpeg", "jpegLs", "jpeg2000"];
 
 function bytesOf(text) {
   const letters = atob(text.trim()), bytes = new Uint8Array(letters.length);
@@ -15,7 +15,7 @@ function bytesOf(text) {
 function started(parts) {
   const script = new Blob([bytesOf(parts.text("worker"))], { type: "text/javascript" });
   const address = URL.createObjectURL(script), worker = new Worker(address, { name: "pleura" });  // no module: a file gets none from a blob
-  const packed = { runtime: bytesOf(parts.text("runtime")), jpeg: bytesOf(parts.text("jpeg")), graph: bytesOf(parts.text("graph")) };
+  const packed = Object.fromEntries(PACKED.map(name => [name, bytesOf(parts.text(name))]));
   worker.postMessage({ start: { packed, page: parts.page } });
   return worker;
 }

@@ -5,7 +5,8 @@
 import { InputError } from "./numbers.js";
 import { orientationOf, upright } from "./exif.js";
 import { greyOfPicture } from "./grey_values.js";
-import { CodestreamError, decodeJpeg, EIGHT_BIT_CODINGS, jpegCodestream, START } from "./jpeg.js";
+import { CodestreamError } from "./codestream.js";
+import { decodeJpeg, EIGHT_BIT_CODINGS, jpegCodestream, START } from "./jpeg.js";
 import { checkSize, MAX_BYTES } from "./limits.js";
 import { GREY, GREY_ALPHA, isPng, PALETTE, readPng, RGB, RGB_ALPHA } from "./png.js";
 
@@ -17,13 +18,13 @@ export function isPicture(content) {
   return isPng(content) || isJpeg(content);
 }
 
-/** {rows, columns, image: Float32Array in [0, 1], grey, window, real, aspect}. library: libjpeg-turbo.
+/** {rows, columns, image: Float32Array in [0, 1], grey, window, real, aspect}. jpeg: libjpeg-turbo, of codecs.js.
  *  Throws an InputError. */
-export async function readPicture(content, library) {
+export async function readPicture(content, jpeg) {
   if (content.length > MAX_BYTES) {
     throw new InputError(`its file has more than the ${Math.floor(MAX_BYTES / 1e6)} MB that a radiograph may have; export it again`);
   }
-  const read = isPng(content) ? await pngValues(content) : jpegValues(content, library);
+  const read = isPng(content) ? await pngValues(content) : await jpegValues(content, jpeg);
   const highest = read.values.reduce((one, other) => Math.max(one, other), 0);
   if (read.values.every(value => value === highest)) throw new InputError("all pixels are equal: it shows nothing; export it again");
   const { values, bits } = withDepth(read.values, highest, read.significant, read.full);
@@ -39,7 +40,7 @@ function aspectOf([across, down], orientation) {
   return isOne ? 1 : orientation >= 5 ? 1 / aspect : aspect;
 }
 
-function jpegValues(content, library) {
+async function jpegValues(content, jpeg) {
   try {
     const codestream = jpegCodestream(content), { coding, bits, rows, columns, samples } = codestream;
     if (bits !== 8 || !EIGHT_BIT_CODINGS.includes(coding)) {
@@ -49,7 +50,7 @@ function jpegValues(content, library) {
     if (samples !== 1 && samples !== 3) throw new InputError(`not a greyscale radiograph (${samples} channels); save it as 8- or 16-bit grey`);
     const { exif, density, hasSeveral } = jpegHeaders(content);
     if (hasSeveral) throw new InputError("it holds several pictures; export one radiograph per file");
-    const pixels = decodeJpeg(codestream.data, codestream, library);
+    const pixels = await decodeJpeg(codestream, jpeg);
     const channels = Array.from({ length: samples }, (_, channel) => pixels.filter((_, at) => at % samples === channel));
     return { rows, columns, values: oneOf(channels, 255), full: 8, significant: 0, exif, density };
   } catch (error) {

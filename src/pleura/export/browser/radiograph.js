@@ -8,7 +8,7 @@ import { isPicture, readPicture } from "./picture.js";
 
 /** One radiograph of a file: {imageId, rows, columns, of its own grid; image: Float32Array in [0, 1], bright = dense;
  *  aspect; spacing and orientation, or null; notes; grey, window and real, of a case of the viewer; three UIDs or null}.
- *  content: Uint8Array. name: of the file. library: {dicomParser, jpeg}. facts: {implementationClass, uidNames}.
+ *  content: Uint8Array. name: of the file. library: {dicomParser, and the decoders of codecs.js}. facts: {implementationClass, uidNames}.
  *  Throws an InputError: one line with the reason and the way out. */
 export async function readRadiograph(content, name, library, facts) {
   if (!content.length) throw new InputError("the file is empty; copy or export it again");

@@ -3,6 +3,7 @@
 //
 // Exports: analyserOf, engineOf, serve.
 
+import { codecsOf } from "./codecs.js";
 import { engineOf } from "./engine.js";
 import { inflate } from "./limits.js";
 import { InputError } from "./numbers.js";
@@ -15,14 +16,14 @@ const MOST_BYTES = 2 ** 30;
 const opened = packed => inflate(packed, "gzip", MOST_BYTES);
 
 /** async (content: Uint8Array, name) -> a case of the viewer, without `model` and `downloads`.
- *  packed: {runtime, jpeg, graph}, gzipped. page: {implementationClass, uidNames, model}. library: {ort, dicomParser,
- *  jpegModule}. Opens and starts all of it first. */
+ *  packed: {runtime, graph, jpeg, jpegLs, jpeg2000}, gzipped. page: {implementationClass, uidNames, model}. library: {ort,
+ *  dicomParser, modules: {jpeg, jpegLs, jpeg2000}}. The model is opened and started first, decoders when a file needs one. */
 export async function analyserOf(packed, page, library) {
-  const [wasm, jpegWasm, graph] = await Promise.all([packed.runtime, packed.jpeg, packed.graph].map(opened));
-  const jpeg = await library.jpegModule({ wasmBinary: jpegWasm, print: () => {}, printErr: () => {} });
+  const [wasm, graph] = await Promise.all([packed.runtime, packed.graph].map(opened));
+  const readers = { dicomParser: library.dicomParser, ...codecsOf(packed, library.modules) };
   const run = await engineOf(library.ort, wasm, graph, page.model);
   return async (content, name) => {
-    const radiograph = await readRadiograph(content, name, { dicomParser: library.dicomParser, jpeg }, page);
+    const radiograph = await readRadiograph(content, name, readers, page);
     return predict(radiograph, run, page.model);
   };
 }
