@@ -51,32 +51,41 @@ NOISE = np.random.default_rng(2).integers(0, 256, (31, 17)).astype(np.uint8)
 
 @pytest.mark.parametrize("values", [NOISE, NOISE.astype(np.uint16) * 255 + 3], ids=["8 bits", "16 bits"])
 def test_a_grey_png_is_read_sample_by_sample(values: NDArray[Any]) -> None:
-    [found] = call("png.js", ("decodePng", (as_png(values),)))
+    [found] = call("png.js", ("readPng", (as_png(values),)))
     assert (found["columns"], found["rows"]) == values.shape[::-1]
-    np.testing.assert_array_equal(found["samples"].reshape(values.shape), values)
-    assert found["samples"].dtype == values.dtype
+    [samples] = found["channels"]
+    np.testing.assert_array_equal(samples.reshape(values.shape), values)
+    assert samples.dtype == values.dtype
 
 
 def test_every_filter_of_a_png_is_read() -> None:
     png = filtered(NOISE)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png.tobytes()))), NOISE)
-    [found] = call("png.js", ("decodePng", (png,)))
-    np.testing.assert_array_equal(found["samples"].reshape(NOISE.shape), NOISE)
+    [found] = call("png.js", ("readPng", (png,)))
+    np.testing.assert_array_equal(found["channels"][0].reshape(NOISE.shape), NOISE)
 
 
 def test_a_map_of_probabilities_is_read() -> None:
     probabilities = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
     png = np.frombuffer(probability_png(probabilities, 900, "pleura"), np.uint8)
-    [found] = call("png.js", ("decodePng", (png,)))
-    np.testing.assert_array_equal(found["samples"], np.minimum(256 * probabilities.reshape(-1), 255).astype(np.uint8))
+    [found] = call("png.js", ("readPng", (png,)))
+    np.testing.assert_array_equal(
+        found["channels"][0], np.minimum(256 * probabilities.reshape(-1), 255).astype(np.uint8)
+    )
 
 
-@pytest.mark.parametrize("kind", ["RGB", "P", "1"])
-def test_another_png_is_refused_and_not_read_as_something_else(kind: str) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(NOISE).convert(kind).save(buffer, "PNG")
-    with pytest.raises(JavaScriptError, match="TypeError"):
-        call("png.js", ("decodePng", (np.frombuffer(buffer.getvalue(), np.uint8),)))
+@pytest.mark.parametrize("end", [-1, -13, -30, 40, 8])
+def test_a_png_that_is_cut_short_is_refused(end: int) -> None:
+    with pytest.raises(JavaScriptError, match=r"it is cut short|fewer or more pixels"):
+        call("png.js", ("readPng", (as_png(NOISE)[:end],)))
+
+
+@pytest.mark.parametrize("at", [0, 16, 20, 60])
+def test_a_png_that_is_damaged_is_refused(at: int) -> None:
+    png = as_png(NOISE).copy()
+    png[at] ^= 1
+    with pytest.raises(JavaScriptError, match=r"does not begin as a PNG does|wrong checksum"):
+        call("png.js", ("readPng", (png,)))
 
 
 def test_a_mask_is_written_as_a_png_that_others_read(tmp_path: Path) -> None:
@@ -168,7 +177,7 @@ def test_a_file_that_fails_says_why_and_others_go_on() -> None:
 def test_pixels_of_cases_far_away_are_dropped_and_asked_for_again() -> None:
     found = scenario("memory")
     assert found["kept"] == [True, True, True, False, False]
-    assert found["then"] == [False, False, True, False, True] or found["then"][4]
+    assert found["then"] == [False, True, True, False, True]
     assert found["asked"] == ["a", "b", "c", "d", "e", "e"]
     assert found["results"]
 

@@ -8,7 +8,7 @@ import { greyOfPicture } from "./grey_values.js";
 import { CodestreamError } from "./codestream.js";
 import { decodeJpeg, EIGHT_BIT_CODINGS, jpegCodestream, START } from "./jpeg.js";
 import { checkSize, MAX_BYTES } from "./limits.js";
-import { GREY, GREY_ALPHA, isPng, PALETTE, readPng, RGB, RGB_ALPHA } from "./png.js";
+import { GREY, GREY_ALPHA, isPng, PALETTE, PngError, readPng, RGB, RGB_ALPHA } from "../../serve/web/png.js";
 
 const DEPTHS_BITS = [8, 10, 12, 14, 16], TOLERANCE = 4, SAME_ASPECT = 0.01, LARGEST_ASPECT = 10;
 const isJpeg = content => START.every((byte, at) => content[at] === byte);
@@ -76,12 +76,28 @@ function jpegHeaders(content) {
   return { exif, density, hasSeveral };
 }
 
+function checkPng({ rows, columns, chunks }) {
+  checkSize(rows, columns);
+  if (chunks.acTL?.length >= 4 && new DataView(chunks.acTL.buffer, chunks.acTL.byteOffset).getUint32(0) > 1) {
+    throw new InputError("it holds several pictures; export one radiograph per file");
+  }
+}
+
+async function pngOf(content) {
+  try {
+    return await readPng(content, checkPng);
+  } catch (error) {
+    if (!(error instanceof PngError)) throw error;
+    throw new InputError(`truncated or damaged (${error.message}); copy or export it again`);
+  }
+}
+
 async function pngValues(content) {
-  const png = await readPng(content), { rows, columns, depth, colour, chunks } = png;
+  const png = await pngOf(content), { rows, columns, depth, colour, chunks } = png;
   if (colour === GREY && depth === 1) throw new InputError("not a greyscale radiograph (1 bit); save it as 8- or 16-bit grey");
   const physical = chunks.pHYs?.length === 9 ? new DataView(chunks.pHYs.buffer, chunks.pHYs.byteOffset) : null;
   return {
-    rows, columns, values: greyOf(png), full: depth === 16 ? 16 : 8, significant: chunks.sBIT?.[0] ?? 0,
+    rows, columns, values: Uint16Array.from(greyOf(png)), full: depth === 16 ? 16 : 8, significant: chunks.sBIT?.[0] ?? 0,
     exif: chunks.eXIf ?? null, density: physical ? [physical.getUint32(0), physical.getUint32(4)] : [1, 1],
   };
 }

@@ -2,7 +2,7 @@
 //
 // Exports: serverSource.
 
-import { decodePng } from "./png.js";
+import { GREY, readPng } from "./png.js";
 import { Refusal } from "./source.js";
 
 const OBJECTS = { seg: "SEG", sc: "SC", sr: "SR" };
@@ -50,7 +50,7 @@ export function serverSource(base) {
       const form = await whole(() => response.formData());
       const { prediction, model, view } = JSON.parse(await form.get("answer").text());
       const grey = await form.get("grey").arrayBuffer();
-      const map = await decodePng(new Uint8Array(await form.get("probabilities").arrayBuffer()));
+      const levels = await levelsOf(new Uint8Array(await form.get("probabilities").arrayBuffer()));
       return {
         imageId: prediction.image_id,
         columns: prediction.columns,
@@ -63,7 +63,7 @@ export function serverSource(base) {
         },
         real: { slope: view.rescale_slope, intercept: view.rescale_intercept },
         aspect: view.pixel_aspect,
-        levels: map.samples,
+        levels,
         squareArea: view.square_area_px,
         orientation: view.patient_orientation,
         spacing: view.pixel_spacing_mm,
@@ -99,6 +99,14 @@ async function whole(read) {
     if (error.name === "AbortError") throw error;
     throw new Refusal("unreachable", "the answer of the service broke off; try again");
   }
+}
+
+/** The samples of a grey PNG of 8 bits. Throws a TypeError for any other: a fault of the service. */
+async function levelsOf(content) {
+  const { channels } = await readPng(content, ({ depth, colour }) => {
+    if (depth !== 8 || colour !== GREY) throw new TypeError("the map of probabilities is no grey PNG of 8 bits");
+  });
+  return channels[0];
 }
 
 function factsOf(model) {
