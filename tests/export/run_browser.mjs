@@ -5,13 +5,15 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
+import { isDeepStrictEqual } from "node:util";
 
 const [modules, worker, tasks] = process.argv.slice(2);
 const load = name => import(pathToFileURL(`${modules}/${name}`));
 const { SquareGeometry, withSquarePixels } = await load("geometry.js");
 const { readRadiograph } = await load("radiograph.js");
 const { InputError, general, roundHalfEven, excerpt } = await load("numbers.js");
-const { imageScore, calibrated } = await load("predictor.js");
+const { imageScore, calibrated, predict } = await load("predictor.js");
+const { compact, shownAgain } = await load("kept.js");
 const { codecsOf } = await load("codecs.js");
 await import(pathToFileURL(worker));
 const { analyserOf, library } = globalThis.pleuraWorker;
@@ -44,6 +46,12 @@ const ANSWERS = {
     save(`${path}.grey`, Uint16Array.from(found.grey));
     const { image: _, grey, window, ...rest } = found;
     return { ...rest, greyBits: 8 * grey.BYTES_PER_ELEMENT, window: { ...window, curve: window.curve && Array.from(window.curve) } };
+  },
+  async again({ path, name, facts, model, probabilities }) {
+    const radiograph = await readRadiograph(bytes(path), name, { dicomParser: library.dicomParser, ...codecs }, facts);
+    const first = await predict(radiograph, async () => floats(probabilities), model), kept = await compact(first);
+    const second = await shownAgain(radiograph, kept, model), other = await shownAgain({ ...radiograph, rows: 1 }, kept, model).catch(error => error);
+    return { isSame: isDeepStrictEqual(second, first), area: first.result.area_px, bytes: kept.levels.length, other: other && other.constructor.name };
   },
   async analyse({ path, name, page, graph }) {
     analyse ??= await analyserOf({ ...packed, graph: bytes(graph) }, page, library);

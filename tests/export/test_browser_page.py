@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser_cases import dicom, png_bytes
-from browsers import in_browser, needs_node
+from browsers import FACTS, in_browser, needs_node
 
 from pleura.data.phantoms.radiographs import make_phantom
 from pleura.decision.levels import levels_of
@@ -72,3 +72,20 @@ def test_a_page_gives_the_results_of_a_predictor_on_the_model_that_comes_with_pl
         assert (found["area_mm2"] is None) == (wanted["area_mm2"] is None)
         if found["area_mm2"] is not None:
             assert found["area_mm2"] == pytest.approx(found["area_px"] * 0.16)
+
+
+def test_a_radiograph_that_is_shown_again_is_the_same_without_its_model_being_run(tmp_path: Path):
+    rows, columns = np.mgrid[:64, :64]
+    probabilities = np.clip(1.2 - np.hypot(rows - 20, columns - 24) / 30, 0, 1).astype(np.float32)
+    radiograph, floats = tmp_path / "deep.dcm", tmp_path / "probabilities"
+    radiograph.write_bytes(radiographs()["deep.dcm"])
+    floats.write_bytes(probabilities.tobytes())
+    rule = {"topThreshold": 0.5, "minPixels": 1, "bottomThreshold": 0.3}
+    model = {"preparedPx": 128, "sizePx": 64, "triplet": rule, "calibration": None, "prevalence": None, "doubts": []}
+    task = {"path": str(radiograph), "name": "deep", "facts": FACTS, "model": model, "probabilities": str(floats)}
+    [answer] = in_browser([{"kind": "again", **task}], tmp_path)
+    found = answer["found"]
+    assert found["isSame"] is True
+    assert found["area"] > 1000
+    assert found["bytes"] < 600 * 499 / 6  # its probabilities have a byte for each pixel
+    assert found["other"] is not None  # of another file: an error, or the model runs

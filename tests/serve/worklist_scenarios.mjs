@@ -85,7 +85,7 @@ export async function failing() {
 /** Pixels of the nearest cases are kept; one that is chosen later is asked for again. */
 export async function memory() {
   const asked = [];
-  const { list } = listOf({ analyse: async file => (asked.push(file.name), caseOf(10)) }, 3 * 300);
+  const { list } = listOf({ analyse: async file => (asked.push(file.name), caseOf(10)) }, 2 * 200);
   list.add(named("a", "b", "c", "d", "e"));
   for (let i = 0; i < 12; i++) await tick();
   const kept = list.entries.map(entry => Boolean(entry.case));

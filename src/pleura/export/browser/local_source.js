@@ -22,7 +22,7 @@ function started(parts) {
 
 /** The source of a page. parts: {page: what the page says of its model, text(name) -> base64 of a part of it}. */
 export function localSource(parts) {
-  const waiting = new Map(), { model } = parts.page;
+  const waiting = new Map(), kept = new WeakMap(), { model } = parts.page;  // kept: of kept.js, by file
   const facts = { name: model.name, version: model.version, weights: model.weights };
   const failed = reason => new Refusal("failed", `the model could not be run in this browser (${reason}); try another one, or pleura predict`);
   let worker = null, next = 0;
@@ -44,7 +44,7 @@ export function localSource(parts) {
     worker.onmessage = ({ data }) => {
       const { resolve, reject } = waiting.get(data.id) ?? {};
       waiting.delete(data.id);
-      if (data.found) resolve?.(data.found);
+      if (data.found) resolve?.(data);
       else reject?.(data.refused ? new Refusal("unreadable", data.refused) : failed(data.failed));
     };
     return worker;
@@ -62,7 +62,10 @@ export function localSource(parts) {
         waiting.delete(id);
         reject(signal.reason);
       }, { once: true });
-      ready().postMessage({ id, content, name: file.name }, [content.buffer]);
+      ready().postMessage({ id, content, name: file.name, kept: kept.get(file) }, [content.buffer]);
+    }).then(answer => {
+      kept.set(file, answer.kept);
+      return answer.found;
     });
   }
 

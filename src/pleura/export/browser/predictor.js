@@ -1,6 +1,6 @@
 // From a radiograph to a result: as pleura.inference.predictor.Predictor.decide, and as the API of the service says it.
 //
-// Exports: imageScore, calibrated, predict.
+// Exports: imageScore, calibrated, caseOf, predict.
 
 import { SquareGeometry, withSquarePixels } from "./geometry.js";
 import { roundHalfEven } from "./numbers.js";
@@ -36,12 +36,21 @@ function clip(probabilities) {
   return probabilities;
 }
 
+const geometryOf = ({ rows, columns, aspect }, { preparedPx }) => new SquareGeometry(rows, columns, preparedPx, aspect);
+
+/** A case of the viewer (source.js), without `model` and `downloads`. levels: Uint8Array of rows * columns, as in rule.js. */
+export function caseOf(radiograph, levels, result, model) {
+  const { imageId, rows, columns, grey, window, real, aspect, orientation, spacing } = radiograph;
+  const squareArea = geometryOf(radiograph, model).wholeArea;
+  return { imageId, rows, columns, grey, window, real, aspect, levels, squareArea, orientation, spacing, triplet: model.triplet, result };
+}
+
 /** A case of the viewer (source.js), without `model` and `downloads`.
  *  radiograph: of radiograph.js. run: async (square: Uint8Array) -> Float32Array of sizePx ** 2 in [0, 1].
  *  model: {preparedPx, sizePx, triplet, calibration: {image, conformal} or null, prevalence or null, doubts}. */
 export async function predict(radiograph, run, model) {
   const { rows, columns, aspect, orientation, spacing } = radiograph;
-  const geometry = new SquareGeometry(rows, columns, model.preparedPx, aspect);
+  const geometry = geometryOf(radiograph, model);
   const image = withSquarePixels(radiograph.image, rows, columns, aspect);
   const found = clip(await run(geometry.imageToSquare(image)));
   const prepared = new SquareGeometry(model.preparedPx, model.preparedPx, model.sizePx).probabilitiesToOriginal(found);
@@ -58,6 +67,5 @@ export async function predict(radiograph, run, model) {
     study_instance_uid: radiograph.studyInstanceUid, notes: [...radiograph.notes, ...model.doubts],
     found: foundInWords({ areaPx, areaMm2, side, score }), prevalence: model.prevalence,
   };
-  const { grey, window, real, imageId } = radiograph;
-  return { imageId, rows, columns, grey, window, real, aspect, levels, squareArea, orientation, spacing, triplet: model.triplet, result };
+  return caseOf(radiograph, levels, result, model);
 }

@@ -6,8 +6,8 @@ import { checkCase, Refusal } from "./source.js";
 
 export const STATES = { WAITING: "waiting", WORKING: "working", DONE: "done", REFUSED: "refused" };
 const TRIES = 30;
-/** Bytes of pixels that are kept, by the memory of the device (GB, where the browser tells); others are asked for anew. */
-const KEPT = 128 * 2 ** 20 * (globalThis.navigator?.deviceMemory ?? 4);
+/** Bytes of pixels that are kept, those of the radiograph that is shown apart; others are asked for anew. */
+const KEPT = 64 * 2 ** 20;
 
 /** Entries: {name, file, state, case, result, problem}. `case` is null where its pixels are not kept; `result` stays. */
 export class Worklist {
@@ -122,8 +122,9 @@ export class Worklist {
     const distance = entry => Math.abs(this.entries.indexOf(entry) - middle);
     let bytes = 0;
     for (const entry of this.entries.filter(one => one.case).sort((one, other) => distance(one) - distance(other))) {
-      bytes += entry.case.grey.byteLength + 2 * entry.case.levels.byteLength;
-      if (bytes > this._kept && entry !== this.current) entry.case = null;
+      if (entry === this.current) continue;
+      bytes += entry.case.grey.byteLength + entry.case.levels.byteLength;
+      if (bytes > this._kept) entry.case = null;
     }
   }
 }
