@@ -439,6 +439,34 @@ def test_everything_a_screen_reader_meets_has_a_name(page: Browser, folder: Path
     assert (page.by("status").aria_role, page.by("status").get_attribute("aria-live")) == ("status", "polite")
 
 
+def test_the_focus_stays_where_a_reader_with_a_keyboard_goes_on(page: Browser, folder: Path) -> None:
+    focused = "return document.activeElement.id || document.activeElement.title"
+    page.drop(folder)
+    done(page)
+    page.by("next").click()
+    while page.by("next").is_enabled():
+        page.keys(" ")
+    assert page.run(focused) == "previous", "the last one has none after it"
+    while page.by("previous").is_enabled():
+        page.keys(" ")
+    assert page.run(focused) == "next"
+    page.run("document.querySelector('#cases .refused').focus()")
+    page.keys(" ")
+    page.run("document.getElementById('again').focus()")
+    page.keys(" ")
+    assert page.run(focused).endswith("letter.txt"), "what it was is tried again, and has no such button meanwhile"
+    done(page)
+    page.run("document.getElementById('clear').focus()")
+    page.keys(" ")
+    assert page.run(focused) == "files"
+    page.wait(lambda: page.text("status") == "All radiographs are closed")
+    page.drop(folder / "a1.dcm")
+    done(page)
+    page.run("document.querySelector('#downloads button').focus()")
+    page.saved(lambda: page.keys(" "))
+    assert page.run("return document.activeElement.textContent") == "Mask PNG"
+
+
 def test_the_page_asks_nobody_but_its_own_service(browser: Browser, served: Served, folder: Path) -> None:
     browser.requests()
     browser.driver.get(f"http://127.0.0.1:{served.port}/")
@@ -472,6 +500,11 @@ def test_a_phone_has_the_radiograph_the_tools_and_the_result_one_below_the_other
             ".map(one => parseFloat(getComputedStyle(one).fontSize))"
         )
         assert min(sizes) >= 13
+        page.run("document.querySelectorAll('#cases button')[1].scrollIntoView({block: 'end'})")
+        assert page.run("return document.getElementById('screen').getBoundingClientRect().bottom") < 844 / 4
+        page.run("document.querySelectorAll('#cases button')[1].click()")
+        box = page.run("return document.getElementById('screen').getBoundingClientRect().toJSON()")
+        assert -1 <= box["top"] < box["bottom"] <= 844, "what is chosen is seen"
         pinch(page)
 
 

@@ -129,7 +129,8 @@ export class Panel {
 
   async _save(download, button) {
     const problem = this._by("downloads-problem");
-    button.disabled = true;
+    if (button.getAttribute("aria-disabled") === "true") return;  // it keeps the focus, which disabled ones lose
+    button.setAttribute("aria-disabled", "true");
     problem.hidden = true;
     try {
       const filename = download.filename();
@@ -138,7 +139,7 @@ export class Panel {
       problem.textContent = `${download.label}: ${error instanceof Refusal ? error.message : `a fault of this page: ${error.message}`}`;
       problem.hidden = false;
     } finally {
-      button.disabled = false;
+      button.removeAttribute("aria-disabled");
     }
   }
 

@@ -3,6 +3,7 @@
 // Exports: start.
 
 import { droppedFiles, pickedFiles } from "./files.js";
+import { keepFocus } from "./focus.js";
 import { listenTo, windowBy } from "./gestures.js";
 import { HEAT } from "./heat.js";
 import { Panel } from "./panel.js";
@@ -12,6 +13,7 @@ import { fixed, shortened } from "./words.js";
 import { STATES, Worklist } from "./worklist.js";
 
 const OTHER = { L: "R", R: "L", A: "P", P: "A", H: "F", F: "H" };
+const OPPOSITE = { previous: "next", next: "previous" };
 const by = id => document.getElementById(id);
 
 /** Show the viewer for the cases of a Source; returns {stage, panel, worklist}. */
@@ -27,7 +29,9 @@ export function start(source) {
   });
   let shown = null;
 
-  function changed() {
+  const changed = () => keepFocus(redraw, ({ id }) => [by(OPPOSITE[id] ?? id), document.querySelector("#cases [aria-current]"), by("files")]);
+
+  function redraw() {
     const { current, entries } = worklist;
     if (shown !== (current?.case ?? null)) {
       shown = current?.case ?? null;
@@ -193,7 +197,10 @@ function newRow(worklist) {
   const row = document.createElement("li"), button = row.appendChild(document.createElement("button"));
   button.type = "button";
   button.append(...["name", "state"].map(kind => Object.assign(document.createElement("span"), { className: kind })));
-  button.addEventListener("click", () => worklist.choose(worklist.entries[[...row.parentNode.children].indexOf(row)]));
+  button.addEventListener("click", () => {
+    worklist.choose(worklist.entries[[...row.parentNode.children].indexOf(row)]);
+    by("screen").scrollIntoView({ block: "nearest" });  // on a phone the list lies far below it
+  });
   return row;
 }
 
@@ -265,7 +272,10 @@ function listenToTools(stage, state, worklist) {
   }
   click("previous", () => worklist.step(-1));
   click("next", () => worklist.step(1));
-  click("clear", () => worklist.clear());
+  click("clear", () => {
+    worklist.clear();
+    say("All radiographs are closed");
+  });
   click("again", () => worklist.again(worklist.current));
   click("help-open", () => by("help").showModal());
 }
