@@ -35,6 +35,10 @@ class OutputError(PleuraError):
     """A result could not be written: the disk is full, the folder is read-only, or it holds something else."""
 
 
+class StoreError(PleuraError):
+    """A store of objects cannot be reached or denies access: nothing more can be read from it, or written."""
+
+
 class MissingExtraError(PleuraError):
     """A package that not every installation has is needed; the message names the extra that brings it."""
 

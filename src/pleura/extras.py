@@ -19,6 +19,7 @@ EXTRAS: dict[str, str] = {
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "prometheus_client", "multipart", "python_multipart"), "serve"),
     **dict.fromkeys(("pynetdicom", "dicomweb_client", "requests"), "pacs"),
     "ray": "cluster",
+    **dict.fromkeys(("fsspec", "s3fs"), "urls"),
 }
 """Package, as it is imported -> extra."""
 

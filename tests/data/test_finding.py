@@ -14,7 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from pleura.data.finding import OWN_SOFTWARE, Located, find_radiographs, walk
+from pleura.data.classify import OWN_SOFTWARE
+from pleura.data.finding import Located, find_radiographs, walk
 from pleura.data.phantoms.dicom_files import write_phantom_dataset
 from pleura.errors import InputError
 

@@ -33,6 +33,7 @@ ORDER = (
     ("errors", "progress"),
     ("extras",),
     ("files",),
+    ("urls",),
     ("config",),
     ("decision",),
     ("dicom",),
@@ -115,6 +116,8 @@ HOMES = {
     "onnx": {"export/onnx.py", "export/int8_onnx.py"},
     "onnxscript": {"export/onnx.py"},
     "onnx_ir": {"export/onnx.py"},
+    "fsspec": {"urls/store.py"},
+    "s3fs": set(),  # by way of fsspec
     "ray": {"cluster/connection.py", "cluster/pool.py"},
     "nncf": {"export/int8_openvino.py"},
 }

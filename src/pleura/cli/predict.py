@@ -14,6 +14,7 @@ import typer
 from pleura.cli.options import Ray, RayCpus, RayGpus, RayWorkers, ScCompression, SegType, Tta, cluster_options
 from pleura.cli.printing import show
 from pleura.models.default import DEFAULT, is_default, model_path, named
+from pleura.urls.url import Place, place_of
 
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.dicom.deidentify import Secret
@@ -22,8 +23,8 @@ if TYPE_CHECKING:  # --help imports no verb
 
 
 def predict(
-    inputs: Annotated[list[str], typer.Argument(help="DICOM, PNG or JPEG files, folders, or patterns.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of results.")],
+    inputs: Annotated[list[str], typer.Argument(help="DICOM, PNG or JPEG files, folders, patterns, or URLs of them.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="<path>", help="The folder of results, or a URL.")],
     model: Annotated[
         Path, typer.Option(parser=named, metavar="<path>", help="A checkpoint, or a run's folder.")
     ] = Path(DEFAULT),
@@ -65,9 +66,9 @@ def predict(
     from pleura.inference.predictor import Predictor
 
     cluster = cluster_options(ray, workers, ray_cpus, ray_gpus)
-    wanted = _words(write, seg_type, sc_compression)
-    secret = _secret(deidentify, deidentify_secret, out)
-    settings = BatchSettings(tuple(inputs), out, model_name(model), wanted, batch_size, prevalence, secret)
+    wanted, place = _words(write, seg_type, sc_compression), place_of(out)
+    secret = _secret(deidentify, deidentify_secret, place)
+    settings = BatchSettings(tuple(inputs), place, model_name(model), wanted, batch_size, prevalence, secret)
     if as_json:
         _log_to_standard_error()
     if cluster is None:
@@ -115,14 +116,14 @@ def _words(write: str, seg_type: SegType, sc_compression: ScCompression) -> tupl
     return words
 
 
-def _secret(deidentify: bool, path: Path | None, out: Path) -> Secret | None:
+def _secret(deidentify: bool, path: Path | None, out: Place) -> Secret | None:
     from pleura.dicom.deidentify import load_secret
 
     if not deidentify:
         if path is not None:
             raise typer.BadParameter("does nothing alone; add --deidentify", param_hint="--deidentify-secret")
         return None
-    if path is not None and path.resolve().is_relative_to(out.resolve()):
+    if path is not None and isinstance(out, Path) and path.resolve().is_relative_to(out.resolve()):
         raise typer.BadParameter(
             f"{path} lies in the folder of results, and would be handed on with them; keep it elsewhere",
             param_hint="--deidentify-secret",

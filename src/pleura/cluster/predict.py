@@ -1,7 +1,7 @@
 """`pleura predict --ray`: the parts of a batch on a cluster; the journal, the lock and the tables stay in the command.
 
 Workers read the inputs and write the files of OUT themselves, so that no pixel passes through the command. Both have to
-lie where every node sees them.
+lie where every node sees them: in a folder that all share, or in a store of objects that each has credentials for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from pleura.inference.part import BatchSettings, Failed, parts, read_part, write
 from pleura.inference.precision import Precision
 from pleura.inference.predictor import Predictor
 from pleura.inference.work import Work
+from pleura.urls.store import exists
+from pleura.urls.url import Url, place_of
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class PredictWorker:
         try:
             go_to(self.folder)
             made, name = self.asked.load(), model_name(Path(self.asked.model))
+            for url in urls_of(self.settings):  # or each of its objects would be a problem
+                exists(url)
         except PleuraError as error:
             return Refusal.of(error)
         self.predictor = made
@@ -83,7 +87,7 @@ class PredictWorker:
     def do(self, part: Sequence[Identified]) -> Done | Refusal:
         """Read, predict and write a part."""
         predictor, out = self.predictor, self.settings.out
-        if predictor is None or not (out / self.sign).is_file():
+        if predictor is None or (isinstance(out, Path) and not (out / self.sign).is_file()):
             return Refusal(
                 "OutputError",
                 f"{out}: a node of the cluster does not see it; take a folder that all nodes share, or --ray local",
@@ -101,7 +105,7 @@ class PredictWorker:
                     failed += [] if problem is None else [problem]
         except PleuraError as error:
             return Refusal.of(error)
-        unseen = [case.path for case in part if not case.path.exists()]
+        unseen = [case.path for case in part if isinstance(case.path, Path) and not case.path.exists()]
         return Done(entries, failed, read.unsaid(self.settings), unseen)
 
 
@@ -114,6 +118,9 @@ def predict_on_cluster(
     Raises: as `predict_by`; InputError for a GPU without --ray-gpus, if the cluster is not there or has no room, or if
     its nodes would compute otherwise or do not see the model; OutputError if they do not see OUT; MissingExtraError.
     """
+    for url in urls_of(settings):
+        if url.scheme == "memory":
+            raise InputError(f"{url}: memory is of one process, and workers have others; take another URL with --ray")
     asked = Asked.of(model, tta, options)
     sign = f".pleura-cluster-{uuid.uuid4().hex}"
     with connected(options) as count, Pool(kind, (asked, settings, os.getcwd(), sign), options, count) as pool:
@@ -126,6 +133,12 @@ def predict_on_cluster(
         return predict_by(partial(_compute, pool, sign), facts, settings)
 
 
+def urls_of(settings: BatchSettings) -> list[Url]:
+    """Return the URLs of inputs and results."""
+    places = (*map(place_of, settings.inputs), settings.out)
+    return [place for place in places if isinstance(place, Url)]
+
+
 def _compute(
     pool: Pool, sign: str, settings: BatchSettings, new: Sequence[Identified], work: Work
 ) -> Generator[None, None, None]:
@@ -133,8 +146,10 @@ def _compute(
     problems: list[tuple[int, list[Failed]]] = []
     unsaid = 0
     tasks = (Task(number, part) for number, part in enumerate(parts(new, settings.batch_size)))
-    with writing(settings.out):
-        (settings.out / sign).touch()
+    shared = settings.out / sign
+    if isinstance(shared, Path):
+        with writing(shared.parent):
+            shared.touch()
     try:
         for task, answer in pool.answers(tasks):
             if isinstance(answer, Lost):
@@ -150,8 +165,9 @@ def _compute(
             unsaid += answer.unsaid
             yield from (None for _ in task.cases)
     finally:
-        with suppress(OSError):
-            (settings.out / sign).unlink()
+        if isinstance(shared, Path):
+            with suppress(OSError):
+                shared.unlink()
         for _, failed in sorted(problems, key=lambda each: each[0]):
             work.problems += failed
     note_unsaid(unsaid, work)

@@ -4,44 +4,35 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pleura.dicom.instance import MANUFACTURER
-from pleura.dicom.parse import BARE, class_and_maker, header_uid
-from pleura.dicom.uids import IMPLEMENTATION_CLASS_UID
+from pleura.data.classify import kind_of
+from pleura.data.objects import Heads, objects_of
 from pleura.errors import InputError
-from pleura.files import RADIOGRAPH_SUFFIXES
+from pleura.urls.url import Place, Url, order, place_of
 
-OWN_SOFTWARE = MANUFACTURER
-"""The chunk `Software` of the PNG files that pleura writes: a PNG with it is no radiograph."""
-_OWN_CHUNK = b"tEXtSoftware\0" + OWN_SOFTWARE.encode()
-OWN = "written by pleura"
-_DIRECTORY_CLASS = b"1.2.840.10008.1.3.10"
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_SECONDARY_CAPTURE = f"{_STORAGE}7"
-NO_RADIOGRAPHS = {f"{_STORAGE}66.": "SEG", f"{_STORAGE}11.": "PR", f"{_STORAGE}88.": "SR", f"{_STORAGE}104.": "DOC"}
-"""Beginnings of SOP Class UIDs: segmentations and registrations, presentation states, reports, documents. Source: DICOM
-PS3.4 B.5."""
-_HEAD_BYTES = 512
 _KINDS_SHOWN = 4
 
 
 @dataclass(frozen=True)
 class Located:
-    """A file, and the folder of the input that it was found under."""
+    """A file or object, and the folder of the input that it was found under."""
 
-    path: Path
-    base: Path
+    path: Place
+    base: Place
 
     @property
     def relative(self) -> str:
         """The path below the input: slashes, Unicode form NFC, and the file's suffix."""
-        path = self.path.relative_to(self.base) if self.path.is_relative_to(self.base) else Path(self.path.name)
+        path = Path(self.path.name)
+        if isinstance(self.path, Url) and isinstance(self.base, Url):
+            path = Path(*self.path.parts[len(self.base.parts) :])
+        elif isinstance(self.path, Path) and isinstance(self.base, Path) and self.path.is_relative_to(self.base):
+            path = self.path.relative_to(self.base)
         return unicodedata.normalize("NFC", path.as_posix())
 
 
@@ -53,8 +44,8 @@ class Found:
     """By path, each real file once."""
     passed_over: Counter[str] = field(default_factory=Counter)
     """How many files are no radiographs, by suffix or in words."""
-    unreadable: list[tuple[Path, str]] = field(default_factory=list)
-    """(folder, reason) of those that could not be entered."""
+    unreadable: list[tuple[Place, str]] = field(default_factory=list)
+    """(folder, reason) of those that could not be entered, and of objects that could not be read."""
 
     def in_words(self) -> str:
         """What was passed over, in one line; empty where nothing was."""
@@ -66,8 +57,10 @@ class Found:
         return f"{count} {those} ({', '.join(kinds)}{more})"
 
 
-def find_radiographs(inputs: Iterable[Path | str], apart_from: Collection[Path] = ()) -> Found:
-    """Find the radiographs that files, folders and patterns name.
+def find_radiographs(
+    inputs: Iterable[Place | str], apart_from: Collection[Place] = (), heads: Heads | None = None
+) -> Found:
+    """Find the radiographs that files, folders, patterns and URLs of any of them name.
 
     A file that an input names is always taken. Folders, linked ones too, are searched to any depth for DICOM (by
     content, whatever the suffix), for .png, .jpg and .jpeg, and for whatever is named .dcm or .dicom. A DICOM file
@@ -76,14 +69,17 @@ def find_radiographs(inputs: Iterable[Path | str], apart_from: Collection[Path] 
     presentation states, reports and documents are left out. An input that exists is no pattern; the matches of a
     pattern are filtered like the files of a folder.
 
-    apart_from: files to leave out without counting them. Raises: InputError where an input names no radiograph.
+    apart_from: files to leave out without counting them. heads: of objects, that are known.
+    Raises: InputError where an input names no radiograph, or a bucket that is not there; StoreError.
     """
-    found, seen = Found(), {os.path.realpath(path) for path in apart_from}
+    found, seen = Found(), {real_name(path) for path in apart_from}
     by_path: dict[str, Located] = {}
     for name in inputs:
         before, own = found.passed_over.total(), 0
-        for located, outright in _matches(name, found.unreadable):
-            real = os.path.realpath(located.path)
+        place = name if isinstance(name, Url) else place_of(name)
+        matches = _matches(place, found) if isinstance(place, Path) else _objects(place, found, heads, seen)
+        for located, outright in matches:
+            real = real_name(located.path)
             if real in by_path:
                 own += 1
             elif real not in seen and (outright or _is_radiograph(located.path, found.passed_over)):
@@ -95,11 +91,32 @@ def find_radiographs(inputs: Iterable[Path | str], apart_from: Collection[Path] 
             raise InputError(
                 f"no radiograph found in {name}{there}; give DICOM, PNG or JPEG files, folders or patterns"
             )
-    found.radiographs = sorted(by_path.values(), key=lambda located: located.path)
+    found.radiographs = sorted(by_path.values(), key=lambda located: order(located.path))
     return found
 
 
-def walk(folder: Path, unreadable: list[tuple[Path, str]] | None = None) -> Iterator[Path]:
+def real_name(place: Place) -> str:
+    """Return what two names of one file have in common: its real path, or its URL."""
+    return str(place) if isinstance(place, Url) else os.path.realpath(place)
+
+
+def _objects(name: Url, found: Found, heads: Heads | None, seen: Collection[str]) -> Iterator[tuple[Located, bool]]:
+    """Yield what a URL names, with its head, and whether it names it outright."""
+    named = []
+    for each in objects_of(name):
+        if "" in each[0].parts:
+            found.unreadable.append((each[0], "has an empty part in its name (//): rename it"))
+        elif str(each[0]) not in seen:
+            named.append(each)
+    read = (heads or Heads()).of([url for url, _, _ in named])
+    for (_, base, outright), (url, error) in zip(named, read, strict=True):
+        if error is not None:
+            found.unreadable.append((url, f"cannot be read ({error})"))
+        else:
+            yield Located(url, base), outright
+
+
+def walk(folder: Path, unreadable: list[tuple[Place, str]] | None = None) -> Iterator[Path]:
     """Yield every file below a folder that is not hidden, in order; linked folders are entered, each real one once.
 
     A folder's own name comes before the names of links to it, so that it is found where it lies. `unreadable` gets the
@@ -134,9 +151,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _matches(name: Path | str, unreadable: list[tuple[Path, str]]) -> Iterator[tuple[Located, bool]]:
+def _matches(path: Path, found: Found) -> Iterator[tuple[Located, bool]]:
     """Yield what one input names, and whether it names it outright."""
-    path = Path(name)
     if os.path.exists(path) and not os.path.isdir(path):
         yield Located(path, path.parent), True
         return
@@ -147,7 +163,7 @@ def _matches(name: Path | str, unreadable: list[tuple[Path, str]]) -> Iterator[t
         base, first = base / parts[first], first + 1
     for match in _expand(base, parts[first:]):
         if os.path.isdir(match):
-            yield from ((Located(file, base), False) for file in walk(match, unreadable))
+            yield from ((Located(file, base), False) for file in walk(match, found.unreadable))
         elif os.path.lexists(match):
             yield Located(match, base), False
 
@@ -176,47 +192,14 @@ def _between(file: Path, base: Path) -> Iterator[Path]:
         yield parent
 
 
-def _is_radiograph(path: Path, passed_over: Counter[str]) -> bool:
+def _is_radiograph(path: Place, passed_over: Counter[str]) -> bool:
     """Return whether a file from a folder or pattern is a radiograph; count it where it is none and not hidden."""
     if path.name.startswith("."):
         return False
-    suffix = path.suffix.lower()
-    kind = suffix if suffix and not suffix[1:].isdigit() else "without suffix"
-    head = _head(path)
-    if head is None:
-        wanted = suffix in RADIOGRAPH_SUFFIXES  # reading it refuses it with the reason
-    elif _DIRECTORY_CLASS in head or path.name.upper() == "DICOMDIR":
-        wanted, kind = False, "DICOMDIR"
-    elif (is_file := head[128:132] == b"DICM") or head[:2] in (b"\x02\x00", BARE):
-        other = OWN if is_file and IMPLEMENTATION_CLASS_UID.encode() in head else no_radiograph(path)
-        wanted = other is None and (is_file or suffix in RADIOGRAPH_SUFFIXES or header_uid(path) is not None)
-        kind = other or kind
-    elif _OWN_CHUNK in head:
-        wanted, kind = False, OWN
+    if isinstance(path, Path):
+        wanted, kind = kind_of(path, path.name)
     else:
-        wanted = suffix in RADIOGRAPH_SUFFIXES
+        wanted, kind = (path.head.is_radiograph, path.head.kind) if path.head else (True, "")
     if not wanted:
         passed_over[kind] += 1
     return wanted
-
-
-def no_radiograph(path: Path) -> str | None:
-    """Return what a DICOM file is by its class, where that is no radiograph; None for any other."""
-    sop_class_uid, maker = class_and_maker(path)
-    if sop_class_uid is None:
-        return None
-    kind = next((word for start, word in NO_RADIOGRAPHS.items() if sop_class_uid.startswith(start)), None)
-    # Phantoms are of this maker too, and radiographs.
-    is_own = maker == MANUFACTURER and (kind is not None or sop_class_uid == _SECONDARY_CAPTURE)
-    return OWN if is_own else kind
-
-
-def _head(path: Path) -> bytes | None:
-    """The first bytes of a file, or None where it is no regular file or cannot be read."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return None
-        with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except OSError:
-        return None

@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pleura.data.finding import Located, find_radiographs
-from pleura.data.picture import is_picture
+from pleura.data.classify import uid_of
+from pleura.data.finding import Located, find_radiographs, real_name
 from pleura.data.radiograph import read_radiograph
-from pleura.dicom.parse import header_uid, valid_uid
+from pleura.dicom.parse import valid_uid
 from pleura.errors import InputError, excerpt
 from pleura.files import without_suffix
+from pleura.urls.store import exists
+from pleura.urls.url import Place, Url
 
 T = TypeVar("T")
 
@@ -30,10 +32,10 @@ class Identified:
     """A radiograph and its id."""
 
     image_id: str
-    path: Path
+    path: Place
     relative: str
     """The path below its input, with the suffix, as `Located.relative`."""
-    copy_of: Path | None = None
+    copy_of: Place | None = None
     """The file that bears the SOP Instance UID, where this one has it too, and the same pixels."""
 
 
@@ -42,16 +44,16 @@ class Identities:
     """The radiographs of a command, each with an id of its own."""
 
     cases: list[Identified] = field(default_factory=list)
-    clashes: list[tuple[Path, Path]] = field(default_factory=list)
+    clashes: list[tuple[Place, Place]] = field(default_factory=list)
     """(file, another one) where the SOP Instance UID is the same and the pixels are not: both go by their paths."""
 
     @property
-    def copies(self) -> list[tuple[Path, Path]]:
+    def copies(self) -> list[tuple[Place, Place]]:
         """(file, the one that it is a copy of)."""
         return [(case.path, case.copy_of) for case in self.cases if case.copy_of is not None]
 
 
-def identify(radiographs: Sequence[Located], earlier: Mapping[str, Path] | None = None) -> Identities:
+def identify(radiographs: Sequence[Located], earlier: Mapping[str, Place] | None = None) -> Identities:
     """Return every radiograph with an id of its own.
 
     Of DICOM files of one SOP Instance UID and equal pixels the first bears it, and its copies go by their paths; with
@@ -63,17 +65,28 @@ def identify(radiographs: Sequence[Located], earlier: Mapping[str, Path] | None 
     file gets it.
     """
     made, earlier = Identities(), earlier or {}
-    real = {one: os.path.realpath(one.path) for one in radiographs}
+    real = {one: real_name(one.path) for one in radiographs}
     here = set(real.values())
-    elsewhere = {key: path for key, path in earlier.items() if os.path.realpath(path) not in here and path.exists()}
-    copies: dict[Located, Path] = {}
+    elsewhere = {key: path for key, path in earlier.items() if real_name(path) not in here and is_there(path)}
+    copies: dict[Located, Place] = {}
     uids, named = _by_uid(radiographs, elsewhere, copies, made)
-    had = {os.path.realpath(path): image_id for image_id, path in earlier.items()}
+    had = {real_name(path): image_id for image_id, path in earlier.items()}
     kept = {one: had[real[one]] for one in named if real[one] in had and valid_uid(had[real[one]]) is None}
     new = [one for one in named if one not in kept]
     ids = uids | kept | _by_path(new, set(uids.values()), {*kept.values(), *elsewhere})
     made.cases = [Identified(ids[one], one.path, one.relative, copies.get(one)) for one in radiographs]
     return made
+
+
+def is_there(place: Place) -> bool:
+    """Whether a file or object is there. Raises: StoreError."""
+    return exists(place) if isinstance(place, Url) else place.exists()
+
+
+def _uid(place: Place) -> str | None:
+    if isinstance(place, Path):
+        return uid_of(place)
+    return place.head.uid if place.head else None
 
 
 def identified(folder: Path) -> list[Identified]:
@@ -82,20 +95,20 @@ def identified(folder: Path) -> list[Identified]:
 
 
 def _by_uid(
-    radiographs: Sequence[Located], elsewhere: Mapping[str, Path], copies: dict[Located, Path], made: Identities
+    radiographs: Sequence[Located], elsewhere: Mapping[str, Place], copies: dict[Located, Place], made: Identities
 ) -> tuple[dict[Located, str], list[Located]]:
     """The ids of those that bear a SOP Instance UID, and those that go by their paths."""
     groups: dict[str, list[Located]] = defaultdict(list)
     by_path = []
     for one in radiographs:
-        if (uid := None if is_picture(one.path) else header_uid(one.path)) is None:
+        if (uid := _uid(one.path)) is None:
             by_path.append(one)
         else:
             groups[uid].append(one)
     ids: dict[Located, str] = {}
     for uid, same in groups.items():
         other = elsewhere.get(uid)
-        others = [Located(other, other.parent)] if other is not None and other.exists() else []
+        others = [Located(other, other.parent)] if other is not None and is_there(other) else []
         bearer, rest = _bearer([*others, *same], copies, made) if len(same) + len(others) > 1 else (same[0], [])
         if bearer is not None:
             ids[bearer] = uid
@@ -104,7 +117,7 @@ def _by_uid(
 
 
 def _bearer(
-    same: Sequence[Located], copies: dict[Located, Path], made: Identities
+    same: Sequence[Located], copies: dict[Located, Place], made: Identities
 ) -> tuple[Located | None, list[Located]]:
     """Of files of one UID: the one that bears it, and those that go by their paths; notes copies and clashes."""
     first: dict[str, Located] = {}
@@ -123,7 +136,7 @@ def _bearer(
     return None, images + by_path
 
 
-def _pixels(path: Path) -> str | None:
+def _pixels(path: Place) -> str | None:
     """A hash of the pixels; None for a file that cannot be read."""
     try:
         image = read_radiograph(path).image
@@ -143,7 +156,7 @@ def _by_path(radiographs: Iterable[Located], uids: Collection[str], taken: Colle
     for name, same in groups.items():
         if same[0] in ids:
             continue
-        folders = {one: Path(os.path.abspath(one.base)).parts[1:] for one in same}
+        folders = {one: _folders(one.base) for one in same}
         count = _tails(set(folders.values())) or int(name in taken)
         for one in same:
             alone = sum(folders[other] == folders[one] for other in same) == 1 and name not in uids
@@ -152,6 +165,10 @@ def _by_path(radiographs: Iterable[Located], uids: Collection[str], taken: Colle
             ids[one] = next(each for each in _numbered(longer) if each not in used)
             used.add(ids[one])
     return ids
+
+
+def _folders(base: Place) -> tuple[str, ...]:
+    return base.parts if isinstance(base, Url) else Path(os.path.abspath(base)).parts[1:]
 
 
 def _tails(folders: Collection[tuple[str, ...]]) -> int:

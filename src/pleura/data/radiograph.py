@@ -8,23 +8,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pleura.data.classify import pixels_of_file
 from pleura.data.geometry import SquareGeometry
-from pleura.data.picture import image_of_values, is_picture, picture_aspect, picture_pixels, picture_values
+from pleura.data.picture import image_of_values, is_picture, picture_aspect, picture_values
 from pleura.dicom.grey_values import GreyValues
-from pleura.dicom.parse import header_pixels
+from pleura.dicom.limits import max_bytes
 from pleura.dicom.read import Radiograph, read_dicom
 from pleura.dicom.square_pixels import with_square_pixels
-from pleura.files import name_of
+from pleura.errors import InputError
+from pleura.files import file_with, name_of
+from pleura.urls.store import get
+from pleura.urls.url import Place, Url
 
 
-def read_radiograph(path: Path | str, with_grey: bool = False) -> Radiograph:
+def read_radiograph(path: Place | str, with_grey: bool = False) -> Radiograph:
     """Read a radiograph from DICOM, PNG or JPEG, by its content whatever its name.
 
     Of a PNG or JPEG only the pixels and their shape are known: see `pleura.data.picture.read_picture`. with_grey: keep
     what the image was before its window, too.
 
-    Raises: InputError, one line with the file, the reason and the way out.
+    Raises: InputError, one line with the file, the reason and the way out; for an object StoreError, too.
     """
+    if isinstance(path, Url):
+        refuse_too_large(path)
+        return read_content(path, get(path), with_grey)
     path = Path(path)
     if not is_picture(path):
         return read_dicom(path, with_grey)
@@ -48,13 +55,32 @@ def _grey_values(values: NDArray[np.integer], bits: int) -> GreyValues:
     return GreyValues(values.astype(whole), full / 2, float(full))
 
 
-def pixels_of(path: Path | str) -> int:
+def refuse_too_large(url: Url) -> None:
+    """Refuse an object that is far larger than a radiograph, before any of it is fetched. Raises: InputError."""
+    if url.size > (most := max_bytes()):
+        raise InputError(
+            f"cannot read {url}: its {url.size // 10**6} MB are more than the {most // 10**6} MB that a radiograph may "
+            "have; export it again"
+        )
+
+
+def read_content(url: Url, content: bytes, with_grey: bool = False) -> Radiograph:
+    """Read a radiograph from the content of an object. Raises: InputError, which names the object."""
+    with file_with(content) as path:
+        try:
+            return read_radiograph(path, with_grey)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), str(url))) from error
+
+
+def pixels_of(path: Place | str) -> int:
     """Return how many pixels a radiograph has, rows x columns, by its header and without decoding anything.
 
     0 where the header cannot be read: `read_radiograph` refuses the file with the reason.
     """
-    path = Path(path)
-    return picture_pixels(path) if is_picture(path) else header_pixels(path)
+    if isinstance(path, Url):
+        return path.head.pixels if path.head else 0
+    return pixels_of_file(Path(path))
 
 
 def geometry_of(radiograph: Radiograph, size_px: int) -> SquareGeometry:

@@ -229,7 +229,7 @@ def _refuse_if_it_inflates_too_far(path: Path) -> None:
     """
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-        if uid.DeflatedExplicitVRLittleEndian.encode() not in head:
+        if not _says_deflated(head):
             return
         file.seek(_end_of_meta(head))
         inflater, room = zlib.decompressobj(-zlib.MAX_WBITS), max_bytes()
@@ -238,6 +238,16 @@ def _refuse_if_it_inflates_too_far(path: Path) -> None:
             if room < 0:
                 most = max_bytes() // 10**6
                 raise InputError(f"it inflates to more than the {most} MB that a radiograph may have; export it again")
+
+
+def is_deflated(path: Path) -> bool:
+    """Return whether the first bytes of a file say that its dataset is deflated. Raises: OSError."""
+    with path.open("rb") as file:
+        return _says_deflated(file.read(_HEAD_BYTES))
+
+
+def _says_deflated(head: bytes) -> bool:
+    return uid.DeflatedExplicitVRLittleEndian.encode() in head
 
 
 def _end_of_meta(head: bytes) -> int:

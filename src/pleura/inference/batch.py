@@ -1,14 +1,15 @@
 """`pleura predict`: many radiographs to masks, overlays and tables; streamed, resumable, and no bad file stops it.
 
 Each finished radiograph is one line of OUT/journal.jsonl; the tables are written from it at the end, also after
-Ctrl-C. The same command goes on where a killed one ended, and predicts anew what has changed since.
+Ctrl-C. The same command goes on where a killed one ended, and predicts anew what has changed since. Where OUT is a URL,
+both are written on a desk and go up from there; see `pleura.urls`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -22,10 +23,11 @@ from pleura import __version__
 from pleura.data import rle
 from pleura.data.finding import find_radiographs
 from pleura.data.ids import Identified
+from pleura.data.objects import INPUTS, Heads
 from pleura.decision.calibration import Calibration
 from pleura.decision.levels import refuse_unless_kept
 from pleura.decision.triplet import Triplet
-from pleura.errors import InputError, OutputError, writing
+from pleura.errors import InputError, OutputError, StoreError, writing
 from pleura.files import hash_files, held, write_csv
 from pleura.inference.disclosure import MAY_SHOW
 from pleura.inference.journal import JOURNAL, Journal, open_journal
@@ -37,10 +39,13 @@ from pleura.inference.work import Work, left_to_do
 from pleura.inference.writers import COLUMNS, TableRows
 from pleura.models.default import is_default
 from pleura.progress import track
+from pleura.urls.desk import Desk, desk_for
+from pleura.urls.url import is_url
 
 TABLE, RUNS, PROBLEMS = "predictions.csv", "masks.csv", "problems.csv"
 WRITERS = 2
-"""Threads that write results, of which one may wait for the disk."""
+"""Threads that write results, of which one may wait for the disk; a store of objects gets one for each of a batch."""
+_WRITES = "writes its predictions there"
 
 
 @dataclass(frozen=True)
@@ -123,30 +128,42 @@ def predict_batch(predictor: Predictor, settings: BatchSettings) -> BatchResult:
 
 
 def predict_by(compute: Compute, model: Described, settings: BatchSettings) -> BatchResult:
-    """Run a model over files, folders and patterns, and write the results to OUT.
+    """Run a model over files, folders, patterns and URLs of those, and write the results to OUT, a folder or a URL.
 
     masks/ID.png, probabilities/ID.png and overlays/ID.png on the original grid, seg/ID.dcm, masks.csv (SIIM
     run-length), predictions.csv, problems.csv.
     Raises: InputError if an input names no radiograph, for a prevalence that cannot be, or probabilities that cannot be
     kept; OutputError if OUT cannot be written, another process writes to it, or it holds results of another model or
-    other settings, or a damaged journal.
+    other settings, or a damaged journal; StoreError if a store cannot be reached, or denies access.
     """
     check_prevalence(model, settings.prevalence)
     if "probabilities" in settings.write:
         refuse_unless_kept(model.triplet)
-    # OUT may lie inside an input folder, or be one.
-    found = find_radiographs(settings.inputs, [settings.out / name for name in (JOURNAL, TABLE, RUNS, PROBLEMS)])
-    with held(settings.out, "writes its predictions there"):
-        work = Work(_begin(settings, model))
+    with ExitStack() as stack:
+        desk = stack.enter_context(desk_for(settings.out, _WRITES))
+        heads = None
+        if has_urls := any(map(is_url, settings.inputs)):
+            stack.enter_context(held(desk.folder, _WRITES))
+            heads = _heads(settings, desk)
+        # OUT may lie inside an input folder, or be one.
+        own = [settings.out / name for name in (JOURNAL, TABLE, RUNS, PROBLEMS, INPUTS)]
+        found = find_radiographs(settings.inputs, own, heads)
+        if not has_urls:
+            stack.enter_context(held(desk.folder, _WRITES))
+        elif settings.secret is None:
+            desk.put(INPUTS)
+        desk.take(JOURNAL)
+        work = Work(_begin(settings, desk.folder, model))
+        desk.put(JOURNAL)
         new = left_to_do(found, settings.disclosure, settings.out, work)
         earlier = len(work.journal.entries)
-        with writing(settings.out), work.journal:
+        with writing(desk.folder), work.journal:
             try:
                 with closing(compute(settings, new, work)) as predicted:
                     for _ in track(predicted, "predict", total=earlier + len(new), done=earlier, images=1):
-                        pass
+                        desk.follow(JOURNAL)
             finally:
-                rows = _write_tables(settings, model, work)
+                rows = _write_tables(settings, desk, model, work)
     positive = sum(bool(row["is_positive"]) for row in rows)
     prevalence = None if model.calibration is None else settings.prevalence or model.prevalence
     notes = [*model.doubts, *work.notes]
@@ -170,7 +187,15 @@ def check_prevalence(model: Described, wanted: float | None) -> None:
         )
 
 
-def _begin(settings: BatchSettings, model: Described) -> Journal:
+def _heads(settings: BatchSettings, desk: Desk) -> Heads:
+    """Return what earlier runs learned of objects. De-identified results hold no such list: it has paths and UIDs."""
+    if settings.secret is not None:
+        return Heads()
+    desk.take(INPUTS)
+    return Heads(desk.folder / INPUTS, lambda: desk.follow(INPUTS))
+
+
+def _begin(settings: BatchSettings, folder: Path, model: Described) -> Journal:
     """Open the journal of OUT, with what an earlier run of the same command has done."""
     asked = {
         "model": settings.model_name,
@@ -183,7 +208,7 @@ def _begin(settings: BatchSettings, model: Described) -> Journal:
         # Tables are written anew by each run, and reports are not.
         **({"prevalence": settings.prevalence} if settings.prevalence and "sr" in settings.write else {}),
     }
-    return open_journal(settings.out, asked, {"computed_in": in_words(model.precisions)})
+    return open_journal(folder, asked, {"computed_in": in_words(model.precisions)})
 
 
 def _predicted(predictor: Predictor, settings: BatchSettings, new: Sequence[Identified], work: Work) -> Generator[None]:
@@ -193,7 +218,8 @@ def _predicted(predictor: Predictor, settings: BatchSettings, new: Sequence[Iden
     none of those, because the writing is waited for.
     """
     unsaid = 0
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(WRITERS) as writers:
+    threads = WRITERS if isinstance(settings.out, Path) else max(WRITERS, settings.batch_size)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(threads) as writers:
         behind: list[Future[Failed | None]] = []
         for part in _ahead(reader, _batches(predictor, settings, new)):
             unsaid += part.unsaid(settings)
@@ -224,14 +250,14 @@ def _ahead(reader: Executor, items: Iterator[Item]) -> Iterator[Item]:
 def _write(
     predictor: Predictor, settings: BatchSettings, work: Work, read: Read, found: NDArray[np.float32]
 ) -> Failed | None:
-    """Return the problem of this file alone. Raises: OutputError, OSError for what ends the batch."""
+    """Return the problem of this file alone. Raises: OutputError, OSError, StoreError for what ends the batch."""
     if work.ended:  # the results before this one have raised why
         return None
     try:
         entry, problem = write_results(predictor, settings, read, found)
         if entry is not None:
             work.journal.add(entry)
-    except (OutputError, OSError):
+    except (OutputError, OSError, StoreError):
         work.ended = True
         raise
     return problem
@@ -249,10 +275,12 @@ def _batches(predictor: Predictor, settings: BatchSettings, cases: Sequence[Iden
     return (read_part(predictor, settings, part) for part in parts(cases, settings.batch_size))
 
 
-def _write_tables(settings: BatchSettings, model: Described, work: Work) -> TableRows:
+def _write_tables(settings: BatchSettings, desk: Desk, model: Described, work: Work) -> TableRows:
     rows = TableRows(work.journal.entries, model.prevalence, settings.prevalence)
-    write_csv(settings.out / TABLE, chain([COLUMNS], ([row[column] for column in COLUMNS] for row in rows)))
+    write_csv(desk.folder / TABLE, chain([COLUMNS], ([row[column] for column in COLUMNS] for row in rows)))
     if "rle" in settings.write:
-        rle.write_csv(settings.out / RUNS, work.journal.runs())
-    write_csv(settings.out / PROBLEMS, [("file", "reason"), *work.problems])
+        rle.write_csv(desk.folder / RUNS, work.journal.runs())
+    write_csv(desk.folder / PROBLEMS, [("file", "reason"), *work.problems])
+    for name in (JOURNAL, TABLE, *([RUNS] if "rle" in settings.write else []), PROBLEMS):
+        desk.put(name)
     return rows

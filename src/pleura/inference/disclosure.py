@@ -6,18 +6,17 @@ quoted: neither in a table, a picture or the journal, nor on the screen.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pleura.data.finding import Found, Located
-from pleura.data.ids import Identified, Identities, identify
+from pleura.data.ids import Identified, Identities, identify, is_there
 from pleura.dicom.deidentify import Secret, deidentified
 from pleura.dicom.frontal import without_values
 from pleura.dicom.read import Radiograph
 from pleura.inference.writers import SHOW_IT
+from pleura.urls.url import Place, place_of
 
 WITHHELD = "cannot be read; predict it without --deidentify to learn why"
 BURNED_IN = (
@@ -48,13 +47,13 @@ class Disclosure:
         earlier: entries of the journal. Under a secret they name no file, so that only this run's files count.
         """
         if self.secret is None:
-            files = {key: Path(entry.get("file") or entry["source"]) for key, entry in earlier.items()}
+            files = {key: place_of(entry.get("file") or entry["source"]) for key, entry in earlier.items()}
             return identify(radiographs, files)
         who = identify(radiographs)
         who.cases = [replace(case, image_id=self.secret.uid(case.image_id)) for case in who.cases]
         return who
 
-    def folder(self, path: Path) -> str:
+    def folder(self, path: Place) -> str:
         """Return how a folder that could not be entered is named."""
         return str(path) if self.secret is None else self.secret.uid(str(path))
 
@@ -62,21 +61,22 @@ class Disclosure:
         """Return how the file of a case is named."""
         return str(case.path) if self.secret is None else case.image_id
 
-    def other(self, path: Path) -> str:
+    def other(self, path: Place) -> str:
         """Return how the file is named that another one is a copy of, or shares its UID with."""
         return str(path) if self.secret is None else "another file"
 
     def has_moved(self, entry: Mapping[str, Any], here: Collection[str]) -> bool:
         """Return whether the file of a journal's entry may lie elsewhere now. here: `file` of this run's stamps."""
         file = entry.get("file", "")
-        return not os.path.exists(file) if self.secret is None else file not in here
+        return file not in here and (self.secret is not None or not file or not is_there(place_of(file)))
 
     def stamp(self, stamp: Mapping[str, Any]) -> dict[str, Any]:
         """Return path, size and time of a file, which are equal while it is unchanged."""
         if self.secret is None:
             return dict(stamp)
         numbers = {key: self.secret.number(f"{key} {stamp[key]}") for key in ("size", "mtime_ns")}
-        return {"file": self.secret.uid(stamp["file"]), **numbers}
+        etag = {"etag": str(self.secret.number(f"etag {stamp['etag']}"))} if "etag" in stamp else {}
+        return {"file": self.secret.uid(stamp["file"]), **numbers, **etag}
 
     def reason(self, error: Exception) -> str:
         """Return why a file cannot be read: in words that may quote it, or in none."""

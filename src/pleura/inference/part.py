@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.ids import Identified
-from pleura.data.radiograph import pixels_of, read_radiograph
+from pleura.data.radiograph import pixels_of, read_content, read_radiograph, refuse_too_large
 from pleura.dicom.deidentify import Secret
 from pleura.dicom.read import Radiograph
-from pleura.errors import OutputError, PleuraError
+from pleura.errors import InputError, OutputError, PleuraError, StoreError
 from pleura.inference.disclosure import BURNED_IN, Disclosure
 from pleura.inference.predictor import Predictor
 from pleura.inference.work import stamp_of
 from pleura.inference.writers import entry_of, write_files
+from pleura.urls.store import ahead
+from pleura.urls.url import Place, Url
 
 PIXELS_IN_FLIGHT = 20_000_000
 """Of one part, unless a single radiograph has more; while it is predicted the next one is read, and the results of the
@@ -36,7 +38,7 @@ class BatchSettings:
     """The options of `pleura predict`, besides the model."""
 
     inputs: tuple[str, ...]
-    out: Path
+    out: Place
     model_name: str
     """OUT holds the results of one model, under this name."""
     write: tuple[str, ...] = ("mask", "rle", "overlay")
@@ -95,10 +97,13 @@ def parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identif
 def read_part(predictor: Predictor, settings: BatchSettings, part: Sequence[Identified]) -> ReadPart:
     """Return what can be read and what cannot."""
     disclosure, done = settings.disclosure, ReadPart()
+    contents = _contents(part)
     for case in part:
         stamp = stamp_of(case.path, disclosure)  # before it is read: what changes meanwhile is noticed next time
         try:
-            radiograph = disclosure.radiograph(read_radiograph(case.path))
+            radiograph = disclosure.radiograph(_read(case.path, contents))
+        except StoreError:
+            raise
         except PleuraError as error:
             done.failed.append((disclosure.source(case), disclosure.reason(error)))
             continue
@@ -111,12 +116,32 @@ def read_part(predictor: Predictor, settings: BatchSettings, part: Sequence[Iden
     return done
 
 
+def _contents(part: Sequence[Identified]) -> dict[Url, bytes | InputError]:
+    """Fetch the objects of a part, several at a time; those that are too large are left out."""
+    urls = []
+    for case in part:
+        if isinstance(case.path, Url):
+            with suppress(InputError):  # reading it refuses it
+                refuse_too_large(case.path)
+                urls.append(case.path)
+    return dict(ahead(urls, lambda url: url))
+
+
+def _read(place: Place, contents: dict[Url, bytes | InputError]) -> Radiograph:
+    content = contents.pop(place, None) if isinstance(place, Url) else None
+    if isinstance(content, InputError):
+        raise content
+    if isinstance(place, Url) and content is not None:
+        return read_content(place, content)
+    return read_radiograph(place)
+
+
 def write_results(
     predictor: Predictor, settings: BatchSettings, read: Read, found: NDArray[np.float32]
 ) -> tuple[dict[str, Any] | None, Failed | None]:
     """Decide on a radiograph and write its files; returns its entry of the journal, and the problem of it alone.
 
-    found: its probabilities, (size_px, size_px) in [0, 1]. Raises: OutputError for what ends the batch.
+    found: its probabilities, (size_px, size_px) in [0, 1]. Raises: OutputError, StoreError for what ends the batch.
     """
     prediction = predictor.decide(read.radiograph, found)
     source = settings.disclosure.source(read.case)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from pleura.data.finding import Found
+from pleura.data.finding import Found, real_name
 from pleura.data.ids import Identified, Identities
 from pleura.inference.disclosure import TAKEN, Disclosure
 from pleura.inference.journal import Journal
 from pleura.inference.writers import remove_files
+from pleura.urls.url import Place, Url
 
-STAMP = ("file", "size", "mtime_ns")
+STAMP = ("file", "size", "mtime_ns", "etag")
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Work:
     """Something came that ends the batch: nothing more is written."""
 
 
-def left_to_do(found: Found, disclosure: Disclosure, out: Path, work: Work) -> list[Identified]:
+def left_to_do(found: Found, disclosure: Disclosure, out: Place, work: Work) -> list[Identified]:
     """Return the radiographs that are new or have changed; forgets what was found on these, and removes their files."""
     done = work.journal.entries
     who = disclosure.identify(found.radiographs, done)
@@ -57,13 +56,19 @@ def left_to_do(found: Found, disclosure: Disclosure, out: Path, work: Work) -> l
     return new
 
 
-def stamp_of(path: Path, disclosure: Disclosure) -> dict[str, Any]:
-    """Return the path, size and time of a file, which are equal while it is unchanged."""
+def stamp_of(path: Place, disclosure: Disclosure) -> dict[str, Any]:
+    """Return the path, size and time of a file, which are equal while it is unchanged; of an object its ETag, if known.
+
+    A copy of an object has another time, and the same ETag.
+    """
+    if isinstance(path, Url):
+        time = {"mtime_ns": 0, "etag": path.etag} if path.etag else {"mtime_ns": path.mtime_ns}
+        return disclosure.stamp({"file": str(path), "size": path.size, **time})
     size = mtime_ns = -1
     with suppress(OSError):  # reading it will say why
         status = path.stat()
         size, mtime_ns = status.st_size, status.st_mtime_ns
-    return disclosure.stamp({"file": os.path.realpath(path), "size": size, "mtime_ns": mtime_ns})
+    return disclosure.stamp({"file": real_name(path), "size": size, "mtime_ns": mtime_ns})
 
 
 def _report(found: Found, who: Identities, disclosure: Disclosure, work: Work) -> None:
@@ -84,4 +89,4 @@ def _report(found: Found, who: Identities, disclosure: Disclosure, work: Work) -
 
 
 def _unchanged(entry: Mapping[str, Any], stamp: Mapping[str, Any], moved: bool) -> bool:
-    return all(entry.get(name) == stamp[name] for name in (STAMP[1:] if moved else STAMP))
+    return all(entry.get(name) == stamp.get(name) for name in (STAMP[1:] if moved else STAMP))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pleura.data import rle
-from pleura.data.finding import OWN_SOFTWARE
+from pleura.data.classify import OWN_SOFTWARE
 from pleura.data.geometry import SquareGeometry
 from pleura.data.png import png_bytes
 from pleura.data.probability_png import probability_png
@@ -19,8 +17,9 @@ from pleura.data.radiograph import geometry_of
 from pleura.decision.calibration import probability_at_prevalence
 from pleura.dicom.results import DicomObject
 from pleura.errors import InputError, OutputError
-from pleura.files import write_atomically
 from pleura.inference.prediction import Prediction
+from pleura.urls.places import remove, write
+from pleura.urls.url import Place
 
 # Each with the name of the writer, so that none is ever taken for a radiograph.
 PICTURES: dict[str, tuple[str, Callable[[Prediction], bytes]]] = {
@@ -84,6 +83,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "file": (str,),
     "size": (int,),
     "mtime_ns": (int,),
+    "etag": (str,),
     "not_written": (str,),
 }
 NEEDED = ("image_id", "is_positive", "score", "area_px", "rows", "columns", "source", "runs")
@@ -92,7 +92,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNOREC
 _UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]|%(?=[0-9A-F]{2})|[. ]$|^\.\.?$')
 
 
-def file_of(folder: Path, image_id: str, suffix: str = ".png") -> Path:
+def file_of(folder: Place, image_id: str, suffix: str = ".png") -> Place:
     """Return the file of an id below a folder: folders as the id has them, each name one that every system takes.
 
     What Windows does not take, and `..`, is written as in addresses: `%3A` for a colon.
@@ -106,17 +106,17 @@ def _escape(match: re.Match[str]) -> str:
     return "".join(f"%{ord(letter):02X}" for letter in match[0])
 
 
-def write_files(out: Path, write: Sequence[str], prediction: Prediction) -> str | None:
+def write_files(out: Place, words: Sequence[str], prediction: Prediction) -> str | None:
     """Write the files of one prediction that are asked for; all or none.
 
     Returns why there are no DICOM objects of it, where some are asked for and there can be none: the rest is written.
-    Raises: OutputError.
+    words: of --write. Raises: OutputError; StoreError, after which some may be there.
     """
     try:
         for word, (folder, png_of) in PICTURES.items():
-            if word in write:
-                write_atomically(file_of(out / folder, prediction.image_id), png_of(prediction))
-        return _write_objects(out, [word for word in DICOM_OBJECTS if word in write], prediction)
+            if word in words:
+                write(file_of(out / folder, prediction.image_id), png_of(prediction))
+        return _write_objects(out, [word for word in DICOM_OBJECTS if word in words], prediction)
     except OutputError:
         remove_files(out, prediction.image_id)
         raise
@@ -132,13 +132,13 @@ def _probability_png(prediction: Prediction) -> bytes:
     return probability_png(prediction.probabilities, area_px, OWN_SOFTWARE)
 
 
-def _write_objects(out: Path, words: Sequence[str], prediction: Prediction) -> str | None:
+def _write_objects(out: Place, words: Sequence[str], prediction: Prediction) -> str | None:
     try:
         files = objects_of(prediction, words)
     except InputError as error:
         return f"no {', '.join(words)}: {error}"
     for word, content in files.items():
-        write_atomically(file_of(out / word, prediction.image_id, ".dcm"), content)
+        write(file_of(out / word, prediction.image_id, ".dcm"), content)
     return None
 
 
@@ -158,16 +158,18 @@ def objects_of(prediction: Prediction, words: Sequence[str]) -> dict[str, bytes]
     return {word: bytes_of(one) for word, one in zip(ordered, made, strict=True)}
 
 
-def remove_files(out: Path, image_id: str) -> None:
-    """Remove the files of an id, where they are."""
+def remove_files(out: Place, image_id: str) -> None:
+    """Remove the files of an id, where they are. Raises: StoreError."""
     files = [file_of(out / folder, image_id) for folder, _ in PICTURES.values()]
     for file in (*files, *(file_of(out / word, image_id, ".dcm") for word in DICOM_OBJECTS)):
-        with suppress(OSError):
-            file.unlink()
+        remove(file)
 
 
-def entry_of(prediction: Prediction, source: str, write: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of one prediction for the journal and the tables. source: how its file is named there."""
+def entry_of(prediction: Prediction, source: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of one prediction for the journal and the tables.
+
+    source: how its file is named there. words: of --write.
+    """
     rows, columns = prediction.predicted_mask.shape
     radiograph = prediction.radiograph
     return {
@@ -186,7 +188,7 @@ def entry_of(prediction: Prediction, source: str, write: Sequence[str]) -> dict[
         "study_instance_uid": radiograph.study_instance_uid,
         "notes": "; ".join(radiograph.notes),
         "source": source,
-        "runs": rle.encode(on_siim_grid(prediction)) if "rle" in write else "",
+        "runs": rle.encode(on_siim_grid(prediction)) if "rle" in words else "",
     }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 
-from pleura.data.finding import NO_RADIOGRAPHS
+from pleura.data.classify import NO_RADIOGRAPHS
 from pleura.dicom.decode import TRANSFER_SYNTAXES
 from pleura.dicom.frontal import RADIOGRAPH_CLASSES
 from pleura.dicom.limits import max_bytes

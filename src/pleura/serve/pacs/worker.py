@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pleura.data.finding import no_radiograph
+from pleura.data.classify import no_radiograph
 from pleura.data.radiograph import read_radiograph
 from pleura.dicom.frontal import contradiction
 from pleura.dicom.parse import read_header

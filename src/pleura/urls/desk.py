@@ -1,0 +1,141 @@
+"""Where the journal and the tables of results are written: in their folder, or on a desk and from there into a store.
+
+A file of lines that grows goes up in parts, because a store cannot append: `follow`. `take` brings the whole and its
+parts back, in order; `put` writes the whole and then removes the parts that it holds. A run that is killed in between
+leaves parts whose lines the whole has too, none of them older: who takes the last line of each file, in order, has lost
+and doubled nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from pleura.errors import InputError, writing
+from pleura.files import held, user_cache
+from pleura.urls.lease import Lease
+from pleura.urls.store import ahead, delete, exists, get_file, listed, put, put_file
+from pleura.urls.url import Place, Url
+
+PARTS = ".parts"
+FOLLOW_S, MOST_PARTS = 10.0, 500
+"""How long a finished line may wait until it goes up, and how many parts there are before the whole is written."""
+_OWNER, _HELD = "owner", ".desk"
+
+
+class Desk:
+    """The folder of journal and tables, which is OUT itself: nothing has to go anywhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def take(self, name: str) -> None:
+        """Bring a file of an earlier run, where there is one."""
+
+    def follow(self, name: str) -> None:
+        """Bring up what a file of lines has more, where it is time to."""
+
+    def put(self, name: str) -> None:
+        """Bring up a file, whole."""
+
+
+class RemoteDesk(Desk):
+    """A folder of this machine for the journal and tables below a URL."""
+
+    def __init__(self, folder: Path, out: Url, lease: Lease) -> None:
+        super().__init__(folder)
+        self.out, self.lease = out, lease
+        self._parts: dict[str, list[Url]] = {}
+        self._up: dict[str, int] = {}
+        """How many bytes of a file are there already."""
+        self._last: dict[str, float] = {}
+
+    def take(self, name: str) -> None:
+        """Raises: InputError if one has just been deleted, OutputError, StoreError."""
+        self._parts[name] = parts = listed(self.out / PARTS / name)
+        if exists(self.out / name):
+            get_file(self.out / name, self.folder / name)
+        elif not parts:
+            return
+        with writing(self.folder), (self.folder / name).open("ab") as file:
+            for _, content in ahead(parts, lambda url: url):
+                if isinstance(content, InputError):
+                    raise content
+                file.write(content)
+
+    def follow(self, name: str) -> None:
+        """Raises: OutputError if another process writes there, StoreError."""
+        now = time.monotonic()
+        if now - self._last.setdefault(name, now) < FOLLOW_S:
+            return
+        parts = self._parts.setdefault(name, [])
+        if len(parts) >= MOST_PARTS:
+            self.put(name)
+            return
+        with (self.folder / name).open("rb") as file:
+            file.seek(self._up.get(name, 0))
+            lines = file.read()
+        lines = lines[: lines.rfind(b"\n") + 1]
+        self._last[name] = now
+        if lines:
+            self.lease.check()
+            part = self.out / PARTS / name / f"{len(parts) + 1:06d}"
+            put(part, lines)
+            parts.append(part)
+            self._up[name] = self._up.get(name, 0) + len(lines)
+
+    def put(self, name: str) -> None:
+        """Raises: OutputError if another process writes there, StoreError."""
+        self.lease.check()
+        size = (self.folder / name).stat().st_size
+        put_file(self.folder / name, self.out / name)
+        for part in self._parts.pop(name, []):
+            delete(part)
+        self._up[name], self._last[name] = size, time.monotonic()
+
+
+@contextmanager
+def desk_for(out: Place, what: str) -> Iterator[Desk]:
+    """Yield the desk of a folder of results; for a URL, while no other process writes below it.
+
+    what: ends the refusal "another process ...". Raises: OutputError, StoreError.
+    """
+    if isinstance(out, Path):
+        yield Desk(out)
+        return
+    folder = _folder(out)
+    with held(folder, what, _HELD):
+        # Who holds the lock of this folder follows a process that is dead, if that had this folder too.
+        owner = folder / _OWNER
+        with writing(folder):
+            for file in folder.iterdir():
+                if file.name not in (_OWNER, _HELD):
+                    file.unlink()
+            if not owner.exists():
+                owner.write_text(secrets.token_hex(16))
+        try:
+            # A home that several machines share may have no locks.
+            machine = sha256(socket.gethostname().encode()).hexdigest()[:16]
+            with Lease(out, f"{owner.read_text()}-{machine}", what) as lease:
+                yield RemoteDesk(folder, out, lease)
+        finally:
+            for file in folder.iterdir():
+                if file.name not in (_OWNER, _HELD):
+                    file.unlink(missing_ok=True)
+
+
+def _folder(out: Url) -> Path:
+    name = f"desk-{sha256(str(out).encode()).hexdigest()[:16]}"
+    try:
+        folder = user_cache("urls") / name
+    except RuntimeError:  # a user without a home
+        folder = Path(tempfile.gettempdir()) / f"pleura-{name}"
+    with writing(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
