@@ -360,6 +360,10 @@ PAGE_REFUSES: dict[str, tuple[bytes, str]] = {
         in_fragments(moved(jpeg_2000(RAMP_12, 16)), uid.JPEG2000Lossless),
         "truncated or damaged JPEG 2000 Image Compression (Lossless Only) pixels (it is a part of a larger image)",
     ),
+    "a byte behind the last code of JPEG lossless": (
+        in_fragments(jpeg_lossless(RAMP_12, 12)[:-2] + b"\0\xff\xd9", uid.JPEGLosslessSV1, BitsStored=12),
+        "truncated or damaged JPEG Lossless",
+    ),
     "no preamble": (dicom()[132:], "it has no DICOM preamble"),
     "a result of pleura": (
         dicom(meta={"ImplementationClassUID": IMPLEMENTATION_CLASS_UID}),

@@ -1,5 +1,5 @@
 // JPEG lossless of one component: its pixels. Whatever is not as an encoder writes it is an error, as it is where
-// pleura.dicom.decode has the library in GDCM decode, which warns of it.
+// pleura.dicom.decode has the library in GDCM decode, which warns of it (and of up to three bytes left over does not).
 //
 // Source: ITU-T T.81 C.2 and F.2.2.3 (Huffman codes), H.1.2 (predictors), H.2 (decoding), B.2.4.4 (restarts).
 //
@@ -9,7 +9,6 @@ import { CodestreamError } from "./codestream.js";
 import { SCAN, segmentsOf } from "./jpeg.js";
 
 const TABLES = 0xc4, RESTARTS = 0xdd, MOST_CODE_BITS = 16, MOST_DIFFERENCE_BITS = 16;
-const MOST_LEFT_BYTES = 3;  // as many as that library may have read ahead
 /** The value that is expected of a pixel by those to its left, above it, and above that. */
 const PREDICTORS = [
   null, left => left, (_, above) => above, (_, __, corner) => corner, (left, above, corner) => left + above - corner,
@@ -65,7 +64,7 @@ function pixelsOf(coded, scan, { tables, interval, rows, columns, bits }) {
       values[at] = expected + reader.difference();  // in 16 bits
     }
   }
-  reader.end(MOST_LEFT_BYTES);
+  reader.end();
   for (let i = 0; i < values.length; i++) values[i] = (values[i] << shift) & most;
   return values;
 }
@@ -115,17 +114,15 @@ class Reader {
     return value < 1 << (length - 1) ? value - (1 << length) + 1 : value;
   }
 
-  /** Check that the codes so far were there, and that of whole bytes of them not more than `most` are left over. */
-  end(most) {
-    if (this.count < this.lacking) throw doNotDecode();
-    for (let left = (this.count - this.lacking) >> 3; left > most || this.next() !== -1; left++) {
-      if (left >= most) throw doNotDecode();
-    }
+  /** Check that the codes so far were there, and that no whole byte of them is left over: damage is seen by that. */
+  end() {
+    const left = this.count - this.lacking;
+    if (left < 0 || left >= 8 || this.next() !== -1) throw doNotDecode();
   }
 
   /** Go on after the restart marker of a number, which counts up to 8. */
   restart(number) {
-    this.end(0);
+    this.end();
     let next = this.position;
     while (this.coded[next] === 0xff) next++;
     if (next === this.position || this.coded[next] !== 0xd0 + number % 8) throw doNotDecode();
