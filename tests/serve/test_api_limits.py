@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import io
 import json
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -305,6 +307,23 @@ def test_large_radiographs_are_decoded_one_at_a_time(seen: Seen, files) -> None:
         seen.go.set()
         assert [each.result().status for each in answers] == [200] * 3
     assert seen.batches == [1, 1, 1]
+
+
+def test_nothing_of_what_was_answered_is_kept(seen: Seen, files, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[weakref.ref[object]] = []
+    predict = seen.predict_radiographs
+
+    def predicted(radiographs):
+        found = predict(radiographs)
+        kept.extend(map(weakref.ref, (*radiographs, *found)))
+        return found
+
+    monkeypatch.setattr(seen, "predict_radiographs", predicted)
+    with serving(seen) as served:
+        for accept in ("application/json", "multipart/form-data", "image/png"):
+            assert served.predict(files["dicom"], accept).status == 200
+            wait_for(lambda: gc.collect() is not None and not any(one() for one in kept))
+    assert len(kept) == 6
 
 
 def test_what_a_client_that_has_gone_sent_is_not_predicted(seen: Seen, files) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
+import io
 import json
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
 import numpy as np
+import pydicom
 import pytest
 from served import Answer, Seen, Served, serving
 
@@ -17,6 +21,9 @@ from pleura.data.probability_png import read_probabilities
 from pleura.data.radiograph import read_radiograph
 from pleura.decision.triplet import Triplet
 from pleura.inference.predictor import Predictor
+from pleura.serve.answers import negotiate, render
+from pleura.serve.service import Service
+from pleura.serve.settings import ServeSettings
 
 VIEW = "multipart/form-data"
 
@@ -93,3 +100,41 @@ def test_a_rule_that_eight_bits_do_not_keep_is_refused(predictor: Predictor, fil
         answer = served.predict(files["png"], VIEW)
         assert (answer.status, answer.json["code"]) == (422, "no-object")
         assert served.predict(files["png"]).status == 200
+
+
+def large(content: bytes, side_px: int) -> bytes:
+    """A square phantom of more pixels, of 16 bits each, with its spacing left out."""
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    times = -(-side_px // min(dataset.Rows, dataset.Columns))
+    pixels = np.repeat(np.repeat(dataset.pixel_array, times, 0), times, 1)[:side_px, :side_px].astype(np.uint16)
+    dataset.Rows, dataset.Columns, dataset.PixelData = side_px, side_px, pixels.tobytes()
+    dataset.BitsAllocated, dataset["PixelData"].VR = 16, "OW"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+def test_a_large_radiograph_is_never_there_more_often_than_it_has_to_be(predictor: Predictor, files) -> None:
+    # In bytes of a pixel. While it is decoded: 2 each of the body, the file, and where in the table of tones it is, 4
+    # of what was decoded or of the image, 2 of grey values. When it is written: 4 of the image, 2 of grey values, 4 of
+    # probabilities, and 1 each of the mask, levels, and what the PNG is made from.
+    side_px, wanted = 3000, negotiate(VIEW, None)
+    content = large(files["dicom"], side_px)
+
+    async def answered(content: bytes) -> list[bytes]:
+        def write(prediction):
+            return render(prediction, wanted, predictor.algorithm, predictor.triplet, "")[0]
+
+        service = Service(Seen(predictor), ServeSettings())
+        async with service.running():
+            return await service.answer(bytearray(content), write, with_grey=True)
+
+    asyncio.run(answered(files["dicom"]))
+    tracemalloc.start()
+    try:
+        pieces = asyncio.run(answered(content))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, pieces)) > 2 * side_px**2
+    assert most < 15 * side_px**2

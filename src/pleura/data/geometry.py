@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pleura.data.resampling import resized
 from pleura.dicom.square_pixels import square_pixel_shape
 from pleura.errors import InputError
 
@@ -81,8 +82,8 @@ class SquareGeometry:
         """
         self._check("image", image.shape, self.image_shape)
         square = np.zeros((self.size_px, self.size_px), dtype=np.uint8)
-        resized = _resize(image, self.inner_shape, Image.Resampling.BILINEAR)
-        square[self.inner] = np.rint(np.clip(resized, 0.0, 1.0) * 255.0).astype(np.uint8)
+        inner = resized(image, self.inner_shape, Image.Resampling.BILINEAR)
+        square[self.inner] = np.rint(np.clip(inner, 0.0, 1.0) * 255.0).astype(np.uint8)
         return square
 
     def mask_to_square(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -105,7 +106,10 @@ class SquareGeometry:
         """
         self._check("probabilities", probabilities.shape, (self.size_px, self.size_px))
         inner = np.ascontiguousarray(probabilities[self.inner], dtype=np.float32)
-        return np.clip(_resize(inner, (self.rows, self.columns), Image.Resampling.BILINEAR), inner.min(), inner.max())
+        found = resized(inner, (self.rows, self.columns), Image.Resampling.BILINEAR)
+        return np.clip(
+            found, inner.min(), inner.max(), out=found if found.flags.writeable and found is not inner else None
+        )
 
     def _check(self, what: str, shape: tuple[int, ...], expected: tuple[int, int]) -> None:
         if shape != expected:
@@ -113,21 +117,13 @@ class SquareGeometry:
             raise InputError(f"the {what} is {is_now} pixels where {expected[0]} x {expected[1]} are expected")
 
 
-def _resize(image: NDArray[np.float32], shape: tuple[int, int], method: Image.Resampling) -> NDArray[np.float32]:
-    """Return `image`, float32 (rows, columns), with `shape`; Pillow widens the filter when it reduces."""
-    if image.shape == shape:
-        return image
-    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
-    return np.asarray(picture.resize((shape[1], shape[0]), method), dtype=np.float32)
-
-
 def _resize_mask(mask: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Return `mask`, {0, 1}, with `shape` as uint8 {0, 1}; BOX averages to reduce, and takes the nearest to enlarge."""
     binary = (np.asarray(mask) > 0).astype(np.uint8)
     if binary.shape == shape or not binary.any():
         return binary if binary.shape == shape else np.zeros(shape, dtype=np.uint8)
-    coverage = _resize(binary.astype(np.float32), shape, Image.Resampling.BOX)
-    resized = (coverage >= _HALF).astype(np.uint8)
-    if not resized.any():
-        resized[np.unravel_index(int(coverage.argmax()), shape)] = 1
-    return resized
+    coverage = resized(binary, shape, Image.Resampling.BOX)
+    kept = (coverage >= _HALF).astype(np.uint8)
+    if not kept.any():
+        kept[np.unravel_index(int(coverage.argmax()), shape)] = 1
+    return kept

@@ -14,13 +14,18 @@ from pleura.decision.triplet import LEVELS, Triplet
 from pleura.errors import InputError
 
 HIGHEST = LEVELS - 1
+_PIECE_PX = 2**18
 
 
 def levels_of(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the levels of probabilities in [0, 1], of any shape: floor(256 p), but 255 for p = 1."""
-    # A product with a power of two is not rounded.
-    levels = np.minimum(probabilities * np.float32(LEVELS), np.float32(HIGHEST))
-    return np.asarray(levels.astype(np.uint8))
+    levels = np.empty(probabilities.shape, dtype=np.uint8)
+    floats, whole = probabilities.reshape(-1), levels.reshape(-1)
+    for start in range(0, whole.size, _PIECE_PX):  # one large map after the other would be three times its size
+        piece = slice(start, start + _PIECE_PX)
+        # A product with a power of two is not rounded.
+        whole[piece] = np.minimum(floats[piece] * np.float32(LEVELS), np.float32(HIGHEST))
+    return levels
 
 
 def probabilities_of(levels: NDArray[np.uint8]) -> NDArray[np.float32]:

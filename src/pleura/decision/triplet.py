@@ -89,7 +89,7 @@ class Triplet:
 
         square_area_px: pixels of the square image that the probabilities were cut from.
         """
-        mask = (probabilities >= self.bottom_threshold).astype(np.uint8)
+        mask = (probabilities >= self.bottom_threshold).view(np.uint8)
         reach_top = np.count_nonzero(probabilities >= self.top_threshold)
         if not self.decides(reach_top, np.count_nonzero(mask), square_area_px):
             return np.zeros(probabilities.shape, dtype=np.uint8)

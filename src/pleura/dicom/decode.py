@@ -7,13 +7,14 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_fragments, parse_basic_offsets
+from pydicom.pixels.utils import pixel_array
 
 from pleura.dicom import jpeg, jpeg2000
 from pleura.dicom.codestream import Codestream, CodestreamError, SeveralFramesError
@@ -84,7 +85,11 @@ def as_stored(pixels: NDArray[np.integer], dataset: Dataset) -> NDArray[np.int32
     Source: DICOM PS3.5 8.1.1, 8.2, PS3.3 C.7.6.3.1.
     """
     low, high = stored_range(dataset)
-    return ((pixels.astype(np.int32) - low) & (high - low)) + low
+    values = pixels.astype(np.int32)
+    values -= low
+    values &= high - low
+    values += low
+    return values
 
 
 def _unsupported(syntax: uid.UID) -> str:
@@ -122,7 +127,7 @@ def _native(dataset: Dataset, syntax: uid.UID) -> NDArray[np.integer]:
             f"{len(data)} bytes of pixels, where {rows} x {columns} pixels of {dataset.BitsAllocated} bits are "
             f"{expected}: the size in its header is wrong; export it again"
         )
-    return _by_pydicom(dataset, "")
+    return _by_pydicom(dataset, view_only=True, correct_unused_bits=False)  # which `as_stored` does
 
 
 def _is_encapsulated(dataset: Dataset) -> bool:
@@ -203,13 +208,15 @@ def _near(values: NDArray[np.integer], codestream: Codestream, dataset: Dataset)
     coded = values.astype(np.int32)
     if is_signed(dataset) and not codestream.is_signed:
         half = 1 << (codestream.bits - 1)
-        coded = ((coded + half) & (2 * half - 1)) - half
+        coded += half
+        coded &= 2 * half - 1
+        coded -= half
     low, high = stored_range(dataset)
-    stored = np.clip(coded, low, high)
-    beyond = np.abs(coded - stored)
-    if np.mean(beyond > 0) > _OVERSHOOT or beyond.max() > _FARTHEST_OVERSHOOT * (high - low):
+    beyond = np.count_nonzero(coded < low) + np.count_nonzero(coded > high)
+    farthest = max(low - int(coded.min()), int(coded.max()) - high)
+    if beyond > _OVERSHOOT * coded.size or farthest > _FARTHEST_OVERSHOOT * (high - low):
         raise InputError(f"its lossy pixels exceed Bits Stored, {dataset.BitsStored}; export it again")
-    return stored
+    return np.clip(coded, low, high, out=coded)
 
 
 def _codestream(frame: bytes) -> Codestream:
@@ -270,7 +277,7 @@ def _by_gdcm(codestream: Codestream, dataset: Dataset) -> NDArray[np.integer]:
     dataset.PixelData = encapsulate([codestream.data])
     dataset["PixelData"].is_undefined_length = True
     with _stderr() as written:
-        values = _by_pydicom(dataset, "gdcm")
+        values = _by_pydicom(dataset, decoding_plugin="gdcm")
         written.seek(0)
         warned = written.read()
     if any(warning in warned for warning in _WARNINGS):
@@ -278,11 +285,11 @@ def _by_gdcm(codestream: Codestream, dataset: Dataset) -> NDArray[np.integer]:
     return values
 
 
-def _by_pydicom(dataset: Dataset, plugin: str) -> NDArray[np.integer]:
-    """Return the frame as pydicom decodes it. Raises: InputError; any of `DAMAGE`."""
+def _by_pydicom(dataset: Dataset, **options: Any) -> NDArray[np.integer]:
+    """Return the frame as pydicom decodes it. options: of its decoders. Raises: InputError; any of `DAMAGE`."""
     dataset.NumberOfFrames = 1  # whatever the header states: its frames are counted
-    dataset.pixel_array_options(decoding_plugin=plugin)
-    stored = dataset.pixel_array
+    # Not `dataset.pixel_array`, which keeps what it gives in the dataset.
+    stored = pixel_array(dataset, **options)
     if stored.shape != (dataset.Rows, dataset.Columns):
         raise InputError(f"its pixels decode to the shape {stored.shape}; export it again")
     return stored

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,11 @@ from pleura.dicom.header import integer, is_little_endian, number, signed_word, 
 from pleura.dicom.lut import Table, table_of
 from pleura.errors import InputError, excerpt
 
+Kind = TypeVar("Kind", bound="np.generic[Any]")
+
 # Less than a step of the 8 bits that a net is shown, but for rounding.
 _ONE_LEVEL = 0.999 / 255
+_PIECE_PX = 2**18
 _FULL_RANGE_INSTEAD = "the full range of its grey values is shown instead"
 
 
@@ -33,16 +38,18 @@ class Tones:
     notes: tuple[str, ...]
 
 
-def tones_of(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.int32], Tones]:
+def tones_of(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.uint16], Tones]:
     """Return which of its tones each pixel has, a whole number from 0 on, and these tones.
 
     Every step is a function of the stored value alone, so it is worked out once per value and looked up per pixel.
 
     Raises: InputError. Source: DICOM PS3.3 C.11.1, C.11.2, C.11.6, C.7.6.3.1.2 (MONOCHROME1), C.7.5.1.1.2.
     """
-    low = int(stored.min())
-    offsets = stored - low
-    counts = np.bincount(offsets.ravel())
+    low, high = int(stored.min()), int(stored.max())
+    offsets = np.empty(stored.shape, dtype=np.uint16)  # no image has more than 16 bits
+    np.subtract(stored, low, out=offsets, casting="unsafe")
+    del stored
+    counts = _counts(offsets, high - low + 1)
     levels = np.arange(low, low + counts.size, dtype=np.int64)
     padding = _padding(levels, dataset)
     visible = (counts > 0) & ~padding
@@ -54,6 +61,30 @@ def tones_of(stored: NDArray[np.int32], dataset: Dataset) -> tuple[NDArray[np.in
         shown = 1.0 - shown
     shown[padding] = 0.0
     return offsets, Tones(modality.values, modality.step, visible, shown, padding, notes)
+
+
+def of_each_pixel(table: NDArray[Kind], offsets: NDArray[np.uint16]) -> NDArray[Kind]:
+    """Return the entry of a table (values,) that each pixel has, of the shape of `offsets`."""
+    found = np.empty(offsets.shape, dtype=table.dtype)
+    # numpy makes 64 bits of each index: of all pixels at a time, that is the most memory that reading takes.
+    for piece, indices in zip(_pieces(found), _pieces(offsets), strict=True):
+        piece[:] = table[indices]
+    return found
+
+
+def _counts(offsets: NDArray[np.uint16], values: int) -> NDArray[np.int64]:
+    """Return how many pixels have each of the offsets from 0 on, (values,)."""
+    counts = np.zeros(values, dtype=np.int64)
+    for piece in _pieces(offsets):
+        counts += np.bincount(piece, minlength=values)
+    return counts
+
+
+def _pieces(pixels: NDArray[Kind]) -> Iterator[NDArray[Kind]]:
+    """Yield an array piece by piece, each a view of its pixels."""
+    flat = pixels.reshape(-1)
+    for start in range(0, flat.size, _PIECE_PX):
+        yield flat[start : start + _PIECE_PX]
 
 
 def is_inverted(dataset: Dataset) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pleura.dicom.grayscale import Tones, is_inverted, shown_window
+from pleura.dicom.grayscale import Tones, is_inverted, of_each_pixel, shown_window
 from pleura.dicom.lut import table_of
 
 CURVE_STEPS = 1024
@@ -36,7 +36,7 @@ class GreyValues:
     """slope * value + intercept is the value after the modality transformation, by which readers know a window."""
 
 
-def grey_values_of(offsets: NDArray[np.int32], tones: Tones, dataset: Dataset) -> GreyValues:
+def grey_values_of(offsets: NDArray[np.uint16], tones: Tones, dataset: Dataset) -> GreyValues:
     """Return the grey values of an image.
 
     offsets: (rows, columns), which of the tones each pixel has. Raises: InputError as `tones_of`, which gives both.
@@ -50,7 +50,7 @@ def grey_values_of(offsets: NDArray[np.int32], tones: Tones, dataset: Dataset) -
     highest = int(steps[tones.visible].max())
     kind: Any = np.uint8 if highest < 2**8 else np.uint16
     # Tones between those of the pixels may lie beyond both ends.
-    values = np.clip(steps, 0, highest).astype(kind)[offsets]
+    values = of_each_pixel(np.clip(steps, 0, highest).astype(kind), offsets)
     window = shown_window(dataset)
     shape: tuple[float, float, NDArray[np.uint8] | None]
     if table_of(dataset, "VOILUTSequence") is not None or (window is not None and window[2] == "SIGMOID"):

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from pleura.dicom.decode import decode
 from pleura.dicom.frontal import not_frontal_chest
-from pleura.dicom.grayscale import tones_of
+from pleura.dicom.grayscale import of_each_pixel, tones_of
 from pleura.dicom.grey_values import GreyValues, grey_values_of
 from pleura.dicom.header import age_years, patient_orientation, pixel_aspect, pixel_spacing_mm, sex, text
 from pleura.dicom.parse import DAMAGE, collect_warnings, open_dataset, refuse_unless_one_grey_image, valid_uid
@@ -88,8 +88,8 @@ def read_dicom(path: Path | str, with_grey: bool = False) -> Radiograph:
         with collect_warnings() as caught:
             dataset = open_dataset(path, caught)
             refuse_unless_one_grey_image(dataset)
-            offsets, tones = tones_of(decode(dataset), dataset)
-            stored = tones.shown.astype(np.float32)[offsets]
+            offsets, tones = tones_of(_stored_values(dataset), dataset)
+            stored = of_each_pixel(tones.shown.astype(np.float32), offsets)
             aspect, aspect_notes = pixel_aspect(dataset)
             return Radiograph(
                 image=with_square_pixels(stored, aspect),
@@ -116,3 +116,10 @@ def read_dicom(path: Path | str, with_grey: bool = False) -> Radiograph:
     except DAMAGE as error:
         reason = excerpt(error) or type(error).__name__
         raise InputError(f"cannot read {path}: damaged or not standard DICOM ({reason}); export it again") from error
+
+
+def _stored_values(dataset: Dataset) -> NDArray[np.int32]:
+    """Return the stored values, (rows, columns), and free what they were decoded from. Raises: as `decode`."""
+    stored = decode(dataset)
+    del dataset.PixelData
+    return stored

@@ -150,7 +150,7 @@ def _add_predictions(app: FastAPI, api: Api) -> None:
                 request_id=request.scope["state"]["request_id"],
             )
             with service.place():
-                work = service.answer(files[0].content, write, with_grey=wanted.media_type == VIEW)
+                work = service.answer(files.pop().content, write, with_grey=wanted.media_type == VIEW)
                 pieces, media_type = await _unless_gone(request, work)
         finally:
             hold.release()

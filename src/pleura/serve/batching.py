@@ -44,15 +44,15 @@ class Batcher:
             while True:
                 await self._arrived.wait()
                 await self._complete()
-                batch = [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
-                if not self._waiting:
-                    self._arrived.clear()
-                # Of a client that is gone, nothing is predicted.
-                live = [pair for pair in batch if not pair[1].done()]
-                if live:
-                    await self._run(live)
+                await self._run(self._batch())  # without a name here, which would keep it until the next one comes
         finally:
             self._net.shutdown(wait=False, cancel_futures=True)
+
+    def _batch(self) -> list[tuple[Radiograph, asyncio.Future[Prediction]]]:
+        batch = [self._waiting.popleft() for _ in range(min(self._batch_size, len(self._waiting)))]
+        if not self._waiting:
+            self._arrived.clear()
+        return [pair for pair in batch if not pair[1].done()]  # of a client that is gone, nothing is predicted
 
     async def _complete(self) -> None:
         """Wait until the batch is full, nothing more is coming, or the time is over."""
@@ -62,6 +62,8 @@ class Batcher:
             await asyncio.sleep(min(left, 0.001))
 
     async def _run(self, batch: list[tuple[Radiograph, asyncio.Future[Prediction]]]) -> None:
+        if not batch:
+            return
         loop = asyncio.get_running_loop()
         started = loop.time()
         done = loop.run_in_executor(self._net, self._predict, [radiograph for radiograph, _ in batch])

@@ -17,6 +17,7 @@ from pleura.data.in_memory import radiograph_of
 from pleura.errors import InputError
 from pleura.serve.app import Api
 from pleura.serve.logs import log
+from pleura.serve.memory import give_memory_back
 from pleura.serve.service import Model, Service
 from pleura.serve.settings import Limits, ServeSettings
 
@@ -58,6 +59,7 @@ def url_of(settings: ServeSettings, listening: socket.socket) -> str:
 
 def serve(model: Model, settings: ServeSettings, listening: socket.socket) -> None:
     """Serve until a signal to stop, and then finish what was taken. listening: of `open_socket`."""
+    give_memory_back()
     model.predict_radiographs([radiograph_of(_RAMP)])  # the first one takes longer than any other
     server_of(Api(Service(model, settings)), settings).run([listening])
     log("stopped")

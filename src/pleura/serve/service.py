@@ -114,19 +114,21 @@ class Service:
     async def answer(self, content: bytes | bytearray, write: Callable[[Prediction], T], with_grey: bool = False) -> T:
         """Predict the radiograph in the bytes of a file, and return what `write` makes of the prediction.
 
-        with_grey: as `pleura.data.radiograph.read_radiograph`.
+        content: freed once it is decoded, if the caller has no other use for it. with_grey: as
+        `pleura.data.radiograph.read_radiograph`.
         Raises: ProblemError (unreadable, too-many-pixels, too-slow, and those of `write`).
         """
-        limit_s = self.settings.limits.answer_s
+        limit_s, only = self.settings.limits.answer_s, [content]
+        del content
         try:
             async with asyncio.timeout(limit_s):
-                return await self._answer(content, write, with_grey)
+                return await self._answer(only, write, with_grey)
         except TimeoutError as error:
             raise ProblemError("too-slow", f"there was no answer within {limit_s:g} s", retry_after_s=10) from error
 
-    async def _answer(self, content: bytes | bytearray, write: Callable[[Prediction], T], with_grey: bool) -> T:
+    async def _answer(self, only: list[bytes | bytearray], write: Callable[[Prediction], T], with_grey: bool) -> T:
         clock = asyncio.get_running_loop().time
-        pixels = await self.work(_pixels, content)
+        pixels = await self.work(_pixels, only[0])
         if pixels > max_pixels():
             raise ProblemError(
                 "too-many-pixels",
@@ -135,7 +137,7 @@ class Service:
             )
         async with self._pixels.of(pixels):
             times = [clock()]
-            radiograph = await self._decoded(content, with_grey)
+            radiograph = await self._decoded(only.pop(), with_grey)
             times.append(clock())
             prediction = (await self._batcher.predict(radiograph)).at_prevalence(self.settings.prevalence)
             self.metrics.image(prediction.is_positive)

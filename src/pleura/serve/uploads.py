@@ -22,6 +22,7 @@ RAW = (
 """Media types of a body that is one file; its content decides what it is."""
 MULTIPART = ("multipart/form-data", "multipart/related")
 _LONGEST_NAME = 255
+_PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def files_of(body: bytes | bytearray, content_type: str, most_files: int) -> lis
     boundary = parameters.get(b"boundary", b"")
     try:
         parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
-        parser.write(bytes(body))
+        for start in range(0, len(body), _PIECE_BYTES):  # it takes bytes alone, and all of them would be a copy
+            parser.write(bytes(body[start : start + _PIECE_BYTES]))
     except FormParserError as error:
         raise ProblemError("bad-multipart", f"{excerpt(error)}; let a library for HTTP build the multipart") from error
     if not boundary or not parts.ended:

@@ -49,7 +49,7 @@ def view_parts(prediction: Prediction, triplet: Triplet, document: Mapping[str, 
     little = np.ascontiguousarray(grey.values, dtype=f"<u{bits // 8}")
     return [
         _part("answer", "answer.json", "application/json", as_json({**document, "view": view}).encode()),
-        _part("grey", "grey.bin", "application/octet-stream", little.tobytes()),
+        _part("grey", "grey.bin", "application/octet-stream", memoryview(little).cast("B")),
         _part("probabilities", "probabilities.png", "image/png", PICTURES["probabilities"][1](prediction)),
     ]
 

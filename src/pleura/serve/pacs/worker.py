@@ -26,6 +26,7 @@ from pleura.errors import InputError, OutputError, PleuraError
 from pleura.inference.batch import check_prevalence
 from pleura.inference.writers import objects_of
 from pleura.serve.logs import log, log_error
+from pleura.serve.memory import give_memory_back
 from pleura.serve.pacs.holders import holding
 from pleura.serve.pacs.inbox import DEAD, Inbox, Job
 from pleura.serve.pacs.logs import begin_log
@@ -77,6 +78,7 @@ def run_worker(work: Work, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it, which says when to stop
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     begin_log(work.level)
+    give_memory_back()
     try:
         predictor = work.load()
         check_prevalence(predictor, work.prevalence)
