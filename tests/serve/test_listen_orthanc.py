@@ -38,7 +38,7 @@ def pleura_listen(folder: Path, *words: str) -> Iterator[tuple[int, int]]:
     """`pleura listen` with the model that comes with it; yields its port and that of its status page."""
     port, status_port = free_port(), free_port()
     command = [sys.executable, "-m", "pleura", "listen", "--inbox", str(folder / "inbox"), "--port", str(port)]
-    command += ["--status-port", str(status_port), "--free-gb", "0", *words]
+    command += ["--status-port", str(status_port), "--free-gb", "0.2", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PLEURA_DEVICE": "cpu"}
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

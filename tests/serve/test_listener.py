@@ -13,8 +13,9 @@ import sqlite3
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +28,12 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
+from pleura.serve.pacs import spool
 from pleura.serve.pacs.destinations import server_tls
 from pleura.serve.pacs.inbox import IMAGES, Inbox, Room
 from pleura.serve.pacs.listener import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, Access, Listener
-from pleura.serve.pacs.spool import INCOMING
-from pleura.serve.pacs.upkeep import open_counts
+from pleura.serve.pacs.spool import INCOMING, LEAST_FREE_BYTES
+from pleura.serve.pacs.upkeep import open_counts, tidy
 
 CT, SR, SEG = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.66.4"
 
@@ -118,6 +120,7 @@ def test_results_that_come_back_are_accepted_and_passed_over(tmp_path: Path, ima
         assert send(one.port, [of_class(images[0], kind) for kind in (SR, SEG)] + [dcmread(images[1])]) == [0] * 3
         assert len(one.kept()) == 1
         assert one.counts()["passed over by class"] == 2
+        assert open_counts(one.inbox)["passed_over"] == {"report": 1, "segmentation": 1}
 
 
 def test_other_classes_are_refused_with_their_context_and_counted(tmp_path: Path, images: list[Path]) -> None:
@@ -132,6 +135,7 @@ def test_other_classes_are_passed_over_where_all_are_taken(tmp_path: Path, image
         assert send(one.port, [of_class(images[0], CT)]) == [0]
         assert one.kept() == []
         assert one.counts() == {"passed over by class": 1}
+        assert open_counts(one.inbox)["passed_over"] == {"another class": 1}
 
 
 @pytest.mark.parametrize(
@@ -192,6 +196,65 @@ def test_full_disk_answers_out_of_resources_and_loses_nothing(
         assert send(one.port, images) == [0] * len(images)
         assert len(one.kept()) == len(images)
         assert one.counts()["refused for lack of room"] == 1
+
+
+def test_disk_is_left_room_for_results_whatever_arrives_and_nothing_answered_for_is_lost(
+    tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_bytes = LEAST_FREE_BYTES + 5 * images[0].stat().st_size // 2
+    seen: list[int] = []
+
+    def usage(_: Path) -> Any:
+        used = 0
+        for name in (INCOMING, IMAGES):
+            for file in (tmp_path / "inbox" / name).glob("*"):
+                with suppress(FileNotFoundError):  # it is on its way from one to the other
+                    used += file.stat().st_size
+        seen.append(disk_bytes - used)
+        return SimpleNamespace(total=disk_bytes, used=used, free=disk_bytes - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with box(tmp_path) as one:
+        left, done = images, list[str]()
+        for number in (2, 2):
+            answers = send(one.port, left)
+            assert answers == [0] * number + [OUT_OF_RESOURCES] * (len(left) - number)
+            assert list((one.inbox.folder / INCOMING).iterdir()) == []
+            while (job := one.inbox.claim("somebody")) is not None:
+                done.append(str(dcmread(job.path).SOPInstanceUID))
+                one.inbox.ended(job, "somebody", "passed_over", "made room")
+            tidy(one.inbox)
+            left = left[number:]
+        assert done == [str(dcmread(path).SOPInstanceUID) for path in images]
+    assert min(seen) >= LEAST_FREE_BYTES - io.DEFAULT_BUFFER_SIZE
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root mounts a small disk")
+def test_disk_that_is_full_to_the_last_byte_loses_nothing_and_it_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = images_in(tmp_path / "phantoms", 12, size_px=512)
+    uids = [str(dcmread(path).SOPInstanceUID) for path in images]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        monkeypatch.setattr(spool, "LEAST_FREE_BYTES", 0)  # as where others fill the disk
+        with box(disk) as one:
+            answers = send(one.port, images)
+            assert {*answers} == {0, OUT_OF_RESOURCES}
+            answered = {uid for uid, answer in zip(uids, answers, strict=True) if answer == 0}
+            assert answered <= {str(dcmread(path).SOPInstanceUID) for path in one.kept()}
+            subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+            assert send(one.port, images) == [0] * len(images)
+            assert one.inbox.database.rows("PRAGMA integrity_check") == [("ok",)]
+            jobs = [one.inbox.claim("somebody") for _ in images]
+            assert sorted(job.sop_instance_uid for job in jobs if job) == sorted(uids)
+            assert all(job and dcmread(job.path).SOPInstanceUID == job.sop_instance_uid for job in jobs)
+            assert one.inbox.claim("somebody") is None
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_tables_that_cannot_be_written_answer_out_of_resources(

@@ -19,9 +19,10 @@ from pleura.dicom.instance import bytes_of
 from pleura.errors import CheckpointError, OutputError
 from pleura.files import write_atomically
 from pleura.inference.predictor import Predictor
+from pleura.serve.pacs import worker
 from pleura.serve.pacs.inbox import DEAD, RESULTS, Inbox, Room
 from pleura.serve.pacs.spool import INCOMING, Beginning, Spool
-from pleura.serve.pacs.upkeep import tidy
+from pleura.serve.pacs.upkeep import open_counts, tidy
 from pleura.serve.pacs.worker import Work, identity_of, loader, work_on
 
 SC = "1.2.840.10008.5.1.4.1.1.7"
@@ -92,13 +93,20 @@ def test_report_says_the_probability_at_the_share_of_positives_asked_for(inbox: 
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_frontal_chest_radiograph_is_passed_over(
-    inbox: Inbox, image: Path, values: dict[str, Any], word: str
+    inbox: Inbox, image: Path, values: dict[str, Any], word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lines: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(worker, "log", lambda event, *_, **fields: lines.append((event, fields)))
+
     put(inbox, changed(image, **values))
     settled, state, reason = done(inbox)
     assert (settled, state) == (True, "passed_over")
     assert word in reason
     assert list((inbox.folder / DEAD).iterdir()) == []
+    ((kind, number),) = open_counts(inbox)["passed_over"].items()
+    assert number == 1
+    assert reason.startswith(f"{kind} is ")  # the attribute alone: what it says may be anything
+    assert [fields["reason"] for event, fields in lines if event == "passed over"] == [kind]
 
 
 def test_other_radiographs_are_predicted_where_that_is_asked_for(inbox: Inbox, image: Path) -> None:

@@ -33,6 +33,8 @@ MAX_ATTEMPTS = 3
 MAX_DEATHS = 5
 """Attempts at predicting one instance after which a process that died with it was the last: more than MAX_ATTEMPTS,
 because it may have been the power, or an operator."""
+PASSED_OVER = "passed over: "
+"""Before a kind, in the names of counts."""
 OPEN = ("waiting", "predicting", "sending")
 """The states of instances that are still to be worked on."""
 _CAP_S, _BASE_S = 15 * 60.0, 5.0
@@ -162,10 +164,11 @@ class Inbox:
         self.count("received again")
         return Taken.AGAIN
 
-    def count(self, name: str, by: int = 1) -> None:
-        """Add to a count that the status shows. Raises: sqlite3.Error."""
+    def count(self, *names: str) -> None:
+        """Add one to counts that the status shows. Raises: sqlite3.Error."""
         with self.database.transaction() as db:
-            count(db, name, by)
+            for name in names:
+                count(db, name)
 
     def claim(self, holder: str) -> Job | None:
         """Claim the instance that has waited longest, if any is due. Raises: sqlite3.Error."""
@@ -215,11 +218,18 @@ class Inbox:
             )
             count(db, "predicted")
 
-    def ended(self, job: Job, holder: str, state: str, reason: str) -> None:
-        """End an instance without results: `passed_over`, or `dead` with its reason. Raises: sqlite3.Error."""
+    def ended(self, job: Job, holder: str, state: str, reason: str, kind: str | None = None) -> None:
+        """End an instance without results: `passed_over`, or `dead` with its reason. Raises: sqlite3.Error.
+
+        kind: of what is passed over, counted by it; says nothing of a patient.
+        """
         with self.database.transaction() as db:
-            if _still_mine(db, job, holder):
-                end(db, job.id, "replaced" if _is_replaced(db, job.id) else state, reason, time.time())
+            if not _still_mine(db, job, holder):
+                return
+            is_replaced = _is_replaced(db, job.id)
+            end(db, job.id, "replaced" if is_replaced else state, reason, time.time())
+            if kind is not None and not is_replaced:
+                count(db, f"{PASSED_OVER}{kind}")
 
     def failed(self, job: Job, holder: str, reason: str) -> bool:
         """Try an instance again later, or let it be dead after the last attempt; whether that is so.

@@ -28,12 +28,13 @@ from pleura.dicom.limits import max_bytes
 from pleura.errors import InputError, OutputError
 from pleura.serve.logs import log, log_error
 from pleura.serve.pacs.associations import PDU_BYTES, BoundedServer, Bounds
-from pleura.serve.pacs.inbox import Inbox, InboxFullError
+from pleura.serve.pacs.inbox import PASSED_OVER, Inbox, InboxFullError
 from pleura.serve.pacs.spool import INCOMING
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 """Status of an answer. Source: DICOM PS3.4 table B.2-1."""
 _VERIFICATION = "1.2.840.10008.1.1"
+_KINDS = {"SEG": "segmentation", "PR": "presentation state", "SR": "report", "DOC": "document"}
 _ACSE_S, _IDLE_S = 30.0, 60.0
 
 
@@ -135,6 +136,16 @@ class Listener:
         except sqlite3.Error as error:
             log_error("tables not written", error)
 
+    def _passed_over(self, sop_class_uid: str, sender: str) -> None:
+        """Count what is passed over by its class, and log what that is."""
+        word = next((word for start, word in NO_RADIOGRAPHS.items() if sop_class_uid.startswith(start)), None)
+        kind = "another class" if word is None else _KINDS[word]
+        log("passed over", sender=sender, reason=kind)
+        try:
+            self.inbox.count("passed over by class", f"{PASSED_OVER}{kind}")
+        except sqlite3.Error as error:
+            log_error("tables not written", error)
+
     def _accepted(self, event: Any) -> None:
         refused = event.assoc.rejected_contexts
         if refused:
@@ -151,7 +162,7 @@ class Listener:
         spool, sender = event.request.DataSet, event.assoc.requestor.ae_title
         try:
             if not spool.is_wanted:
-                self.note("passed over by class")
+                self._passed_over(str(event.request.AffectedSOPClassUID), sender)
                 return SUCCESS
             arrival = spool.finish(str(event.request.AffectedSOPInstanceUID), sender)
             taken = self.inbox.take(arrival)

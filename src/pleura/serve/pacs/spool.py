@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +18,9 @@ from typing import Any, BinaryIO
 from pleura.errors import InputError
 
 INCOMING = "incoming"
+LEAST_FREE_BYTES = 10**8
+"""Left on the disk whatever arrives: without room for results and tables nothing would be delivered, and so nothing
+would ever make room."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,13 @@ class Spool(io.BytesIO):
             most = self._limit_bytes // 10**6
             raise InputError(f"it has more than the {most} MB that a radiograph may have")
         if self._file is not None:
+            self._refuse_unless_room_is_left(len(piece))
             self._file.write(piece)
             self._hash.update(piece)
+
+    def _refuse_unless_room_is_left(self, more_bytes: int) -> None:
+        if shutil.disk_usage(self._folder).free - more_bytes < LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, "the disk of the inbox is full")
 
     def _open(self) -> None:
         self._begun = True

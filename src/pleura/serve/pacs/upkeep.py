@@ -13,7 +13,7 @@ from typing import Any
 
 from pleura.files import write_atomically
 from pleura.serve.pacs.holders import forget_the_dead, is_alive
-from pleura.serve.pacs.inbox import DEAD, IMAGES, MAX_DEATHS, OPEN, RESULTS, Inbox, delay_s, end
+from pleura.serve.pacs.inbox import DEAD, IMAGES, MAX_DEATHS, OPEN, PASSED_OVER, RESULTS, Inbox, delay_s, end
 from pleura.serve.pacs.outbox import finish, release_deliveries
 from pleura.serve.pacs.spool import INCOMING
 
@@ -202,7 +202,9 @@ def open_counts(inbox: Inbox) -> dict[str, Any]:
     ((oldest,),) = inbox.database.rows(
         f"SELECT MIN(received_s) FROM instances WHERE state IN ({', '.join('?' * len(OPEN))})", *OPEN
     )
-    counted = inbox.database.rows("SELECT name, value FROM counts ORDER BY name")
+    rows = inbox.database.rows("SELECT name, value FROM counts ORDER BY name")
+    counted = {str(name): int(str(value)) for name, value in rows}
+    kinds = {name: value for name, value in counted.items() if name.startswith(PASSED_OVER)}
     return {
         "now": {state: states.get(state, 0) for state in (*OPEN, "dead")},
         "oldest_s": None if oldest is None else round(max(0.0, time.time() - float(str(oldest))), 1),
@@ -210,5 +212,6 @@ def open_counts(inbox: Inbox) -> dict[str, Any]:
             str(where): {"waiting": int(str(number)), "tried before": int(str(tried))}
             for where, number, tried in waiting
         },
-        "so_far": {str(name): int(str(value)) for name, value in counted},
+        "so_far": {name: value for name, value in counted.items() if name not in kinds},
+        "passed_over": {name.removeprefix(PASSED_OVER): value for name, value in kinds.items()},
     }

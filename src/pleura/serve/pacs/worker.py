@@ -124,8 +124,9 @@ def work_on(work: Work, predictor: Any, inbox: Inbox, holder: str, job: Job) -> 
     try:
         reason = _not_for_the_model(job.path, work.any_radiograph)
         if reason is not None:
-            inbox.ended(job, holder, "passed_over", reason)
-            log("passed over", name=job.name)
+            kind = reason.partition(" is ")[0]  # the attribute, without what the header says there
+            inbox.ended(job, holder, "passed_over", reason, kind)
+            log("passed over", name=job.name, reason=kind)
             return True
         radiograph = read_radiograph(job.path)
         prediction = predictor.predict_radiographs([radiograph])[0].at_prevalence(work.prevalence)
