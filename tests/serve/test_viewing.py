@@ -121,7 +121,7 @@ def test_a_large_radiograph_is_never_there_more_often_than_it_has_to_be(predicto
     side_px, wanted = 3000, negotiate(VIEW, None)
     content = large(files["dicom"], side_px)
 
-    async def answered(content: bytes) -> list[bytes]:
+    async def answered(content: bytes) -> Any:
         def write(prediction):
             return render(prediction, wanted, predictor.algorithm, predictor.triplet, "")[0]
 

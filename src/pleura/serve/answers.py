@@ -16,7 +16,7 @@ from pleura.inference.overlay import DISCLAIMER
 from pleura.inference.prediction import Prediction
 from pleura.inference.writers import DICOM_OBJECTS, PICTURES
 from pleura.serve.problems import ProblemError
-from pleura.serve.viewing import Part, view_parts
+from pleura.serve.viewing import Part, Piece, view_parts
 
 JSON, PNG, DICOM, RELATED = "application/json", "image/png", "application/dicom", "multipart/related"
 VIEW = "multipart/form-data"
@@ -144,7 +144,7 @@ def answer_document(prediction: Prediction, algorithm: Algorithm, request_id: st
 
 def render(
     prediction: Prediction, wanted: Wanted, algorithm: Algorithm, triplet: Triplet, request_id: str
-) -> tuple[list[bytes], str]:
+) -> tuple[Sequence[Piece], str]:
     """Return the body, in pieces, and its media type. triplet: the model's rule. Raises: ProblemError (no-object)."""
     if wanted.media_type == JSON:
         return [as_json(answer_document(prediction, algorithm, request_id)).encode()], JSON
@@ -159,9 +159,9 @@ def render(
     return _multipart(RELATED, [({"Content-Type": DICOM}, file) for file in files], f' type="{DICOM}";')
 
 
-def _multipart(kind: str, parts: Sequence[Part], parameters: str) -> tuple[list[bytes], str]:
+def _multipart(kind: str, parts: Sequence[Part], parameters: str) -> tuple[Sequence[Piece], str]:
     boundary = secrets.token_hex(16)
-    pieces = []
+    pieces: list[Piece] = []
     for headers, content in parts:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         pieces += [f"--{boundary}\r\n{lines}\r\n".encode(), content, b"\r\n"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -26,6 +26,7 @@ from pleura.serve.pages import HEADERS, PAGES, Page
 from pleura.serve.problems import ProblemError, internal
 from pleura.serve.service import Service
 from pleura.serve.uploads import Upload, files_of, media_type_of, read_body
+from pleura.serve.viewing import Piece
 
 T = TypeVar("T")
 PIECE_BYTES = 2**18
@@ -76,7 +77,7 @@ class _Refusal(Response):
 class _Pieces(Response):
     """A body that is sent piece by piece, and none of them large: a client that reads slowly is one that reads."""
 
-    def __init__(self, pieces: list[bytes], media_type: str, headers: dict[str, str]) -> None:
+    def __init__(self, pieces: Sequence[Piece], media_type: str, headers: dict[str, str]) -> None:
         length = {"Content-Length": str(sum(map(len, pieces)))}
         super().__init__(media_type=media_type, headers=headers | length)
         self._pieces = pieces
@@ -85,7 +86,7 @@ class _Pieces(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for piece in self._pieces:
             for start in range(0, len(piece), PIECE_BYTES):
-                part = piece[start : start + PIECE_BYTES]
+                part = bytes(piece[start : start + PIECE_BYTES])
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -15,7 +15,9 @@ from pleura.files import as_json
 from pleura.inference.prediction import Prediction
 from pleura.inference.writers import PICTURES
 
-Part: TypeAlias = tuple[dict[str, str], bytes]
+Piece: TypeAlias = bytes | memoryview
+"""Of a body; a memoryview is of bytes."""
+Part: TypeAlias = tuple[dict[str, str], Piece]
 """Headers and content of a part of a multipart."""
 
 
@@ -49,11 +51,11 @@ def view_parts(prediction: Prediction, triplet: Triplet, document: Mapping[str, 
     little = np.ascontiguousarray(grey.values, dtype=f"<u{bits // 8}")
     return [
         _part("answer", "answer.json", "application/json", as_json({**document, "view": view}).encode()),
-        _part("grey", "grey.bin", "application/octet-stream", memoryview(little).cast("B")),
+        _part("grey", "grey.bin", "application/octet-stream", little.data.cast("B")),
         _part("probabilities", "probabilities.png", "image/png", PICTURES["probabilities"][1](prediction)),
     ]
 
 
-def _part(name: str, file: str, media_type: str, content: bytes) -> Part:
+def _part(name: str, file: str, media_type: str, content: Piece) -> Part:
     disposition = f'form-data; name="{name}"; filename="{file}"'
     return {"Content-Disposition": disposition, "Content-Type": media_type}, content
