@@ -64,7 +64,7 @@ def rank_of(module: str) -> int:
 # Heavy dependencies, and the only files that may import them.
 HOMES = {
     "timm": {"models/encoders.py"},
-    "typer": {name for name in MODULES if name.startswith("cli/") and name != "cli/__init__.py"},
+    "typer": {name for name in MODULES if name.startswith("cli/")} - {"cli/__init__.py", "cli/copies.py"},
     "rich": {"progress.py"},
     "pydantic": {
         "config/faults.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from exports import tiny_export
 from stores import BUCKET, Store, ended
@@ -107,9 +109,9 @@ def test_results_have_the_bytes_of_a_local_run_and_a_second_run_reads_nothing_ag
     s3.requests.clear()
     code, said, err = predict(url, out, model)
     assert f"0 radiographs, {count} were done by an earlier run" in said
-    assert [path for method, path, _ in s3.requests if method == "GET" and "/same/in/" in path] == [
-        f"/{BUCKET}/same/in/bad.dcm"
-    ]
+    # What could not be read, and the two of one UID, whose pixels are compared.
+    assert s3.counts("/same/in/") == {"GET": 3}
+    assert s3.counts("/same/in/bad.dcm") == {"GET": 1}
     assert s3.contents("same/out") == there
 
 
@@ -179,6 +181,41 @@ def test_what_a_dead_machine_left_is_gone_on_with_by_another_one_after_a_while(
     assert (code, err.count("\n")) == (1, 1), err
     assert "bad.dcm" in err
     assert journal_of(s3.contents("moved/out")) == journal_of(here)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs ray: pip install "pleura[cluster]"')
+def test_workers_of_a_cluster_read_and_write_objects_and_one_of_them_may_die(s3, home, radiographs, model, here):
+    url, out = s3.fill(radiographs, "ray/in"), f"s3://{BUCKET}/ray/out"
+    process = s3.start(*words_of(url, out, model), "--ray", "local", "--workers", 2, home=home)
+    killed = []
+
+    def when(method: str, path: str) -> None:
+        if method == "PUT" and "/ray/out/masks/" in path and not killed:
+            below = psutil.Process(process.pid).children(recursive=True)
+            workers = [one for one in below if "ray::PredictWorker" in " ".join(one.cmdline())]
+            killed.append(workers[0].pid)
+            workers[0].kill()
+
+    s3.when = when
+    try:
+        code, _, err = ended(process)
+    finally:
+        s3.when = None
+    assert (code, err.count("\n"), len(killed)) == (1, 1, 1), err
+    assert "bad.dcm: not a DICOM file" in err
+    there = s3.contents("ray/out")
+    assert as_local(there, url, radiographs) == as_local(here, url, radiographs)
+    assert journal_of(there) == journal_of(here)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs ray: pip install "pleura[cluster]"')
+def test_memory_of_one_process_is_refused_for_workers(predict, model, tmp_path):
+    code, _, err = predict("memory://in", tmp_path / "out", model, "--ray", "local")
+    assert (code, err) == (
+        1,
+        "pleura: memory://in: memory is of one process, and workers have others; take another URL with --ray\n",
+    )
 
 
 def test_only_what_changed_or_is_new_is_predicted_again(s3, predict, radiographs, model):

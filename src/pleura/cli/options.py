@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from pleura.cli.copies import local
+
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.cluster.connection import ClusterOptions
 
@@ -136,7 +138,8 @@ def with_shared_options(command: Callable[..., None], names: Sequence[str]) -> C
         logging.getLogger("pleura").setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
         if names:
             _use(device, precision, engine)
-        command(**options)
+        with local(options, command.__name__) as local_options:
+            command(**local_options)
 
     shared = {name: NET[name] for name in names} | ALL
     hints = get_type_hints(command, include_extras=True)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pleura.urls.copies import said
+
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.evaluation.metrics.bootstrap import Estimate
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines to standard output."""
-    typer.echo("\n".join(lines))
+    """Print lines to standard output; a copy of what a URL names goes by the URL."""
+    typer.echo(said("\n".join(lines)))
 
 
 @dataclass(frozen=True)
