@@ -67,3 +67,37 @@ def test_container_runs_as_nobody_in_particular_and_says_whether_it_works() -> N
     assert any(line.startswith("HEALTHCHECK ") for line in lines)
     status_port = takes(COMPOSE["services"]["listen"]["command"])["status_port"]
     assert f"http://127.0.0.1:{status_port}/healthz" in (DEPLOY / "healthcheck.py").read_text(encoding="utf-8")
+
+
+def test_job_of_the_kubernetes_file_starts_a_command_with_options_that_it_takes() -> None:
+    job, policy = yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text(encoding="utf-8"))
+    program, *words = shlex.split(job["spec"]["entrypoint"])
+    assert program == "pleura"
+    assert takes(words)["ray"] == "auto"
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+
+
+def test_nodes_of_the_kubernetes_file_are_alike_locked_and_ask_for_a_token() -> None:
+    job, _ = yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text(encoding="utf-8"))
+    cluster = job["spec"]["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']}\n" in (DEPLOY.parent / "constraints.txt").read_text(encoding="utf-8")
+    assert cluster["authOptions"] == {"mode": "token"}
+    head, *workers = (group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert workers
+    for pod in (head, *workers):
+        (node,) = pod["containers"]
+        assert node["image"] == head["containers"][0]["image"]
+        assert node["resources"]["requests"] == node["resources"]["limits"]
+        assert node["securityContext"]["allowPrivilegeEscalation"] is False
+        assert pod["securityContext"]["runAsUser"] == 10001
+    assert "USER 10001" in (DEPLOY / "cluster.Containerfile").read_text(encoding="utf-8").splitlines()
+
+
+def test_file_for_machines_is_one_that_ray_up_takes() -> None:
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    given = util.prepare_config(yaml.safe_load((DEPLOY / "ray-machines.yaml").read_text(encoding="utf-8")))
+    util.validate_config(given)
+    starts = [*given["head_start_ray_commands"], *given["worker_start_ray_commands"]]
+    assert all("RAY_AUTH_MODE=token" in line for line in starts if " ray start " in line)
+    assert "~/.ray/auth_token" in given["file_mounts"]
