@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import shutil
-import socket
 
 import numpy as np
 import pytest
-from forked import train_smoke
 from places import SMOKE, sealed
-from processes import forkserver
+from processes import launch
 
 from pleura.config.parse import load_recipe
 from pleura.data.dataset import Dataset
@@ -23,25 +21,6 @@ NET = ("model.encoder=test_convnext", "model.decoder_widths=[16,16,8]", "model.n
 # The head has no weight here, and so no gradient: DistributedDataParallel waits for it unless told.
 PER_IMAGE = ("training.loss={bce: 1, dice: 1, lovasz: 0.5, per_image: true}", "model.presence_head=true")
 POOLED = ("training.loss={bce: 1, dice: 1, tversky: 1, per_image: false}", "training.freeze_encoder_epochs=1")
-
-
-def launch(processes, overrides, dataset, out):
-    """Start processes with the environment that torchrun gives them, and wait for all."""
-    context = forkserver()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    started = []
-    for rank in range(processes):
-        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        environment |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        arguments = (overrides, dataset, out, False, environment if processes > 1 else {})
-        started.append(context.Process(target=train_smoke, args=arguments))
-        started[-1].start()
-    for process in started:
-        process.join(timeout=150)
-    assert [process.exitcode for process in started] == [0] * processes
 
 
 def column(out, name):

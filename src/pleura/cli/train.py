@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pleura.cli.options import Ray, RayCpus, RayGpus, RayWorkers, cluster_options
 from pleura.cli.printing import show
 from pleura.models.default import as_typed, named
 
 if TYPE_CHECKING:  # --help imports no verb
+    from pleura.cluster.connection import ClusterOptions
     from pleura.config.recipe import Ensemble, Recipe
+    from pleura.data.dataset import Dataset
     from pleura.training.folds import FoldsSummary
 
 _NET = ("architecture", "encoder", "pretrained", "in_channels", "decoder_widths", "normalisation", "output_stride")
@@ -39,17 +42,24 @@ def train(
     ] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Folds at a time, each on a device of its own.")] = 1,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files too; needs pleura[track].")] = False,
+    ray: Ray = None,
+    workers: RayWorkers = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
 ) -> None:
     """Train a recipe with one fold held out, or with each fold held out in turn."""
     from pleura.config.bundled import load_members
     from pleura.config.recipe import Ensemble
 
     _refuse_wrong_usage(fold, stage, resume, parallel, weights)
+    cluster = cluster_options(ray, workers, ray_cpus, ray_gpus)
     if weights and any(word.startswith("model.pretrained=") for word in overrides or ()):
         raise typer.BadParameter("it takes the place of model.pretrained; leave one out", param_hint="--weights")
     settings = _settings(recipe, overrides or [])
     if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
+    if cluster and (isinstance(settings, Ensemble) or parallel > 1):
+        raise typer.BadParameter("goes neither with an ensemble nor with --parallel", param_hint="--ray")
     from pleura.data.dataset import Dataset
     from pleura.inference.device import pick_device
     from pleura.models.build import check_model
@@ -70,19 +80,56 @@ def train(
         train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
         lines = next_step(out / "ensemble.json", out, data)
     elif fold == "all":
-        from pleura.training.folds import train_folds
-
-        lines = folds_in_words(train_folds(settings, dataset, out, resume, parallel, tensorboard))
+        lines = folds_in_words(_train_folds(settings, dataset, out, resume, parallel, tensorboard, cluster))
     else:
-        from pleura.inference.model_files import find_checkpoint
-        from pleura.training.train import train as run
-
-        first = find_checkpoint(weights) if weights else None
-        done = run(settings, dataset, out, int(fold), resume, stage=stage, weights=first, tensorboard=tensorboard)
+        done = _train_fold(settings, dataset, out, int(fold), resume, stage, weights, tensorboard, cluster)
         lines = next_step(done / "best.safetensors", out, data)
     if is_first_process():
         show(lines)
     end_processes()
+
+
+def _train_folds(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    resume: bool,
+    parallel: int,
+    tensorboard: bool,
+    cluster: ClusterOptions | None,
+) -> FoldsSummary:
+    if cluster is None:
+        from pleura.training.folds import train_folds
+
+        return train_folds(recipe, dataset, out, resume, parallel, tensorboard)
+    from pleura.cluster.folds import train_folds_on_cluster
+
+    return train_folds_on_cluster(recipe, dataset, out, cluster, resume, tensorboard)
+
+
+def _train_fold(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    fold: int,
+    resume: bool,
+    stage: str | None,
+    weights: Path | None,
+    tensorboard: bool,
+    cluster: ClusterOptions | None,
+) -> Path:
+    from pleura.inference.model_files import find_checkpoint
+
+    first = find_checkpoint(weights) if weights else None
+    if cluster is None:
+        from pleura.training.train import train as run
+
+        return run(recipe, dataset, out, fold, resume, stage=stage, weights=first, tensorboard=tensorboard)
+    from pleura.cluster.train import train_on_cluster
+
+    return train_on_cluster(
+        recipe, dataset, out, cluster, fold, resume, stage=stage, weights=first, tensorboard=tensorboard
+    )
 
 
 def _refuse_wrong_usage(fold: str, stage: str | None, resume: bool, parallel: int, weights: Path | None) -> None:

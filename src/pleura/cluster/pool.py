@@ -88,8 +88,18 @@ class Pool:
     error that ends the command; every worker's facts have to be equal.
     """
 
-    def __init__(self, kind: type, arguments: Sequence[Any], options: ClusterOptions, count: int) -> None:
+    def __init__(
+        self,
+        kind: type,
+        arguments: Sequence[Any],
+        options: ClusterOptions,
+        count: int,
+        in_hand: int = IN_HAND,
+        task_s: float = TASK_S,
+    ) -> None:
+        """in_hand: tasks that a worker has at a time. task_s: after which one hangs."""
         self.kind, self.arguments, self.options, self.count = kind, tuple(arguments), options, count
+        self.in_hand, self.task_s = in_hand, task_s
         self._workers: list[_Worker] = []
         self._facts: Any = None
         self._deaths_at_start = 0
@@ -124,15 +134,15 @@ class Pool:
             for worker, ref in self._finished():
                 yield from self._heed(worker, ref, suspects)
             for worker in list(self._workers):
-                if any(time.monotonic() - began > TASK_S for _, began in worker.in_hand.values()):
-                    yield from self._lose(worker, suspects, f"it took longer than {TASK_S / 60:g} min")
+                if any(time.monotonic() - began > self.task_s for _, began in worker.in_hand.values()):
+                    yield from self._lose(worker, suspects, f"it took longer than {self.task_s / 60:g} min")
 
     def _start(self) -> _Worker:
         import ray
 
         # Never restarted by Ray, which would repeat what it died of: see `_lose`.
         resources = {"num_cpus": self.options.cpus, "num_gpus": self.options.gpus, "max_restarts": 0}
-        actor = ray.remote(self.kind).options(**resources, max_concurrency=IN_HAND).remote(*self.arguments)
+        actor = ray.remote(self.kind).options(**resources, max_concurrency=self.in_hand).remote(*self.arguments)
         return _Worker(actor, actor.facts.remote())
 
     def _end(self, worker: _Worker) -> None:
@@ -143,7 +153,7 @@ class Pool:
 
     def _hand_out(self, waiting: Iterator[Task], suspects: deque[Task]) -> bool:
         """Give tasks to workers that have room; returns whether there may be more of those that are waiting."""
-        for room in range(IN_HAND):
+        for room in range(self.in_hand):
             for worker in self._workers:
                 if not worker.is_ready or worker.is_kept_alone or len(worker.in_hand) > room:
                     continue
@@ -183,7 +193,7 @@ class Pool:
         except ray.exceptions.RayTaskError:
             raise  # a fault of pleura: with its traceback
         except ray.exceptions.RayError as error:
-            yield from self._lose(worker, suspects, _in_words(error))
+            yield from self._lose(worker, suspects, in_words(error))
             return
         if isinstance(answer, Refusal):
             raise answer.error()
@@ -219,8 +229,8 @@ class Pool:
                 yield task, Lost(f"left out: {TRIES} workers died while they did nothing else ({reason})")
 
 
-def _in_words(error: Exception) -> str:
-    """Why a worker died, as Ray says it, in one line; its many possible reasons are left out."""
+def in_words(error: Exception) -> str:
+    """Return why a worker died, as Ray says it, in one line; its many possible reasons are left out."""
     text = " ".join(str(error).split())
     if "OutOfMemory" in type(error).__name__ or "memory monitor" in text:
         return "memory ran out"

@@ -11,9 +11,10 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -63,12 +64,24 @@ class FoldsSummary:
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
+TrainEach: TypeAlias = Callable[[Recipe, Dataset, Path, Sequence[int], bool], Mapping[int, str]]
+"""A function of a recipe, a dataset, the run's folder, folds, and whether TensorBoard files are written: trains each
+fold or goes on with it, and returns those that failed with the reason."""
+
+
 def train_folds(
-    recipe: Recipe, dataset: Dataset, out: Path, resume: bool = False, parallel: int = 1, tensorboard: bool = False
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path,
+    resume: bool = False,
+    parallel: int = 1,
+    tensorboard: bool = False,
+    train_each: TrainEach | None = None,
 ) -> FoldsSummary:
     """Train a recipe on each fold of a dataset, and pool the scores of the models on the cases they did not see.
 
     parallel: folds at a time, each in a process of its own with a GPU of its own or a share of the cores.
+    train_each: where else they are trained.
     Raises: what `train` raises; OutputError if `out` holds folds and `resume` is false; PleuraError that names the
     folds that failed, after the others are done.
     """
@@ -81,8 +94,10 @@ def train_folds(
     runs = [(Run(out / f"fold-{fold}"), recipe) for fold in folds]
     finished = all_are_finished(runs, resume, dataset.data_hash, dataset.folder)
     _refuse_leaking_teachers(recipe, dataset, folds)
-    if parallel > 1 and not finished:
-        _side_by_side(recipe, dataset, out, folds, parallel, tensorboard)
+    if train_each is not None and not finished:
+        _refuse_failed(train_each(recipe, dataset, out, folds, tensorboard))
+    elif parallel > 1 and not finished:
+        _refuse_failed(_side_by_side(recipe, dataset, out, folds, parallel, tensorboard))
     else:
         for fold in folds:
             if is_first_process():
@@ -99,9 +114,19 @@ def _refuse_leaking_teachers(recipe: Recipe, dataset: Dataset, folds: list[int])
             refuse_leaks(path, seen, dataset, fold, "take another teacher")
 
 
+def _refuse_failed(failed: Mapping[int, str]) -> None:
+    if failed:
+        said = dict.fromkeys(failed[fold] for fold in sorted(failed))
+        raise PleuraError(
+            f"fold {', '.join(map(str, sorted(failed)))} failed: {'; '.join(said)}; the others are done: "
+            "repair it and run the same command with --resume"
+        )
+
+
 def _side_by_side(
     recipe: Recipe, dataset: Dataset, out: Path, folds: list[int], parallel: int, tensorboard: bool
-) -> None:
+) -> dict[int, str]:
+    """Train each fold in a process of its own, and return those that failed."""
     write_atomically(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
     words = [sys.executable, "-m", "pleura", "train", str(out / "recipe.yaml"), "--data", str(dataset.folder)]
     device = chosen_device()
@@ -127,11 +152,7 @@ def _side_by_side(
         for _, process in running.values():
             process.terminate()
             process.wait()
-    if failed:
-        raise PleuraError(
-            f"fold {', '.join(map(str, sorted(failed)))} failed, for the reason above; the others are done: "
-            "repair it and run the same command with --resume"
-        )
+    return dict.fromkeys(failed, "see above")
 
 
 def _environment(place: int, parallel: int) -> dict[str, str]:
