@@ -166,7 +166,9 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=3205, help="How many phantoms both sides predict; 0: left out.")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--counts", type=int, nargs="*", default=[1000, 3000, 10000], help="Of the growth; none: left out.")
+    parser.add_argument(
+        "--counts", type=int, nargs="*", default=[1000, 3000, 10000], help="Of the growth; none: left out."
+    )
     parser.add_argument("--size", type=int, default=256, help="Side of the phantoms in pixels.")
     parser.add_argument("--model", type=Path, help="A model instead of the one that comes with pleura.")
     given = parser.parse_args()
