@@ -99,7 +99,8 @@ def plain_s(shares: Sequence[Path], out: Path, model: Path | None) -> float:
     began = time.perf_counter()
     commands = [command_of(share, out / share.name, model) for share in shares]
     running = [subprocess.Popen(one, stdout=subprocess.DEVNULL, env=surroundings()) for one in commands]
-    if any([process.wait() for process in running]):
+    ended = [process.wait() for process in running]  # of all of them: each is waited for
+    if any(ended):
         raise SystemExit("a plain pleura predict failed")
     return time.perf_counter() - began
 
@@ -145,11 +146,12 @@ def growth(folder: Path, counts: Sequence[int], size_px: int, model: Path | None
         images = copies_of_phantoms(folder / f"growth-{count}", count, size_px)
         out = folder / f"growth-{count}" / "out"
         found.append((count, watch(command_of(images, out, model, "--ray", "local", "--workers", "2"))))
-    rows = [
-        [f"{count}", *(f"{held:.0f} MB" for held in (seen.command_mb, seen.worker_mb, seen.all_mb))]
-        + [f"{seen.wall_s:.0f} s", f"{seen.command_cpu_s:.0f} s"]
-        for count, seen in found
-    ]
+    rows = []
+    for count, seen in found:
+        held = (seen.command_mb, seen.worker_mb, seen.all_mb)
+        rows.append(
+            [f"{count}", *(f"{one:.0f} MB" for one in held), f"{seen.wall_s:.0f} s", f"{seen.command_cpu_s:.0f} s"]
+        )
     table(["radiographs", "command", "largest worker", "all processes", "wall", "processor, command"], rows)
     (few, first), (many, last) = found[0], found[-1]
     if many > few:

@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pleura import __version__
 from pleura.cluster.connection import ClusterOptions
+from pleura.data.dataset import Dataset
 from pleura.errors import InputError
 from pleura.inference.device import CPU, named_device, use_device
 from pleura.inference.engines.choice import named_engine
@@ -52,3 +54,14 @@ def go_to(folder: str) -> None:
     """Begin relative paths in the folder of the command, where a node has it."""
     with suppress(OSError):  # absolute paths need it not; where relative ones do, no file is seen
         os.chdir(folder)
+
+
+def refuse_other_nodes(pleura: str, data_sha256: str, dataset: Dataset, options: ClusterOptions) -> None:
+    """Raises: InputError if workers have another pleura, or another dataset, than the command; it says which."""
+    if pleura != __version__:
+        raise InputError(f"--ray {options.address}: its nodes have pleura {pleura}; install pleura {__version__} there")
+    if data_sha256 != dataset.data_hash:
+        raise InputError(
+            f"--ray {options.address}: its nodes have another dataset as {dataset.folder}; keep the data where all "
+            "nodes see it"
+        )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura import __version__
-from pleura.cluster.asked import Asked, go_to
+from pleura.cluster.asked import Asked, go_to, refuse_other_nodes
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.pool import Lost, Pool, Refusal, Task
 from pleura.data.dataset import Dataset, Split
@@ -181,11 +181,7 @@ def evaluate_on_cluster(
         arguments = (asked, str(dataset.folder), os.getcwd())
         with connected(options) as count, Pool(kind, arguments, options, count) as pool:
             passes = PassesOnCluster(pool)
-            if (passes.found.pleura, passes.found.data_sha256) != (__version__, dataset.data_hash):
-                raise InputError(
-                    f"--ray {options.address}: its nodes have pleura {passes.found.pleura} and another dataset as "
-                    f"{dataset.folder}; install pleura {__version__} there, and keep the data where all nodes see it"
-                )
+            refuse_other_nodes(passes.found.pleura, passes.found.data_sha256, dataset, options)
             yield passes
 
     return evaluate(model, data, split, tta, resamples, out, on_cluster)

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from pleura import __version__
-from pleura.cluster.asked import device_of_workers, go_to
+from pleura.cluster.asked import device_of_workers, go_to, refuse_other_nodes
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.pool import Lost, Pool, Refusal, Task
-from pleura.cluster.train import NodeFacts, refuse_others, train_on
+from pleura.cluster.train import NodeFacts, train_on
 from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import PleuraError, excerpt
@@ -105,7 +105,8 @@ def _train_each(
     with connected(options) as room:
         count = min(room, len(folds))
         with Pool(kind, (job, os.getcwd()), options, count, in_hand=1, task_s=float("inf")) as pool:
-            refuse_others(pool.facts(), dataset, options)
+            seen: NodeFacts = pool.facts()
+            refuse_other_nodes(seen.pleura, seen.data_sha256, dataset, options)
             logger.info("%d folds, %d at a time; each has its log in %s", len(folds), count, out / "fold-*" / "log.txt")
             for task, answer in pool.answers(Task(fold, [fold]) for fold in folds):
                 found = {task.number: answer.reason} if isinstance(answer, Lost) else answer

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pleura import __version__
-from pleura.cluster.asked import device_of_workers, go_to
+from pleura.cluster.asked import device_of_workers, go_to, refuse_other_nodes
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.gang import Gang, Lines, WorkerDiedError, free_address
 from pleura.cluster.pool import TRIES, Refusal
@@ -200,7 +200,8 @@ def train_on_cluster(
             before = _state_of(job.run)
             try:
                 with Gang(kind, (job, os.getcwd()), options, count) as gang:
-                    refuse_others(gang.facts(), dataset, options)
+                    seen = gang.facts()
+                    refuse_other_nodes(seen.pleura, seen.data_sha256, dataset, options)
                     return Path(gang.run(attempt))
             except WorkerDiedError as error:
                 now = _state_of(job.run)
@@ -223,12 +224,3 @@ def _state_of(run: Run) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def refuse_others(seen: NodeFacts, dataset: Dataset, options: ClusterOptions) -> None:
-    """Raises: InputError if workers have another pleura, or another dataset, than the command."""
-    if seen != NodeFacts(__version__, dataset.data_hash):
-        raise InputError(
-            f"--ray {options.address}: its nodes have pleura {seen.pleura} and another dataset as {dataset.folder}; "
-            f"install pleura {__version__} there, and keep the data where all nodes see it"
-        )
