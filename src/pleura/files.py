@@ -265,13 +265,14 @@ def reserve(file: BinaryIO, first: int, count: int) -> None:
     os.fsync(file.fileno())
 
 
-def read_journal(path: Path, way_out: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_journal(path: Path, way_out: str, shown: object = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the lines of a file of `journal_line`s: where each begins, in bytes, and its entry; one is in memory.
 
     A last line that was cut off while it was written is left out.
-    way_out: what to do about a damaged one. Raises: OutputError.
+    way_out: what to do about a damaged one. shown: what a refusal calls the file, by default `path`.
+    Raises: OutputError.
     """
-    place = 0
+    place, shown = 0, path if shown is None else shown
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -280,10 +281,10 @@ def read_journal(path: Path, way_out: str) -> Iterator[tuple[int, dict[str, Any]
                 if entry is not None:
                     yield place, entry
                 elif line != b"\n" and not (cut and line.startswith(b"{")):
-                    raise OutputError(f"{path}: is damaged in line {number}; {way_out}")
+                    raise OutputError(f"{shown}: is damaged in line {number}; {way_out}")
                 place += len(line)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be read ({error.strerror or error}); {way_out}") from error
+        raise OutputError(f"{shown}: cannot be read ({error.strerror or error}); {way_out}") from error
 
 
 def entry_of_line(line: bytes) -> dict[str, Any] | None:

@@ -53,6 +53,16 @@ const ANSWERS = {
     const second = await shownAgain(radiograph, kept, model), other = await shownAgain({ ...radiograph, rows: 1 }, kept, model).catch(error => error);
     return { isSame: isDeepStrictEqual(second, first), area: first.result.area_px, bytes: kept.levels.length, other: other && other.constructor.name };
   },
+  async start() {
+    let tries = 0;
+    const start = async () => {
+      if (++tries === 1) throw new RangeError("out of memory");
+      return {};
+    };
+    const { jpeg } = codecsOf(packed, { jpeg: start }), answers = [];
+    for (let file = 0; file < 3; file++) answers.push(await jpeg(() => "decoded").catch(error => error.message));
+    return { answers, tries };
+  },
   async analyse({ path, name, page, graph }) {
     analyse ??= await analyserOf({ ...packed, graph: bytes(graph) }, page, library);
     const { grey: _, levels, ...rest } = await analyse(bytes(path), name);

@@ -99,3 +99,8 @@ def test_what_python_alone_reads_is_refused_by_its_name(answers: Answers, name: 
     file, answer = answers[name]
     read_radiograph(file)
     assert answer["refused"].startswith(PAGE_REFUSES[name][1])
+
+
+def test_decoder_that_did_not_start_is_started_for_the_next_file(tmp_path):
+    (answer,) = in_browser([{"kind": "start"}], tmp_path)
+    assert answer["found"] == {"answers": ["out of memory", "decoded", "decoded"], "tries": 2}

@@ -58,7 +58,10 @@ class Found:
 
 
 def find_radiographs(
-    inputs: Iterable[Place | str], apart_from: Collection[Place] = (), heads: Heads | None = None
+    inputs: Iterable[Place | str],
+    apart_from: Collection[Place] = (),
+    heads: Heads | None = None,
+    says_all: bool = True,
 ) -> Found:
     """Find the radiographs that files, folders, patterns and URLs of any of them name.
 
@@ -69,13 +72,14 @@ def find_radiographs(
     presentation states, reports and documents are left out. An input that exists is no pattern; the matches of a
     pattern are filtered like the files of a folder.
 
-    apart_from: files to leave out without counting them. heads: of objects, that are known.
+    apart_from: files to leave out without counting them. heads: of objects, that are known. says_all: a refusal may
+    quote suffixes, and names of what could not be read.
     Raises: InputError where an input names no radiograph, or a bucket that is not there; StoreError.
     """
     found, seen = Found(), {real_name(path) for path in apart_from}
     by_path: dict[str, Located] = {}
     for name in inputs:
-        before, own = found.passed_over.total(), 0
+        before, denied, own = found.passed_over.total(), len(found.unreadable), 0
         place = name if isinstance(name, Url) else place_of(name)
         matches = _matches(place, found) if isinstance(place, Path) else _objects(place, found, heads, seen)
         for located, outright in matches:
@@ -87,7 +91,9 @@ def find_radiographs(
                 by_path[real] = located
             seen.add(real)
         if not own:
-            there = f" ({found.in_words()})" if found.passed_over.total() > before else ""
+            more = [found.in_words()] if found.passed_over.total() > before else []
+            more += [f"{place}: {reason}" for place, reason in found.unreadable[denied : denied + 1]]
+            there = f" ({'; '.join(more)})" if more and says_all else ""
             raise InputError(
                 f"no radiograph found in {name}{there}; give DICOM, PNG or JPEG files, folders or patterns"
             )
@@ -111,7 +117,7 @@ def _objects(name: Url, found: Found, heads: Heads | None, seen: Collection[str]
     read = (heads or Heads()).of([url for url, _, _ in named])
     for (_, base, outright), (url, error) in zip(named, read, strict=True):
         if error is not None:
-            found.unreadable.append((url, f"cannot be read ({error})"))
+            found.unreadable.append((url, f"cannot be read ({str(error).removeprefix(f'{url}: ')})"))
         else:
             yield Located(url, base), outright
 

@@ -11,6 +11,7 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +22,7 @@ from pleura.data.radiograph import read_radiograph
 from pleura.dicom.parse import valid_uid
 from pleura.errors import InputError, excerpt
 from pleura.files import without_suffix
-from pleura.urls.store import exists
+from pleura.urls.store import AT_ONCE, exists
 from pleura.urls.url import Place, Url
 
 T = TypeVar("T")
@@ -67,7 +68,11 @@ def identify(radiographs: Sequence[Located], earlier: Mapping[str, Place] | None
     made, earlier = Identities(), earlier or {}
     real = {one: real_name(one.path) for one in radiographs}
     here = set(real.values())
-    elsewhere = {key: path for key, path in earlier.items() if real_name(path) not in here and is_there(path)}
+    gone = {key: path for key, path in earlier.items() if real_name(path) not in here}
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # a store takes its time for each
+        elsewhere = {
+            key: gone[key] for key, there in zip(gone, pool.map(is_there, gone.values()), strict=True) if there
+        }
     copies: dict[Located, Place] = {}
     uids, named = _by_uid(radiographs, elsewhere, copies, made)
     had = {real_name(path): image_id for image_id, path in earlier.items()}
@@ -108,7 +113,7 @@ def _by_uid(
     ids: dict[Located, str] = {}
     for uid, same in groups.items():
         other = elsewhere.get(uid)
-        others = [Located(other, other.parent)] if other is not None and is_there(other) else []
+        others = [] if other is None else [Located(other, other.parent)]
         bearer, rest = _bearer([*others, *same], copies, made) if len(same) + len(others) > 1 else (same[0], [])
         if bearer is not None:
             ids[bearer] = uid

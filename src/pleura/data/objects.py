@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pleura import __version__
 from pleura.data.classify import beginning_of
 from pleura.dicom.limits import max_bytes
 from pleura.errors import InputError
 from pleura.files import file_with, journal_line, read_journal
 from pleura.urls.store import ahead, get, listed
-from pleura.urls.url import Head, Url
+from pleura.urls.url import Head, Place, Url
 
 HEAD_BYTES = 2**14
 INPUTS = "inputs.jsonl"
@@ -24,9 +25,12 @@ INPUTS = "inputs.jsonl"
 class Heads:
     """What the first bytes of objects say, with what an earlier run learned of those that have not changed since."""
 
-    def __init__(self, path: Path | None = None, keep: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, keep: Callable[[], None] | None = None, shown: Place | None = None
+    ) -> None:
         """path: the file that keeps them; None keeps nothing. keep: is called after each that was read.
 
+        What another version of pleura decided is not taken. shown: where the file is for its user.
         Raises: OutputError if it is damaged.
         """
         self.path, self.keep = path, keep
@@ -35,7 +39,9 @@ class Heads:
         self._known: dict[str, tuple[tuple[int, str, int], Head]] = {}
         if path is None:
             return
-        for _, entry in read_journal(path, f"remove {path}"):
+        for _, entry in read_journal(path, f"remove {shown or path}", shown):
+            if entry.get("pleura") != __version__:
+                continue
             head = Head(entry["is_radiograph"], entry["kind"], entry["uid"], entry["pixels"])
             self._known[entry["file"]] = (entry["size"], entry["etag"], entry["mtime_ns"]), head
 
@@ -65,7 +71,8 @@ class Heads:
     def _note(self, url: Url, head: Head) -> None:
         if self.path is None:
             return
-        entry: dict[str, Any] = {"file": str(url), "size": url.size, "etag": url.etag, "mtime_ns": url.mtime_ns}
+        stamp = {"size": url.size, "etag": url.etag, "mtime_ns": url.mtime_ns}
+        entry: dict[str, Any] = {"pleura": __version__, "file": str(url), **stamp}
         with self.path.open("ab") as file:
             file.write(journal_line(entry | head._asdict()).encode())
         if self.keep is not None:

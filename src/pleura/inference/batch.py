@@ -141,19 +141,23 @@ def predict_by(compute: Compute, model: Described, settings: BatchSettings) -> B
         refuse_unless_kept(model.triplet)
     with ExitStack() as stack:
         desk = stack.enter_context(desk_for(settings.out, _WRITES))
-        heads = None
+        journal, heads = None, None
         if has_urls := any(map(is_url, settings.inputs)):
             stack.enter_context(held(desk.folder, _WRITES))
+            # Before anything is written there: it may hold de-identified results.
+            journal = _earlier(settings, desk, model)
             heads = _heads(settings, desk)
         # OUT may lie inside an input folder, or be one.
         own = [settings.out / name for name in (JOURNAL, TABLE, RUNS, PROBLEMS, INPUTS)]
-        found = find_radiographs(settings.inputs, own, heads)
+        with settings.disclosure.withholding():
+            found = find_radiographs(settings.inputs, own, heads, says_all=settings.secret is None)
         if not has_urls:
             stack.enter_context(held(desk.folder, _WRITES))
         elif settings.secret is None:
             desk.put(INPUTS)
-        desk.take(JOURNAL)
-        work = Work(_begin(settings, desk.folder, model))
+        journal = journal or _earlier(settings, desk, model)
+        _refuse_names(settings, desk)
+        work = Work(journal or _begin(settings, desk.folder, model))
         desk.put(JOURNAL)
         new = left_to_do(found, settings.disclosure, settings.out, work)
         earlier = len(work.journal.entries)
@@ -192,7 +196,25 @@ def _heads(settings: BatchSettings, desk: Desk) -> Heads:
     if settings.secret is not None:
         return Heads()
     desk.take(INPUTS)
-    return Heads(desk.folder / INPUTS, lambda: desk.follow(INPUTS))
+    return Heads(desk.folder / INPUTS, lambda: desk.follow(INPUTS), settings.out / INPUTS)
+
+
+def _earlier(settings: BatchSettings, desk: Desk, model: Described) -> Journal | None:
+    """Go on with the journal of OUT, where there is one. Raises: OutputError if it is of other settings."""
+    desk.take(JOURNAL)
+    return _begin(settings, desk.folder, model) if (desk.folder / JOURNAL).exists() else None
+
+
+def _refuse_names(settings: BatchSettings, desk: Desk) -> None:
+    """Refuse OUT for de-identified results where another run left names of objects. Raises: OutputError."""
+    if settings.secret is None:
+        return
+    desk.take(INPUTS)
+    if (desk.folder / INPUTS).exists():
+        raise OutputError(
+            f"{settings.out / INPUTS}: names files, which de-identified results do not; remove it, or choose another "
+            "--out"
+        )
 
 
 def _begin(settings: BatchSettings, folder: Path, model: Described) -> Journal:
@@ -208,7 +230,7 @@ def _begin(settings: BatchSettings, folder: Path, model: Described) -> Journal:
         # Tables are written anew by each run, and reports are not.
         **({"prevalence": settings.prevalence} if settings.prevalence and "sr" in settings.write else {}),
     }
-    return open_journal(folder, asked, {"computed_in": in_words(model.precisions)})
+    return open_journal(folder, asked, {"computed_in": in_words(model.precisions)}, settings.out)
 
 
 def _predicted(predictor: Predictor, settings: BatchSettings, new: Sequence[Identified], work: Work) -> Generator[None]:

@@ -6,7 +6,8 @@ quoted: neither in a table, a picture or the journal, nor on the screen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +16,15 @@ from pleura.data.ids import Identified, Identities, identify, is_there
 from pleura.dicom.deidentify import Secret, deidentified
 from pleura.dicom.frontal import without_values
 from pleura.dicom.read import Radiograph
+from pleura.errors import StoreError
 from pleura.inference.writers import SHOW_IT
 from pleura.urls.url import Place, place_of
 
 WITHHELD = "cannot be read; predict it without --deidentify to learn why"
+STORE_WITHHELD = (
+    "the store of the inputs cannot be reached, or denies access; check the network and the credentials of the "
+    "environment: the same command goes on from here, and without --deidentify it says at which object"
+)
 BURNED_IN = (
     "its Burned In Annotation is YES: a picture of it may show who it is; write none of it, as with --write mask,rle"
 )
@@ -49,7 +55,8 @@ class Disclosure:
         if self.secret is None:
             files = {key: place_of(entry.get("file") or entry["source"]) for key, entry in earlier.items()}
             return identify(radiographs, files)
-        who = identify(radiographs)
+        with self.withholding():
+            who = identify(radiographs)
         who.cases = [replace(case, image_id=self.secret.uid(case.image_id)) for case in who.cases]
         return who
 
@@ -81,6 +88,23 @@ class Disclosure:
     def reason(self, error: Exception) -> str:
         """Return why a file cannot be read: in words that may quote it, or in none."""
         return str(error) if self.secret is None else WITHHELD
+
+    def reason_of(self, unreadable: str) -> str:
+        """Return why a folder or object could not be entered or read: in words that may name it, or in none."""
+        return unreadable if self.secret is None else WITHHELD
+
+    @contextmanager
+    def withholding(self) -> Iterator[None]:
+        """While inputs are read: a refusal of their store names the object, or under a secret none.
+
+        Raises: StoreError for one.
+        """
+        try:
+            yield
+        except StoreError:
+            if self.secret is None:
+                raise
+            raise StoreError(STORE_WITHHELD) from None
 
     def shows_text(self, radiograph: Radiograph, write: Sequence[str]) -> bool | None:
         """Return whether results show text in the pixels that may name the patient; None where nothing says so.

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NoReturn
 from pleura.errors import OutputError
 from pleura.files import entry_of_line, journal_line, read_journal, write_atomically, write_journal
 from pleura.inference.writers import NEEDED, TYPES
+from pleura.urls.url import Place
 
 JOURNAL = "journal.jsonl"
 CHOSEN = {"precision": "float32", "engine": "torch"}
@@ -26,9 +27,10 @@ RUNS = "runs"
 class Journal:
     """The finished radiographs of OUT, by id. Inside `with` more can be added, from any thread."""
 
-    def __init__(self, path: Path, way_out: str) -> None:
-        """way_out: what to do about a damaged one."""
-        self.path, self.way_out = path, way_out
+    def __init__(self, path: Path, out: Place) -> None:
+        """out: the folder or URL of the results, as their user knows it."""
+        self.path, self.out = path, out
+        self.way_out = f"remove {out} or choose another --out"
         self.entries: dict[str, dict[str, Any]] = {}
         """Without the runs."""
         self._places: dict[str, int] = {}
@@ -67,7 +69,7 @@ class Journal:
                 file.seek(self._places[image_id])
                 entry = entry_of_line(file.readline())
                 if entry is None or entry["image_id"] != image_id:
-                    raise OutputError(f"{self.path}: is damaged in the line of {image_id}; {self.way_out}")
+                    raise OutputError(f"{self.out / JOURNAL}: is damaged in the line of {image_id}; {self.way_out}")
                 yield image_id, entry[RUNS]
 
     def go_on(self, asked: Mapping[str, Any], key: str, noted: Mapping[str, Any]) -> None:
@@ -76,17 +78,17 @@ class Journal:
         noted: what may be otherwise in its first line.
         Raises: OutputError, as `open_journal`.
         """
-        lines = read_journal(self.path, self.way_out)
+        lines = read_journal(self.path, self.way_out, self.out / JOURNAL)
         _, header = next(lines, (0, {}))
         if header.get("key") != key:
             said = {name: value for name, value in header.items() if name not in noted}
-            _refuse(self.path.parent, said, asked, self.way_out)
+            _refuse(self.out, said, asked, self.way_out)
         latest: dict[Any, str] = {}
         for place, entry in lines:
             if any(
                 type(entry.get(name)) not in kinds for name, kinds in TYPES.items() if name in entry or name in NEEDED
             ):
-                raise OutputError(f"{self.path}: holds what pleura did not write; {self.way_out}")
+                raise OutputError(f"{self.out / JOURNAL}: holds what pleura did not write; {self.way_out}")
             file = entry.get("file", entry["source"])
             if file in latest:  # it was predicted again, perhaps under another id
                 self.forget(latest[file])
@@ -113,14 +115,16 @@ class Journal:
                 end += len(line)
 
 
-def open_journal(out: Path, asked: Mapping[str, Any], noted: Mapping[str, Any] | None = None) -> Journal:
-    """Begin the journal of OUT, or go on with it where an earlier run had these settings.
+def open_journal(
+    folder: Path, asked: Mapping[str, Any], noted: Mapping[str, Any] | None = None, out: Place | None = None
+) -> Journal:
+    """Begin the journal in a folder, or go on with it where an earlier run had these settings.
 
-    noted: what its first line says besides, and a later run may have otherwise.
+    noted: what its first line says besides, and a later run may have otherwise. out: OUT, where that is not the folder.
     Raises: OutputError if OUT holds results of other settings, or the journal is damaged.
     """
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    journal = Journal(out / JOURNAL, f"remove {out} or choose another --out")
+    journal = Journal(folder / JOURNAL, folder if out is None else out)
     if journal.path.exists():
         journal.go_on(asked, key, noted or {})
     else:
@@ -128,7 +132,7 @@ def open_journal(out: Path, asked: Mapping[str, Any], noted: Mapping[str, Any] |
     return journal
 
 
-def _refuse(out: Path, header: Mapping[str, Any], asked: Mapping[str, Any], way_out: str) -> NoReturn:
+def _refuse(out: Place, header: Mapping[str, Any], asked: Mapping[str, Any], way_out: str) -> NoReturn:
     """Raises: OutputError, with the options that lead on where nothing else differs: `auto` has chosen them."""
     before, now = ({key: said.get(key, first) for key, first in CHOSEN.items()} for said in (header, asked))
     rest, others = ({key: said[key] for key in said.keys() - {"key", *CHOSEN}} for said in (header, asked))

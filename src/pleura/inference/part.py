@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pleura.data.ids import Identified
 from pleura.data.radiograph import pixels_of, read_content, read_radiograph, refuse_too_large
 from pleura.dicom.deidentify import Secret
+from pleura.dicom.parse import valid_uid
 from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, StoreError
 from pleura.inference.disclosure import BURNED_IN, Disclosure
@@ -95,13 +96,15 @@ def parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identif
 
 
 def read_part(predictor: Predictor, settings: BatchSettings, part: Sequence[Identified]) -> ReadPart:
-    """Return what can be read and what cannot."""
+    """Return what can be read and what cannot. Raises: StoreError, which under a secret names no object."""
     disclosure, done = settings.disclosure, ReadPart()
-    contents = _contents(part)
+    with disclosure.withholding():
+        contents = _contents(part)
     for case in part:
         stamp = stamp_of(case.path, disclosure)  # before it is read: what changes meanwhile is noticed next time
         try:
-            radiograph = disclosure.radiograph(_read(case.path, contents))
+            with disclosure.withholding():
+                radiograph = disclosure.radiograph(_read(case.path, contents))
         except StoreError:
             raise
         except PleuraError as error:
@@ -131,9 +134,13 @@ def _read(place: Place, contents: dict[Url, bytes | InputError]) -> Radiograph:
     content = contents.pop(place, None) if isinstance(place, Url) else None
     if isinstance(content, InputError):
         raise content
-    if isinstance(place, Url) and content is not None:
-        return read_content(place, content)
-    return read_radiograph(place)
+    if not isinstance(place, Url):
+        return read_radiograph(place)
+    radiograph = read_radiograph(place) if content is None else read_content(place, content)
+    # Its id is of the listing, perhaps hours ago; another image of as many bytes would go by it.
+    if place.head and place.head.uid and valid_uid(radiograph.sop_instance_uid) != place.head.uid:
+        raise InputError(f"{place}: changed since it was listed; run the same command again")
+    return radiograph
 
 
 def write_results(

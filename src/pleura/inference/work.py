@@ -74,7 +74,7 @@ def stamp_of(path: Place, disclosure: Disclosure) -> dict[str, Any]:
 def _report(found: Found, who: Identities, disclosure: Disclosure, work: Work) -> None:
     """Add what is known before anything is read: folders without access, clashes, copies, and what was passed over."""
     named = {case.path: disclosure.source(case) for case in who.cases}
-    work.problems += [(disclosure.folder(folder), reason) for folder, reason in found.unreadable]
+    work.problems += [(disclosure.folder(folder), disclosure.reason_of(reason)) for folder, reason in found.unreadable]
     work.problems += [
         (named[path], f"goes by its path: {disclosure.other(other)} has its SOP Instance UID too, and is another image")
         for path, other in who.clashes

@@ -23,7 +23,10 @@ export function codecsOf(packed, modules) {
 function codecOf(start) {
   let started = null;
   return async use => {
-    const module = await (started ??= start());
+    const module = await (started ??= start().catch(error => {
+      started = null; // such as without memory: the next file may find some
+      throw error;
+    }));
     module.complaints.length = 0;
     try {
       return use(module);
