@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from stores import BUCKET
 
@@ -113,3 +116,39 @@ def test_nothing_of_the_results_stays_on_the_desk(out, at_once):
         append(made, "0\n")
         folder = made.folder
     assert [path.name for path in folder.iterdir()] == ["owner"]
+
+
+def test_a_file_that_grows_while_it_goes_up_ends_with_a_whole_line(s3, out, at_once, monkeypatch):
+    monkeypatch.setattr(desk, "_PIECE_BYTES", 3)
+    with desk_for(out, "writes there") as made:
+        (made.folder / NAME).write_text("first\nsecond\nthi")
+        real = desk.put_file
+
+        def meanwhile(path: Path, url: Url) -> None:
+            with (made.folder / NAME).open("a") as file:
+                file.write("rd\nfou")
+            real(path, url)
+
+        monkeypatch.setattr(desk, "put_file", meanwhile)
+        made.put(NAME)
+        assert s3.contents(out.parts[1])[NAME] == b"first\nsecond\n"
+        append(made, "rth\n")
+    assert taken(out) == "first\nsecond\nthird\nfourth\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no numbers of users")
+def test_a_desk_without_a_home_is_for_this_user_alone(tmp_path, monkeypatch):
+    def homeless(name: str) -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(desk, "user_cache", homeless)
+    monkeypatch.setattr(desk.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = desk._folder(Url("s3", ("bucket",)))
+    assert folder.parent == tmp_path
+    folder.chmod(0o777)
+    assert desk._folder(Url("s3", ("bucket",))).stat().st_mode & 0o777 == 0o700
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    with pytest.raises(OutputError, match="belongs to another user; set XDG_CACHE_HOME"):
+        desk._folder(Url("s3", ("bucket",)))
+    monkeypatch.undo()

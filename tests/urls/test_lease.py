@@ -9,7 +9,7 @@ import time
 import pytest
 from stores import BUCKET
 
-from pleura.errors import OutputError
+from pleura.errors import InputError, OutputError, StoreError
 from pleura.urls import lease
 from pleura.urls.lease import NAME, Lease
 from pleura.urls.store import exists, get, put
@@ -85,3 +85,37 @@ def test_of_many_that_begin_at_once_one_gets_it(out):
     for thread in threads:
         thread.join()
     assert len(got) == 1
+
+
+def test_a_lease_that_may_not_be_read_is_somebodys(out, monkeypatch):
+    put(out / NAME, b'{"owner": "other", "renewed": 3}')
+
+    def denied(*_: object) -> bytes:
+        raise InputError("access denied")
+
+    monkeypatch.setattr(lease, "get", denied)
+    with pytest.raises(StoreError, match="access denied"), Lease(out, "second", "writes there"):
+        pass
+    monkeypatch.undo()
+    assert json.loads(get(out / NAME))["owner"] == "other"
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no clock that counts its sleep")
+def test_a_machine_that_slept_has_lost_it(out, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 60)
+    with Lease(out, "first", "writes there") as held:
+        held.check()
+        real = time.clock_gettime
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + 10 * (clock == time.CLOCK_BOOTTIME))
+        with pytest.raises(OutputError, match="could not renew"):
+            held.check()
+    monkeypatch.undo()
+
+
+def test_a_refusal_names_the_object_that_can_be_removed(out):
+    with (
+        Lease(out, "first", "writes there"),
+        pytest.raises(OutputError, match=rf"if there is none remove {out}/\.lock"),
+        Lease(out, "second", "writes there"),
+    ):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import pytest
 from stores import BUCKET, drivers_are_forgotten
@@ -149,6 +150,60 @@ def test_denied_access_ends_a_batch_that_writes_and_is_one_problem_of_a_file_tha
     with pytest.raises(StoreError, match="access denied"):
         put(url("a"), b"")
     monkeypatch.undo()
+
+
+def refusing(code: str, status: int) -> Any:
+    """A store that answers each request with an error, as s3fs puts it."""
+    botocore, errors = pytest.importorskip("botocore.exceptions"), pytest.importorskip("s3fs.errors")
+    answer = {"Error": {"Code": code, "Message": "AKIAKEY"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    class Refusing:
+        def cat_file(self, *_, **__):
+            raise errors.translate_boto_error(botocore.ClientError(answer, "GetObject"))
+
+        pipe_file = cat_file
+
+    return lambda scheme: Refusing()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("ExpiredToken", "have expired; get new ones"),
+        ("InvalidToken", "check AWS_SESSION_TOKEN"),
+        ("InvalidAccessKeyId", "check AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", "check AWS_SECRET_ACCESS_KEY"),
+        ("AccountProblem", "does not take the credentials"),
+    ],
+)
+def test_credentials_that_are_not_taken_end_a_batch_also_where_it_reads(monkeypatch, code, reason):
+    monkeypatch.setattr(store, "_store", refusing(code, 403))
+    with pytest.raises(StoreError, match=reason) as caught:
+        get(url("a"))
+    assert "AKIAKEY" not in str(caught.value)
+    monkeypatch.setattr(store, "_store", refusing("AccessDenied", 403))
+    with pytest.raises(InputError, match="access denied"):
+        get(url("a"))
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("PreconditionFailed", 412), ("412", 412), ("ConditionalRequestConflict", 409)]
+)
+def test_every_answer_that_an_object_is_there_creates_none(monkeypatch, code, status):
+    monkeypatch.setattr(store, "_store", refusing(code, status))
+    assert create(url("a"), b"") is False
+    monkeypatch.setattr(store, "_store", refusing("InternalError", 500))
+    with pytest.raises(StoreError):
+        create(url("a"), b"")
+
+
+def test_an_object_that_was_emptied_is_its_own_problem(s3):
+    put(url("emptied"), b"12345")
+    (known,) = listed(url("emptied"))
+    put(known, b"")
+    with pytest.raises(InputError, match="changed while it was read"):
+        get(known)
+    assert get(url("emptied"), 10) == b""
 
 
 def test_a_driver_that_is_missing_is_named_with_what_installs_it(s3, monkeypatch):

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pleura.errors import InputError
 from pleura.urls.url import Url, is_url, order, place_of
 
+POINT = "arn:aws:s3:eu-west-1:123456789012:accesspoint"
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -22,6 +24,9 @@ from pleura.urls.url import Url, is_url, order, place_of
         ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
         ("s3://bucket/what?.dcm", "s3://bucket/what?.dcm"),
         (Path("s3://bucket/in"), "s3://bucket/in"),
+        ("s3://bucket/10:30.dcm", "s3://bucket/10:30.dcm"),
+        ("s3://bucket/a@10:30.dcm", "s3://bucket/a@10:30.dcm"),
+        (f"s3://{POINT}/x/a", f"s3://{POINT}/x/a"),
     ],
 )
 def test_a_url_is_recognised_also_where_a_path_took_a_slash_away(text, expected):
@@ -46,6 +51,10 @@ def test_a_file_url_is_the_path_that_it_names():
     "text",
     [
         "s3://AKIA:s3cr3t@bucket/in",
+        "s3://AKIA:abc/s3cr3t@bucket/in",
+        "s3://AKIA:s3cr3t/cut",
+        "s3://ab/c:s3cr3t@bucket/in",
+        "gs://user:abc/s3cr3t@bucket",
         "s3://s3cr3t@bucket/in",
         "abfs://container:s3cr3t@account/a",
         "s3://bucket/a.dcm?X-Amz-Signature=s3cr3t",
@@ -56,6 +65,11 @@ def test_a_url_with_a_secret_is_refused_and_not_repeated(text):
     with pytest.raises(InputError, match="credentials come from the environment") as caught:
         place_of(text)
     assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/10:30 a@b.dcm", "s3://bucket/a?b=c.dcm"])
+def test_an_object_that_was_found_may_have_any_name(text):
+    assert str(place_of(text, is_recorded=True)) == text
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ class Disclosure:
         earlier: entries of the journal. Under a secret they name no file, so that only this run's files count.
         """
         if self.secret is None:
-            files = {key: place_of(entry.get("file") or entry["source"]) for key, entry in earlier.items()}
+            files = {
+                key: place_of(entry.get("file") or entry["source"], is_recorded=True) for key, entry in earlier.items()
+            }
             return identify(radiographs, files)
         with self.withholding():
             who = identify(radiographs)
@@ -75,7 +77,9 @@ class Disclosure:
     def has_moved(self, entry: Mapping[str, Any], here: Collection[str]) -> bool:
         """Return whether the file of a journal's entry may lie elsewhere now. here: `file` of this run's stamps."""
         file = entry.get("file", "")
-        return file not in here and (self.secret is not None or not file or not is_there(place_of(file)))
+        return file not in here and (
+            self.secret is not None or not file or not is_there(place_of(file, is_recorded=True))
+        )
 
     def stamp(self, stamp: Mapping[str, Any]) -> dict[str, Any]:
         """Return path, size and time of a file, which are equal while it is unchanged."""

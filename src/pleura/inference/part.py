@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,13 +97,14 @@ def parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identif
 def read_part(predictor: Predictor, settings: BatchSettings, part: Sequence[Identified]) -> ReadPart:
     """Return what can be read and what cannot. Raises: StoreError, which under a secret names no object."""
     disclosure, done = settings.disclosure, ReadPart()
-    with disclosure.withholding():
-        contents = _contents(part)
+    # One by one: a whole part at once would hold more bytes than may be fetched ahead.
+    contents = ahead((case.path for case in part if _is_fetched(case.path)), lambda url: url)
     for case in part:
         stamp = stamp_of(case.path, disclosure)  # before it is read: what changes meanwhile is noticed next time
         try:
             with disclosure.withholding():
-                radiograph = disclosure.radiograph(_read(case.path, contents))
+                content = next(contents)[1] if _is_fetched(case.path) else None
+                radiograph = disclosure.radiograph(_read(case.path, content))
         except StoreError:
             raise
         except PleuraError as error:
@@ -119,19 +119,19 @@ def read_part(predictor: Predictor, settings: BatchSettings, part: Sequence[Iden
     return done
 
 
-def _contents(part: Sequence[Identified]) -> dict[Url, bytes | InputError]:
-    """Fetch the objects of a part, several at a time; those that are too large are left out."""
-    urls = []
-    for case in part:
-        if isinstance(case.path, Url):
-            with suppress(InputError):  # reading it refuses it
-                refuse_too_large(case.path)
-                urls.append(case.path)
-    return dict(ahead(urls, lambda url: url))
+def _is_fetched(place: Place) -> TypeGuard[Url]:
+    """Whether it is an object, and no larger than what is read; reading a larger one refuses it."""
+    if not isinstance(place, Url):
+        return False
+    try:
+        refuse_too_large(place)
+    except InputError:
+        return False
+    return True
 
 
-def _read(place: Place, contents: dict[Url, bytes | InputError]) -> Radiograph:
-    content = contents.pop(place, None) if isinstance(place, Url) else None
+def _read(place: Place, content: bytes | InputError | None) -> Radiograph:
+    """content: that of an object that was fetched, or why there is none."""
     if isinstance(content, InputError):
         raise content
     if not isinstance(place, Url):

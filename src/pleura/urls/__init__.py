@@ -9,7 +9,7 @@ The design:
   again that has not changed. A radiograph to be predicted is then fetched whole, into memory: two GETs. Fetches run
   ahead, bounded in number and in bytes.
 * Results: each object is one put, which is whole or not there. The journal and the tables are files of a local `Desk`.
-  A store can append nothing: new lines of the journal go up as parts, OUT/.parts/journal.jsonl/N, every few seconds,
+  A store can append nothing: new lines of the journal go up as parts, OUT/.parts/journal.jsonl/N, every 10 s,
   and as one object at the end; a run begins by fetching both. A line goes up after the files that it is of, so that a
   run that is killed at any moment has lost at most lines, whose radiographs are predicted again, into the same objects.
 * One writer: OUT/.lock is created on condition that it is not there, and renewed every 10 s; who finds it waits for

@@ -8,16 +8,19 @@ and doubled nothing.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
-from pleura.errors import InputError, writing
+from pleura.errors import InputError, OutputError, writing
 from pleura.files import held, user_cache
 from pleura.urls.lease import Lease
 from pleura.urls.store import ahead, delete, exists, get_file, listed, put, put_file
@@ -26,6 +29,7 @@ from pleura.urls.url import Place, Url
 PARTS = ".parts"
 FOLLOW_S, MOST_PARTS = 10.0, 500
 """How long a finished line may wait until it goes up, and how many parts there are before the whole is written."""
+_PIECE_BYTES = 2**20
 _OWNER, _HELD = "owner", ".desk"
 
 
@@ -42,7 +46,7 @@ class Desk:
         """Bring up what a file of lines has more, where it is time to."""
 
     def put(self, name: str) -> None:
-        """Bring up a file, whole."""
+        """Bring up a file of lines, to the end of its last whole one."""
 
 
 class RemoteDesk(Desk):
@@ -93,11 +97,31 @@ class RemoteDesk(Desk):
     def put(self, name: str) -> None:
         """Raises: OutputError if another process writes there, StoreError."""
         self.lease.check()
-        size = (self.folder / name).stat().st_size
-        put_file(self.folder / name, self.out / name)
+        # While it goes up the file may grow by half a line, which what comes next would be joined to.
+        with writing(self.folder), tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as copy:
+            size = _copy_lines(self.folder / name, copy)
+        try:
+            put_file(Path(copy.name), self.out / name)
+        finally:
+            Path(copy.name).unlink()
         for part in self._parts.pop(name, []):
             delete(part)
         self._up[name], self._last[name] = size, time.monotonic()
+
+
+def _copy_lines(path: Path, to: IO[bytes]) -> int:
+    """Copy the lines that a file has by now, whole ones, and return how many bytes those are."""
+    copied = size = 0
+    with path.open("rb") as file:
+        left = path.stat().st_size
+        while left > 0 and (piece := file.read(min(_PIECE_BYTES, left))):
+            to.write(piece)
+            left -= len(piece)
+            if b"\n" in piece:
+                size = copied + piece.rindex(b"\n") + 1
+            copied += len(piece)
+    to.truncate(size)
+    return size
 
 
 @contextmanager
@@ -133,9 +157,19 @@ def desk_for(out: Place, what: str) -> Iterator[Desk]:
 def _folder(out: Url) -> Path:
     name = f"desk-{sha256(str(out).encode()).hexdigest()[:16]}"
     try:
-        folder = user_cache("urls") / name
+        folder, is_shared = user_cache("urls") / name, False
     except RuntimeError:  # a user without a home
-        folder = Path(tempfile.gettempdir()) / f"pleura-{name}"
+        folder, is_shared = Path(tempfile.gettempdir()) / f"pleura-{name}", True
     with writing(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_shared and hasattr(os, "getuid"):
+            _refuse_anothers(folder)
     return folder
+
+
+def _refuse_anothers(folder: Path) -> None:
+    """Anybody can make a folder of this name in a folder for all users, and read there what is written to it."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise OutputError(f"{folder}: belongs to another user; set XDG_CACHE_HOME to a folder of your own")
+    folder.chmod(0o700)

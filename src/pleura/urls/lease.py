@@ -4,8 +4,8 @@ What holds: of two processes that begin at once one is refused, where the store 
 it is not there; where it ignores that, both read back who has it, and the later one wins. The lease of a process that
 died is taken over after `LEASE_S` without a sign of it; on the same machine at once, where a real lock says that it is
 dead. What no store can promise: a process that was stopped for longer than that and wakes may still write the objects
-that it is at, which have the same content as those of who took over. It writes no line of the journal after that,
-because it looks at the lease first.
+that it is at, which have the same content as those of who took over. Before a line of the journal it looks at the
+lease; stopped between that look and its write, it may write even such a line.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ import time
 from contextlib import suppress
 from types import TracebackType
 
-from pleura.errors import InputError, OutputError, PleuraError
-from pleura.urls.store import create, delete, get, put
+from pleura.errors import InputError, OutputError, PleuraError, StoreError
+from pleura.urls.store import AbsentError, create, delete, get, put
 from pleura.urls.url import Url
 
 NAME = ".lock"
 RENEW_S, LEASE_S = 10.0, 30.0
 _MOST_BYTES = 1000
+
+
+def _now() -> float:
+    """Seconds, those too that this machine slept for, where its system counts them."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class Lease:
@@ -34,7 +40,7 @@ class Lease:
         self.out, self.owner, self.what = out, owner, what
         self._object = out / NAME
         self._count = 0
-        self._renewed = time.monotonic()
+        self._renewed = _now()
         self._is_lost = False
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -54,7 +60,7 @@ class Lease:
 
     def check(self) -> None:
         """Raises: OutputError if another process may have it by now."""
-        if self._is_lost or time.monotonic() - self._renewed > LEASE_S:
+        if self._is_lost or _now() - self._renewed > LEASE_S:
             raise OutputError(
                 f"{self.out}: another process {self.what}, or this one could not renew its lease for {LEASE_S:g} s; "
                 "run the same command again to go on"
@@ -63,6 +69,8 @@ class Lease:
     def _take(self) -> None:
         if not create(self._object, self._content()):
             before = self._read()
+            if not before[0] and create(self._object, self._content()):  # the one of before has just gone
+                before = self._read()
             if before[0] not in ("", self.owner):
                 waits = f"{self.out}: waiting for {LEASE_S:g} s to see whether another process still writes there"
                 logging.getLogger("pleura").info(waits)
@@ -70,11 +78,11 @@ class Lease:
             put(self._object, self._content())
         if self._read()[0] != self.owner:
             self._refuse()
-        self._renewed = time.monotonic()
+        self._renewed = _now()
 
     def _watch(self, before: tuple[str, int]) -> None:
-        ends = time.monotonic() + LEASE_S
-        while time.monotonic() < ends:
+        ends = _now() + LEASE_S
+        while _now() < ends:
             time.sleep(min(1.0, LEASE_S / 10))
             now = self._read()
             if not now[0]:
@@ -83,25 +91,30 @@ class Lease:
                 self._refuse()
 
     def _refuse(self) -> None:
-        raise OutputError(f"{self.out}: another process {self.what}; wait for it or stop it")
+        raise OutputError(
+            f"{self.out}: another process {self.what}; wait for it or stop it, or if there is none "
+            f"remove {self._object}"
+        )
 
     def _content(self) -> bytes:
         return json.dumps({"owner": self.owner, "renewed": self._count}).encode()
 
     def _read(self) -> tuple[str, int]:
-        """The owner, and how often it has renewed; ("", 0) where there is none."""
+        """The owner, and how often it has renewed; ("", 0) where there is none. Raises: StoreError."""
         try:
             said = json.loads(get(self._object, _MOST_BYTES))
             return str(said["owner"]), int(said["renewed"])
-        except InputError:
+        except AbsentError:
             return "", 0
+        except InputError as error:  # whose it is cannot be known
+            raise StoreError(str(error)) from None
         except (ValueError, KeyError, TypeError):
             return "?", 0
 
     def _renew(self) -> None:
         while not self._end.wait(RENEW_S):
             with suppress(PleuraError):  # `check` sees that it has not been renewed for long
-                began = time.monotonic()
+                began = _now()
                 if self._read()[0] != self.owner:
                     self._is_lost = True
                     return

@@ -24,7 +24,27 @@ from pleura.urls.url import DRIVERS, Url
 AT_ONCE, AHEAD_BYTES = 16, 256 * 2**20
 """Requests that run ahead of what is used, and their bytes together, unless one alone has more."""
 Item = TypeVar("Item")
+_IS_THERE = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
+"""What stores answer where an object that is to be created is there, or is just being created by another process."""
+_PAST_ITS_END = {"InvalidRange", "416"}
+_OF_ONE = {"", "AccessDenied", "403"}
+"""What denies access to one object; other codes of a `PermissionError` are of the credentials. "": none was given."""
+_EXPIRED = "the credentials of the environment have expired; get new ones"
+_CREDENTIALS = {
+    "ExpiredToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+    "InvalidToken": "its store does not take the token of the environment; check AWS_SESSION_TOKEN",
+    "InvalidAccessKeyId": "its store does not know the access key of the environment; check AWS_ACCESS_KEY_ID, and "
+    "AWS_ENDPOINT_URL if the store is not Amazon's",
+    "SignatureDoesNotMatch": "the secret key of the environment is not that of its access key; check "
+    "AWS_SECRET_ACCESS_KEY",
+    "RequestTimeTooSkewed": "the clock of this machine is not the store's; set it",
+}
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
+
+
+class AbsentError(InputError):
+    """There is no object of this name."""
 
 
 @cache
@@ -40,6 +60,16 @@ def _store(scheme: str) -> Any:
 
     # A listing is used once, and what another process writes has to be seen.
     return fsspec.filesystem(scheme, use_listings_cache=False)
+
+
+def _code(error: BaseException | None) -> str:
+    """What a store that speaks S3 calls an error that its driver put in its own words; "" where it is of no store."""
+    while error is not None:
+        answer = getattr(error, "response", None)
+        if isinstance(answer, dict):
+            return str(answer.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
 
 
 class _Asking:
@@ -59,13 +89,20 @@ class _Asking:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if not isinstance(error, Exception) or isinstance(error, PleuraError | FileExistsError):
             return
-        name = type(error).__name__
+        name, code = type(error).__name__, _code(error)
         if isinstance(error, FileNotFoundError):
-            raise self.alone(f"{self.url}: is not there; check its name, and that of the bucket") from None
+            absent = AbsentError if self.alone is InputError else self.alone
+            raise absent(f"{self.url}: is not there; check its name, and that of the bucket") from None
         if "Credential" in name:
             raise StoreError(
                 f"{self.url}: there are no credentials in the environment; set them, such as AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, on the machines of a cluster too"
+            ) from None
+        if code in _CREDENTIALS:
+            raise StoreError(f"{self.url}: {_CREDENTIALS[code]}; the same command goes on from here") from None
+        if isinstance(error, PermissionError) and code not in _OF_ONE:
+            raise StoreError(
+                f"{self.url}: its store does not take the credentials of the environment; check them"
             ) from None
         if isinstance(error, PermissionError):
             raise self.alone(
@@ -128,7 +165,12 @@ def get(url: Url, first: int | None = None) -> bytes:
     # A known size saves s3fs from asking for it; a byte more than that shows an object that has grown.
     end = first if first is not None else url.size + 1 if url.size > 0 else None
     with _Asking(url, alone=InputError):
-        content: bytes = _store(url.scheme).cat_file(str(url), **({} if end is None else {"start": 0, "end": end}))
+        try:
+            content: bytes = _store(url.scheme).cat_file(str(url), **({} if end is None else {"start": 0, "end": end}))
+        except OSError as error:
+            if _code(error) not in _PAST_ITS_END:
+                raise
+            content = b""  # of an empty object there is not even the first byte
     if url.size >= 0 and len(content) != (url.size if first is None else min(first, url.size)):
         raise InputError(f"{url}: changed while it was read; run the same command again")
     return content
@@ -163,8 +205,10 @@ def create(url: Url, content: bytes) -> bool:
     with _Asking(url):
         try:
             _store(url.scheme).pipe_file(str(url), content, mode="create")
-        except FileExistsError:
-            return False
+        except OSError as error:  # drivers know one form of this answer, of Amazon's
+            if isinstance(error, FileExistsError) or _code(error) in _IS_THERE:
+                return False
+            raise
     return True
 
 

@@ -20,6 +20,10 @@ _KNOWN = "s3://, gs://, az://, memory:// and file://"
 # A path takes one of two slashes away. One letter is a drive of Windows.
 _FORM = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 _QUERY = re.compile(r"\?[^/]*=")
+# user:password@bucket, whose password may hold a slash; and one that was cut before its sign.
+_PASSWORD = re.compile(r"[^/]*:|.*:.*@", re.DOTALL)
+# The name of an access point, the one bucket with colons.
+_ACCESS_POINT = re.compile(r"arn:aws[a-z-]*:s3[a-z-]*:[^/@]*(/|$)")
 
 
 class Head(NamedTuple):
@@ -87,9 +91,10 @@ def is_url(text: str | Path) -> bool:
     return found is not None and found[1].lower() in DRIVERS
 
 
-def place_of(text: str | Path) -> Place:
+def place_of(text: str | Path, is_recorded: bool = False) -> Place:
     """Return the path or URL that a text names.
 
+    is_recorded: it was found below a URL that has been taken, and its own name may hold any sign.
     Raises: InputError for a URL of a kind that pleura does not take, or that holds credentials, which it then does not
     repeat.
     """
@@ -103,14 +108,21 @@ def place_of(text: str | Path) -> Place:
         return Path(f"/{rest}")
     if scheme not in DRIVERS:
         raise InputError(f"{excerpt(scheme)}:// is none of the URLs that pleura takes: {_KNOWN}; take a copy of it")
-    # abfs://container@account/ is a name; nothing else has a sign there but for a user and a password.
-    user, at, _ = rest.partition("/")[0].rpartition("@")
-    if (at and (":" in user or not scheme.startswith("abfs"))) or _QUERY.search(rest):
+    if not is_recorded and _holds_credentials(scheme, rest):
         raise InputError(
             f"{scheme}://...: a URL is not to hold a password, a signature or another query, which tables and logs "
             "would show; credentials come from the environment, such as AWS_ACCESS_KEY_ID"
         )
     return Url(scheme, _parts(scheme, rest))
+
+
+def _holds_credentials(scheme: str, rest: str) -> bool:
+    if _QUERY.search(rest):
+        return True
+    # abfs://container@account/ is a name; nothing else has a sign there but for a user and a password.
+    if "@" in rest.partition("/")[0] and not scheme.startswith("abfs"):
+        return True
+    return _PASSWORD.match(rest) is not None and not _ACCESS_POINT.match(rest)
 
 
 def _parts(scheme: str, rest: str) -> tuple[str, ...]:
