@@ -184,6 +184,7 @@ def test_credentials_that_are_not_taken_end_a_batch_also_where_it_reads(monkeypa
     monkeypatch.setattr(store, "_store", refusing("AccessDenied", 403))
     with pytest.raises(InputError, match="access denied"):
         get(url("a"))
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,7 @@ def test_every_answer_that_an_object_is_there_creates_none(monkeypatch, code, st
     monkeypatch.setattr(store, "_store", refusing("InternalError", 500))
     with pytest.raises(StoreError):
         create(url("a"), b"")
+    monkeypatch.undo()
 
 
 def test_an_object_that_was_emptied_is_its_own_problem(s3):
