@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from threading import Lock
 
 import psutil
 import pytest
@@ -188,14 +189,21 @@ def test_what_a_dead_machine_left_is_gone_on_with_by_another_one_after_a_while(
 def test_workers_of_a_cluster_read_and_write_objects_and_one_of_them_may_die(s3, home, radiographs, model, here):
     url, out = s3.fill(radiographs, "ray/in"), f"s3://{BUCKET}/ray/out"
     process = s3.start(*words_of(url, out, model), "--ray", "local", "--workers", 2, home=home)
-    killed = []
+    killed: list[int] = []
+    one_at_a_time = Lock()  # the server answers in threads, and two workers write at the same time
+
+    def is_worker(one: psutil.Process) -> bool:
+        try:
+            return "ray::PredictWorker" in " ".join(one.cmdline())
+        except psutil.Error:  # it has ended meanwhile
+            return False
 
     def when(method: str, path: str) -> None:
-        if method == "PUT" and "/ray/out/masks/" in path and not killed:
-            below = psutil.Process(process.pid).children(recursive=True)
-            workers = [one for one in below if "ray::PredictWorker" in " ".join(one.cmdline())]
-            killed.append(workers[0].pid)
-            workers[0].kill()
+        with one_at_a_time:
+            if method == "PUT" and "/ray/out/masks/" in path and not killed:
+                worker = next(filter(is_worker, psutil.Process(process.pid).children(recursive=True)))
+                killed.append(worker.pid)
+                worker.kill()
 
     s3.when = when
     try:
