@@ -40,6 +40,7 @@ from pleura.evaluation.report.svg import svg
 from pleura.evaluation.scoring import CaseNumbers, PixelMeasures, patient_numbers
 from pleura.evaluation.summary import against_empty
 from pleura.files import refuse_unwritable, write_atomically, write_json
+from pleura.inference.model_files import find_model
 from pleura.inference.precision import in_words
 from pleura.models.default import DEFAULT, as_typed, is_default, keep_default, model_path
 from pleura.models.seen import SeenRows
@@ -72,6 +73,7 @@ def evaluate(
     Raises: CheckpointError, InputError, OutputError.
     """
     model = model_path(model)
+    find_model(model)  # a model that is none is refused before the data is looked at
     dataset = Dataset(data)
     with passes_by(model, tta, dataset) as passes:
         page = _page(model, out)

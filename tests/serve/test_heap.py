@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from pleura.serve import memory
+from pleura.serve import heap
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 SIZE_BYTES = 30 << 20
 FREED = f"""
 import os, sys
 import numpy as np
-from pleura.serve.memory import give_memory_back
+from pleura.serve.heap import give_memory_back
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -56,4 +56,4 @@ def test_environment_that_says_how_memory_is_to_be_had_is_followed() -> None:
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert not memory.give_memory_back()
+    assert not heap.give_memory_back()
