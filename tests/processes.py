@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import subprocess
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -38,3 +39,12 @@ def launch(processes: int, overrides: Sequence[str], dataset: Path, out: Path) -
     for process in started:
         process.join(timeout=150)
     assert [process.exitcode for process in started] == [0] * processes
+
+
+def ended(process: subprocess.Popen[str], limit_s: float = 240) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command; killed if it takes longer."""
+    try:
+        out, err = process.communicate(timeout=limit_s)
+    finally:
+        process.kill()
+    return process.returncode, out, err

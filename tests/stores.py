@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ended
 
 HAS_STORE = all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors", "s3fs"))
 needs_store = pytest.mark.skipif(not HAS_STORE, reason="needs moto, flask, flask-cors and s3fs, of pleura[dev]")
 BUCKET = "radiographs"
-LIMIT_S = 240
 _LINE = re.compile(r'"?([A-Z]+) (\S+) HTTP/1.[01]"? (\d+)')
 
 
@@ -71,15 +71,6 @@ class Store:
     def run(self, *words: object, home: Path, **more: Any) -> tuple[int, str, str]:
         """Run `pleura`: exit code, standard output and standard error."""
         return ended(self.start(*words, home=home, **more))
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    try:
-        out, err = process.communicate(timeout=LIMIT_S)
-    finally:
-        process.kill()
-    return process.returncode, out, err
 
 
 def drivers_are_forgotten() -> None:

@@ -110,12 +110,3 @@ def nodes(count: int) -> Iterator[Nodes]:
             end(node)
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_suffix(".log").unlink(missing_ok=True)
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    try:
-        out, err = process.communicate(timeout=LIMIT_S)
-    finally:
-        process.kill()
-    return process.returncode, out, err

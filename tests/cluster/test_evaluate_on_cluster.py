@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rays import ended, needs_ray
+from processes import ended
+from rays import needs_ray
 
 from pleura.cluster.asked import Asked
 from pleura.cluster.evaluate import EvaluateWorker, Facts, PassesOnCluster

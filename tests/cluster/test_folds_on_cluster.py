@@ -6,7 +6,8 @@ import json
 
 import pytest
 from places import SMOKE
-from rays import LIMIT_S, ended, needs_ray, wait_until
+from processes import ended
+from rays import LIMIT_S, needs_ray, wait_until
 from trainings import QUIET, same, weights_of
 
 from pleura.cluster.folds import FoldsJob, FoldWorker

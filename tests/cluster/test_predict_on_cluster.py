@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rays import LIMIT_S, end, ended, needs_ray, wait_until
+from processes import ended
+from rays import LIMIT_S, end, needs_ray, wait_until
 
 from pleura.cluster.pool import Refusal
 from pleura.cluster.predict import Asked, PredictWorker

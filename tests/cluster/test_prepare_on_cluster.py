@@ -7,7 +7,8 @@ import os
 import shutil
 
 import pytest
-from rays import LIMIT_S, ended, needs_ray, wait_until
+from processes import ended
+from rays import LIMIT_S, needs_ray, wait_until
 
 from pleura.cluster.prepare import PrepareWorker
 from pleura.data.dataset import Dataset

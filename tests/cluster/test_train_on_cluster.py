@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from places import SMOKE
-from processes import launch
-from rays import LIMIT_S, ended, needs_ray, wait_until
+from processes import ended, launch
+from rays import LIMIT_S, needs_ray, wait_until
 from trainings import rows_of, smoke, weights_of
 
 from pleura.cluster.connection import ClusterOptions

@@ -14,7 +14,8 @@ from threading import Lock
 import psutil
 import pytest
 from exports import tiny_export
-from stores import BUCKET, Store, ended
+from processes import ended
+from stores import BUCKET, Store
 from typer.testing import CliRunner
 
 from pleura.cli import app

@@ -62,9 +62,9 @@ def train(
         raise typer.BadParameter("goes neither with an ensemble nor with --parallel", param_hint="--ray")
     from pleura.data.dataset import Dataset
     from pleura.inference.device import pick_device
+    from pleura.malloc import keep_memory
     from pleura.models.build import check_model
     from pleura.training.distributed import end_processes, is_first_process
-    from pleura.training.memory import keep_memory
 
     if pick_device().type == "cpu":  # here, not in `training.train`: it changes the whole process
         keep_memory()

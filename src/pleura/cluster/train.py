@@ -24,8 +24,8 @@ from pleura.config.recipe import Recipe
 from pleura.data.dataset import Dataset
 from pleura.errors import InputError, OutputError, PleuraError
 from pleura.inference.device import pick_device, use_device
+from pleura.malloc import keep_memory
 from pleura.training.distributed import end_processes
-from pleura.training.memory import keep_memory
 from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored, refuse_what_cannot_run
 from pleura.training.run import STATE, Run
 from pleura.training.train import train

@@ -15,8 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pleura.data.in_memory import radiograph_of
 from pleura.errors import InputError
+from pleura.malloc import give_memory_back
 from pleura.serve.app import Api
-from pleura.serve.heap import give_memory_back
 from pleura.serve.logs import log
 from pleura.serve.service import Model, Service
 from pleura.serve.settings import Limits, ServeSettings

@@ -25,7 +25,7 @@ from pleura.dicom.parse import read_header
 from pleura.errors import InputError, OutputError, PleuraError
 from pleura.inference.batch import check_prevalence
 from pleura.inference.writers import objects_of
-from pleura.serve.heap import give_memory_back
+from pleura.malloc import give_memory_back
 from pleura.serve.logs import log, log_error
 from pleura.serve.pacs.holders import holding
 from pleura.serve.pacs.inbox import DEAD, Inbox, Job
