@@ -66,3 +66,28 @@ def test_a_fold_that_fails_is_named_with_its_reason_and_the_next_one_is_trained(
     worker = FoldWorker(job, str(tmp_path))
     worker.dataset = Dataset(dataset)
     assert worker.do([0, 1, 2]) == {0: "no weights", 1: "CUDA out of memory"}
+
+
+@pytest.mark.parametrize(("fault", "ends"), [(RuntimeError("CUDA error"), True), (PleuraError("no weights"), False)])
+def test_a_process_that_a_fault_may_have_spoiled_trains_no_other_fold(dataset, tmp_path, monkeypatch, fault, ends):
+    trained = []
+
+    def first_fails(recipe, data, out, fold, **_):
+        trained.append(fold)
+        if fold == 0:
+            raise fault
+
+    def ended_here():
+        raise SystemExit
+
+    monkeypatch.setattr("pleura.cluster.folds.train", first_fails)
+    monkeypatch.setattr("pleura.cluster.folds.end_process", ended_here)
+    worker = FoldWorker(FoldsJob(load_recipe(SMOKE, SETTINGS), str(dataset), str(tmp_path), False, "cpu"), ".")
+    worker.dataset = Dataset(dataset)
+    assert list(worker.do([0])) == [0]
+    if ends:
+        with pytest.raises(SystemExit):
+            worker.do([1])
+    else:
+        assert worker.do([1]) == {}
+    assert trained == ([0] if ends else [0, 1])

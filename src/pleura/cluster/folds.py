@@ -48,6 +48,7 @@ class FoldWorker:
         """folder: that the command runs in, and relative paths begin at."""
         self.job, self.folder = job, folder
         self.dataset: Dataset | None = None
+        self.is_spoiled = False
 
     def facts(self) -> NodeFacts | Refusal:
         """Open the dataset, and return what it is."""
@@ -60,7 +61,13 @@ class FoldWorker:
         return NodeFacts(__version__, self.dataset.data_hash)
 
     def do(self, folds: Sequence[int]) -> dict[int, str]:
-        """Train folds, or go on with them; return those that failed with the reason. `facts` comes first."""
+        """Train folds, or go on with them; return those that failed with the reason. `facts` comes first.
+
+        After a fault that is not pleura's own, such as one of CUDA, a process may fail at all that follows: it ends
+        when it is to train again, and the fold goes to the worker that replaces it.
+        """
+        if self.is_spoiled:
+            end_process()
         job, dataset = self.job, self.dataset
         failed: dict[int, str] = {}
         if dataset is None:
@@ -69,8 +76,14 @@ class FoldWorker:
             try:
                 train(job.recipe, dataset, Path(job.out), fold, resume=True, tensorboard=job.tensorboard)
             except FAULTS as error:
+                self.is_spoiled |= not isinstance(error, PleuraError)
                 failed[fold] = str(error) if isinstance(error, PleuraError) else excerpt(error)
         return failed
+
+
+def end_process() -> None:
+    """End this process at once, as a crash would."""
+    os._exit(1)
 
 
 def train_folds_on_cluster(
