@@ -30,7 +30,7 @@ PINNED = {match[1]: match[2] for line in CONSTRAINTS if (match := PIN.fullmatch(
 
 # Each may import what stands in a line above it, and its own line; the longest dotted name counts.
 ORDER = (
-    ("errors", "progress"),
+    ("errors", "malloc", "progress"),
     ("extras",),
     ("files",),
     ("urls",),
