@@ -34,9 +34,10 @@ demo: install        ## the whole flow on phantom radiographs; writes demo/index
 test: install        ## every test, in as many processes as there are cores
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-abuse: install       ## 10,000 damaged files, read and sent to the service, within limits; 50 kills; the suite tries 300, and 3
+abuse: install       ## 10,000 damaged files, read and sent to the service, within limits; 50 kills; 3,205 radiographs at a store
 	PLEURA_MUTANTS=10000 $(BIN)/python -m pytest tests/abuse tests/serve/test_api_mutants.py
 	PLEURA_KILLS=1000 PLEURA_LISTENER_KILLS=50 $(BIN)/python -m pytest tests/serve/test_inbox_killed.py tests/serve/test_listen_killed.py
+	PLEURA_COPIES=3205 $(BIN)/python -m pytest tests/cluster/test_store_on_cluster.py
 
 check: install       ## format, lint, types, house rules
 	$(BIN)/ruff format --check .
