@@ -11,9 +11,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    """Two nodes, of which a test may kill the second."""
+def _cluster():
     from rays import nodes
 
     with nodes(2) as made:
         yield made
+
+
+@pytest.fixture
+def cluster(_cluster):
+    """Two nodes, of which a test may kill the second."""
+    _cluster.mend()
+    return _cluster

@@ -1,8 +1,9 @@
-"""`pleura evaluate --ray` with two workers that die, as by kill -9, of the second group of cases in hand."""
+"""`pleura evaluate --ray` with workers that die, as by kill -9, of the second group of cases in hand, or wait there."""
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from pleura.cluster.connection import ClusterOptions
@@ -23,7 +24,27 @@ class Dying(EvaluateWorker):
         return super().do(work)
 
 
+class Waiting(EvaluateWorker):
+    """Begins to measure when it is told to."""
+
+    def do(self, work):
+        if isinstance(work[0], Measure):
+            (Path(self.folder) / f"waits-{os.getpid()}").touch()
+            while not (Path(self.folder) / "go").exists():
+                time.sleep(0.05)
+        return super().do(work)
+
+
 if __name__ == "__main__":
-    address, model, data, out, folder = sys.argv[1:]
+    address, model, data, out, folder, kind = sys.argv[1:]
     os.chdir(folder)  # of the marks, in which workers begin
-    evaluate_on_cluster(Path(model), Path(data), "all", None, 50, Path(out), ClusterOptions(address), Dying)
+    evaluate_on_cluster(
+        Path(model),
+        Path(data),
+        "all",
+        None,
+        50,
+        Path(out),
+        ClusterOptions(address),
+        {"Dying": Dying, "Waiting": Waiting}[kind],
+    )

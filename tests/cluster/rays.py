@@ -55,6 +55,12 @@ class Nodes:
             end(node)
         raise RuntimeError(log.read_text(errors="replace")[-2000:])
 
+    def mend(self) -> None:
+        """Start a second node in place of one that was killed."""
+        self.nodes[1:] = [node for node in self.nodes[1:] if node.poll() is None]
+        if len(self.nodes) < 2:
+            self.start()
+
     def command(self, *words: object, script: str = "-m") -> subprocess.Popen[str]:
         """Start a command on this cluster; script: `-m`, or a file to run instead of a module."""
         line = [sys.executable, script, *map(str, words)]

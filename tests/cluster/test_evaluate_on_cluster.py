@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import ended
-from rays import needs_ray
+from rays import LIMIT_S, end, needs_ray, wait_until
 
 from pleura.cluster.asked import Asked
 from pleura.cluster.evaluate import EvaluateWorker, Facts, PassesOnCluster
@@ -47,9 +47,25 @@ def test_a_cluster_writes_the_report_of_one_process(cluster, run, dataset, alone
 @pytest.mark.slow
 def test_workers_that_are_killed_lose_and_double_nothing(cluster, run, dataset, alone, tmp_path):
     script = str(Path(__file__).with_name("dying_evaluation.py"))
-    code, _, err = ended(cluster.command(cluster.address, run, dataset, tmp_path / "out", tmp_path, script=script))
+    code, _, err = ended(
+        cluster.command(cluster.address, run, dataset, tmp_path / "out", tmp_path, "Dying", script=script)
+    )
     assert (code, len(list(tmp_path.glob("died-*")))) == (0, 2), err
     assert contents(tmp_path / "out") == contents(alone)
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_node_that_is_killed_loses_and_doubles_nothing(cluster, run, dataset, alone, tmp_path):
+    script, out = str(Path(__file__).with_name("dying_evaluation.py")), tmp_path / "out"
+    running = cluster.command(cluster.address, run, dataset, out, tmp_path, "Waiting", script=script)
+    assert wait_until(lambda: len(list(tmp_path.glob("waits-*"))) == 2 or running.poll() is not None, LIMIT_S)
+    assert running.poll() is None, running.communicate()
+    end(cluster.nodes[1])
+    (tmp_path / "go").touch()
+    code, _, err = ended(running)
+    assert code == 0, err
+    assert contents(out) == contents(alone)
 
 
 class PoolThatGivesUp:

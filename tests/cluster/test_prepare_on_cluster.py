@@ -1,4 +1,4 @@
-"""`pleura prepare --ray`: the dataset of one process, also when a worker is killed in between."""
+"""`pleura prepare --ray`: the dataset of one process, also when a worker or a node is killed in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from processes import ended
-from rays import LIMIT_S, needs_ray, wait_until
+from rays import LIMIT_S, end, needs_ray, wait_until
 
 from pleura.cluster.prepare import PrepareWorker
 from pleura.data.dataset import Dataset
@@ -29,24 +29,29 @@ def inputs(phantoms, tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-def test_a_cluster_prepares_the_dataset_of_one_process_though_a_worker_is_killed(cluster, inputs, tmp_path):
+@pytest.mark.parametrize("is_node", [False, True], ids=["worker", "node"])
+def test_a_cluster_prepares_the_dataset_of_one_process_though_one_is_killed(cluster, inputs, tmp_path, is_node):
     alone, out = tmp_path / "alone", tmp_path / "out"
     masks = (inputs / "masks.csv",)
     whole = prepare(PrepareSettings(inputs / "dicom", masks, alone, size_px=64, folds=3, workers=1))
     words = ("pleura", "prepare", "--images", inputs / "dicom", "--masks", *masks, "--out", out, *ARGUMENTS)
-    running = cluster.command(*words, "--workers", 1, "--ray", cluster.address)
-    assert wait_until(lambda: cluster.workers("PrepareWorker") or running.poll() is not None, LIMIT_S)
+    count = 1 + is_node  # one for each node: the second has one of two
+    running = cluster.command(*words, "--workers", count, "--ray", cluster.address)
+    assert wait_until(lambda: len(cluster.workers("PrepareWorker")) == count or running.poll() is not None, LIMIT_S)
     killed = cluster.workers("PrepareWorker")
-    for worker in killed:
-        worker.kill()
+    if is_node:
+        end(cluster.nodes[1])
+    else:
+        for worker in killed:
+            worker.kill()
     code, printed, err = ended(running)
-    assert (code, bool(killed)) == (1, True), err
+    assert (code, len(killed)) == (1, count), err
     assert f"{out}: {len(whole.dataset.cases)} cases of" in printed
     for name in ("images.npy", "cases.csv", "problems.csv"):
         assert (out / name).read_bytes() == (alone / name).read_bytes()
     cards = [json.loads((folder / "card.json").read_text()) for folder in (alone, out)]
     for card in cards:
-        del card["made"], card["settings"]["out"]
+        del card["made"], card["settings"]["out"], card["settings"]["workers"]
     assert cards[0] == cards[1]
     Dataset(out)
 

@@ -1,4 +1,4 @@
-"""`pleura train --ray`: what two processes of torchrun train, also when a worker dies in between."""
+"""`pleura train --ray`: what two processes of torchrun train, also when a worker and then a node die in between."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from places import SMOKE
 from processes import ended, launch
-from rays import LIMIT_S, needs_ray, wait_until
+from rays import LIMIT_S, end, needs_ray, wait_until
 from trainings import rows_of, smoke, weights_of
 
 from pleura.cluster.connection import ClusterOptions
@@ -33,7 +33,9 @@ def by_processes(dataset, tmp_path_factory):
 
 @needs_ray
 @pytest.mark.slow
-def test_workers_train_what_two_processes_train_though_one_is_killed(cluster, dataset, by_processes, tmp_path):
+def test_workers_train_what_two_processes_train_though_a_worker_and_a_node_are_killed(
+    cluster, dataset, by_processes, tmp_path
+):
     out = tmp_path / "out"
     words = (
         "pleura",
@@ -55,9 +57,15 @@ def test_workers_train_what_two_processes_train_though_one_is_killed(cluster, da
     killed = cluster.workers("TrainWorker")[:1]
     for worker in killed:
         worker.kill()
+    seen = len(rows_of(metrics))
+    assert wait_until(lambda: len(rows_of(metrics)) > seen or running.poll() is not None, LIMIT_S)
+    assert running.poll() is None, "the command was done before a node was killed"
+    end(cluster.nodes[1])
+    cluster.mend()
     code, printed, err = ended(running)
     assert (code, len(killed)) == (0, 1), err
     assert "a worker died (the process was killed or crashed): new ones go on from the last state" in printed
+    assert printed.count("new ones go on from the last state") == 2
     assert "stage high" in printed, "what the first worker logs is not shown"
     ours, theirs = rows_of(metrics), rows_of(by_processes / "metrics.csv")
     assert [(row["stage"], row["epoch"]) for row in ours] == [("low", "1"), ("low", "2"), ("high", "1"), ("high", "2")]
