@@ -68,9 +68,10 @@ def test_a_score_of_tables_in_a_store_is_that_of_the_same_files(s3, pleura, phan
 @pytest.mark.parametrize(
     "words",
     [
-        ("train", "smoke", "--data", "s3://b-b/data", "--out", "run"),
-        ("score", "--truth", "a.csv", "--pred", "b.csv", "--out", "s3://b-b/out"),
-        ("prepare", "--images", "x", "--masks", "s3://b-b/masks.csv", "--out", "data"),
+        ("demo", "--out", "s3://b-b/demo"),
+        ("serve", "--model", "s3://b-b/model.onnx", "--api-key-file", "s3://b-b/keys"),
+        ("listen", "--send-to", "127.0.0.1:104:A", "--inbox", "s3://b-b/inbox"),
+        ("predict", "a.dcm", "--out", "found", "--deidentify-secret", "s3://b-b/secret"),
     ],
     ids=lambda words: words[0],
 )

@@ -188,8 +188,9 @@ def test_what_a_dead_machine_left_is_gone_on_with_by_another_one_after_a_while(
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs ray: pip install "pleura[cluster]"')
 def test_workers_of_a_cluster_read_and_write_objects_and_one_of_them_may_die(s3, home, radiographs, model, here):
-    url, out = s3.fill(radiographs, "ray/in"), f"s3://{BUCKET}/ray/out"
-    process = s3.start(*words_of(url, out, model), "--ray", "local", "--workers", 2, home=home)
+    url, out, name = s3.fill(radiographs, "ray/in"), f"s3://{BUCKET}/ray/out", f"{BUCKET}/ray/tiny.onnx"
+    s3.files().pipe_file(name, model.read_bytes())
+    process = s3.start(*words_of(url, out, Path(f"s3://{name}")), "--ray", "local", "--workers", 2, home=home)
     killed: list[int] = []
     one_at_a_time = Lock()  # the server answers in threads, and two workers write at the same time
 
@@ -213,6 +214,7 @@ def test_workers_of_a_cluster_read_and_write_objects_and_one_of_them_may_die(s3,
         s3.when = None
     assert (code, err.count("\n"), len(killed)) == (1, 1, 1), err
     assert "bad.dcm: not a DICOM file" in err
+    assert s3.counts("ray/tiny.onnx")["GET"] == 1  # by the command; its workers are of the same machine
     there = s3.contents("ray/out")
     assert as_local(there, url, radiographs) == as_local(here, url, radiographs)
     assert journal_of(there) == journal_of(here)

@@ -37,6 +37,7 @@ from pleura.cli.train import train
 from pleura.cli.tune import tune
 from pleura.errors import PleuraError
 from pleura.extras import missing
+from pleura.urls.copies import said
 
 
 class _Commands(TyperGroup):
@@ -67,6 +68,13 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from error
 
 
+class _Said(logging.Formatter):
+    """A line of the log, in which the copy of what a URL names goes by the URL."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return said(super().format(record))
+
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -90,7 +98,7 @@ def _options(
     ] = False,
 ) -> None:
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Said("%(message)s"))
     logger = logging.getLogger("pleura")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)

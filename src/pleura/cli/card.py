@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pleura.cli.options import check_out
+from pleura.cli.printing import show
 from pleura.models.default import DEFAULT, named
 
 
@@ -27,11 +28,11 @@ def card(
 
     check_out(out, ".md" if evaluation is None else ".safetensors")
     if evaluation is not None:
-        typer.echo(f"wrote {attach(model, evaluation, out)}")
+        show([f"wrote {attach(model, evaluation, out)}"])
         return
     text = run(model)
     if out is None:
         typer.echo(text, nl=False)
         return
     write_atomically(out, text.encode())
-    typer.echo(f"wrote {out}")
+    show([f"wrote {out}"])

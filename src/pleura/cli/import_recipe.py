@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pleura.cli.printing import show
+
 
 def import_recipe(
     files: Annotated[list[Path], typer.Argument(help="Training YAMLs of the winner's repository, in any order.")],
@@ -15,6 +17,4 @@ def import_recipe(
     """Convert another project's training files into one recipe, and print what differs and why."""
     from pleura.config.imported.recipe import import_recipe as run
 
-    for line in run(files, out):
-        typer.echo(line)
-    typer.echo(f"{out}\nnext: pleura train {out} --data DATA --out RUN")
+    show([*run(files, out), str(out), f"next: pleura train {out} --data DATA --out RUN"])

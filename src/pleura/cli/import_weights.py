@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pleura.cli.printing import show
+
 Architecture = Literal["unet", "albunet"]
 InputScaling = Literal["encoder", "none"]
 
@@ -27,5 +29,10 @@ def import_weights(
     from pleura.models.import_weights import import_weights as run
 
     made = run(WeightSettings(file, architecture, out, encoder, size, input_scaling, triplet))
-    typer.echo(f"{out}: {made.model.architecture} with {made.model.encoder}, {len(made.weights)} tensors")
-    typer.echo(f"  input scaling {made.model.input_scaling}; triplet {made.triplet}, {made.provenance['triplet']}")
+    triplet = f"{made.triplet}, {made.provenance['triplet']}"
+    show(
+        [
+            f"{out}: {made.model.architecture} with {made.model.encoder}, {len(made.weights)} tensors",
+            f"  input scaling {made.model.input_scaling}; triplet {triplet}",
+        ]
+    )

@@ -9,10 +9,11 @@ import typer
 
 from pleura.cli.listen import AeTitle, NodesFile, destinations, refuse_without_packages
 from pleura.cli.printing import show
+from pleura.urls.copies import said
 
 
 def push(
-    inputs: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.", exists=True)],
+    inputs: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
     to: Annotated[
         str, typer.Option("--to", help="HOST:PORT:AE_TITLE, the address of a DICOMweb service, or a name of --nodes.")
     ],
@@ -28,6 +29,6 @@ def push(
     other = f"; {done.passed_over} files are no DICOM" if done.passed_over else ""
     show([f"{to}: {done.sent} sent{other}"])
     for file, reason in done.problems:
-        typer.echo(f"pleura: {file}: {reason}", err=True)
+        typer.echo(said(f"pleura: {file}: {reason}"), err=True)
     if done.problems:
         raise typer.Exit(1)

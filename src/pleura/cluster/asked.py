@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from pleura.inference.device import CPU, named_device, use_device
 from pleura.inference.engines.choice import named_engine
 from pleura.inference.precision import named_precision
 from pleura.inference.predictor import Predictor
+from pleura.urls.copies import said
+from pleura.urls.kept import MODEL_FILES, keep
+from pleura.urls.url import Url, place_of
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,37 @@ class Asked:
     @classmethod
     def of(cls, model: Path, tta: str | None, options: ClusterOptions) -> Asked:
         """Return what the options of a command say. Raises: InputError as `device_of_workers`."""
-        return cls(str(model), tta, device_of_workers(options), named_precision(), named_engine())
+        return cls(as_named(model), tta, device_of_workers(options), named_precision(), named_engine())
 
     def load(self) -> Predictor:
         """Load the model, in a worker. Raises: CheckpointError, InputError."""
         use_device(self.device or "auto")
-        return Predictor.load(self.model, self.tta, self.device, self.precision, self.engine)
+        return Predictor.load(self.path, self.tta, self.device, self.precision, self.engine)
+
+    @property
+    def path(self) -> Path:
+        """Where this machine has the model. Raises: InputError, OutputError, StoreError."""
+        return found(self.model, MODEL_FILES)
+
+
+def as_named(path: Path) -> str:
+    """Return what workers find a path by: a copy of this machine goes by its URL, of which they make their own.
+
+    Raises: InputError for a URL that is of one process.
+    """
+    name = said(str(path))
+    if name.startswith("memory://"):
+        raise InputError(f"{name}: memory is of one process, and workers have others; take another URL with --ray")
+    return name
+
+
+def found(name: str, files: Collection[str]) -> Path:
+    """Return the path of what `as_named` has named: of a URL a copy that this machine keeps, made by the first worker.
+
+    files: as `kept`. Raises: InputError, OutputError, StoreError.
+    """
+    place = place_of(name, is_recorded=True)
+    return keep(place, files) if isinstance(place, Url) else place
 
 
 def device_of_workers(options: ClusterOptions) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pleura import __version__
-from pleura.cluster.asked import Asked, go_to, refuse_other_nodes
+from pleura.cluster.asked import Asked, as_named, found, go_to, refuse_other_nodes
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.pool import Lost, Pool, Refusal, Task
 from pleura.data.dataset import Dataset, Split
@@ -28,6 +28,7 @@ from pleura.evaluation.passes import ModelFacts, Passes, draw_case
 from pleura.evaluation.scoring import BATCH_SIZE, CaseScores, PixelMeasures, measure_group, refuse_other_size
 from pleura.inference.predictor import Predictor
 from pleura.progress import track
+from pleura.urls.kept import DATASET_FILES
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class EvaluateWorker:
         """Load the model and open the dataset; return what they are."""
         try:
             go_to(self.folder)
-            predictor, dataset = self.asked.load(), Dataset(Path(self.data))
+            predictor, dataset = self.asked.load(), Dataset(found(self.data, DATASET_FILES))
         except PleuraError as error:
             return Refusal.of(error)
         self.opened = predictor, dataset
@@ -178,7 +179,7 @@ def evaluate_on_cluster(
     @contextmanager
     def on_cluster(model: Path, tta: str | None, dataset: Dataset) -> Iterator[Passes]:
         asked = Asked.of(model, tta, options)
-        arguments = (asked, str(dataset.folder), os.getcwd())
+        arguments = (asked, as_named(dataset.folder), os.getcwd())
         with connected(options) as count, Pool(kind, arguments, options, count) as pool:
             passes = PassesOnCluster(pool)
             refuse_other_nodes(passes.found.pleura, passes.found.data_sha256, dataset, options)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from pleura import __version__
-from pleura.cluster.asked import device_of_workers, go_to, refuse_other_nodes
+from pleura.cluster.asked import as_named, device_of_workers, found, go_to, refuse_other_nodes
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.pool import Lost, Pool, Refusal, Task
 from pleura.cluster.train import NodeFacts, train_on
@@ -22,6 +22,7 @@ from pleura.data.dataset import Dataset
 from pleura.errors import PleuraError, excerpt
 from pleura.training.folds import FoldsSummary, train_folds
 from pleura.training.train import train
+from pleura.urls.kept import DATASET_FILES
 
 logger = logging.getLogger("pleura")
 
@@ -55,7 +56,7 @@ class FoldWorker:
         try:
             go_to(self.folder)
             train_on(self.job.device)
-            self.dataset = Dataset(Path(self.job.data))
+            self.dataset = Dataset(found(self.job.data, DATASET_FILES))
         except PleuraError as error:
             return Refusal.of(error)
         return NodeFacts(__version__, self.dataset.data_hash)
@@ -113,7 +114,7 @@ def _train_each(
     folds: Sequence[int],
     tensorboard: bool,
 ) -> Mapping[int, str]:
-    job = FoldsJob(recipe, str(dataset.folder), str(out), tensorboard, device_of_workers(options))
+    job = FoldsJob(recipe, as_named(dataset.folder), str(out), tensorboard, device_of_workers(options))
     failed: dict[int, str] = {}
     with connected(options) as room:
         count = min(room, len(folds))
@@ -122,7 +123,7 @@ def _train_each(
             refuse_other_nodes(seen.pleura, seen.data_sha256, dataset, options)
             logger.info("%d folds, %d at a time; each has its log in %s", len(folds), count, out / "fold-*" / "log.txt")
             for task, answer in pool.answers(Task(fold, [fold]) for fold in folds):
-                found = {task.number: answer.reason} if isinstance(answer, Lost) else answer
-                failed |= found
-                logger.info("fold %d %s", task.number, f"failed: {found[task.number]}" if found else "is done")
+                reasons = {task.number: answer.reason} if isinstance(answer, Lost) else answer
+                failed |= reasons
+                logger.info("fold %d %s", task.number, f"failed: {reasons[task.number]}" if reasons else "is done")
     return failed

@@ -75,7 +75,7 @@ class PredictWorker:
         """Load the model, and return what it computes."""
         try:
             go_to(self.folder)
-            made, name = self.asked.load(), model_name(Path(self.asked.model))
+            made, name = self.asked.load(), model_name(self.asked.path)
             for url in urls_of(self.settings):  # or each of its objects would be a problem
                 exists(url)
         except PleuraError as error:

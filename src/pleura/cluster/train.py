@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pleura import __version__
-from pleura.cluster.asked import device_of_workers, go_to, refuse_other_nodes
+from pleura.cluster.asked import as_named, device_of_workers, found, go_to, refuse_other_nodes
 from pleura.cluster.connection import ClusterOptions, connected
 from pleura.cluster.gang import Gang, Lines, WorkerDiedError, free_address
 from pleura.cluster.pool import TRIES, Refusal
@@ -29,6 +29,7 @@ from pleura.training.distributed import end_processes
 from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored, refuse_what_cannot_run
 from pleura.training.run import STATE, Run
 from pleura.training.train import train
+from pleura.urls.kept import DATASET_FILES, MODEL_FILES
 
 logger = logging.getLogger("pleura")
 
@@ -89,7 +90,7 @@ class TrainWorker:
         """Open the dataset, and return what it is."""
         try:
             go_to(self.folder)
-            return NodeFacts(__version__, Dataset(Path(self.job.data)).data_hash)
+            return NodeFacts(__version__, Dataset(found(self.job.data, DATASET_FILES)).data_hash)
         except PleuraError as error:
             return Refusal.of(error)
 
@@ -116,10 +117,10 @@ class TrainWorker:
         log.setLevel(job.level)
         log.addHandler(_Queued(self.logged))
         try:
-            dataset = Dataset(Path(job.data))
+            dataset = Dataset(found(job.data, DATASET_FILES))
             if attempt.is_again:
                 _wait_for_the_lock(job.run)
-            weights = Path(attempt.weights) if attempt.weights else None
+            weights = found(attempt.weights, MODEL_FILES) if attempt.weights else None
             done = train(
                 job.recipe,
                 dataset,
@@ -189,10 +190,10 @@ def train_on_cluster(
             f"--ray-gpus {options.gpus:g}: each worker trains on one whole GPU; take 1, and more --workers"
         )
     device = device_of_workers(options)
-    job = TrainJob(recipe, str(dataset.folder), str(out), fold, tensorboard, device, logger.level)
+    job = TrainJob(recipe, as_named(dataset.folder), str(out), fold, tensorboard, device, logger.level)
     refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
     job.run.state(resume, stage)
-    attempt = Attempt(resume, stage, str(weights) if weights else None)
+    attempt = Attempt(resume, stage, as_named(weights) if weights else None)
     began_with, deaths = _state_of(job.run), 0
     with connected(options) as count:
         refuse_what_cannot_run(recipe, count, stage, weights)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pleura.errors import InputError, OutputError, writing
@@ -29,13 +29,28 @@ def copied(urls: list[Url]) -> Iterator[list[Path]]:
     Raises: InputError where there is nothing, or an object cannot be read; OutputError if the disk is too small;
     StoreError.
     """
-    with tempfile.TemporaryDirectory(prefix="pleura-") as name:
-        folder = Path(name)
-        try:
-            yield [_copy(url, folder / str(number)) for number, url in enumerate(urls)]
-        finally:
-            for path in [path for path in _said if path.startswith(name)]:
-                del _said[path]
+    with tempfile.TemporaryDirectory(prefix="pleura-") as name, ExitStack() as stack:
+        paths = []
+        for number, url in enumerate(urls):
+            found = listed(url)
+            if not found:
+                raise InputError(f"{url}: there is no such object, and none below it; check its name")
+            paths.append(Path(name) / str(number) / url.name)
+            stack.enter_context(saying(paths[-1], url))
+            fetch(url, found, Path(name) / str(number))
+        yield paths
+
+
+@contextmanager
+def saying(path: Path, url: Url) -> Iterator[None]:
+    """Let `said` name a URL where a text has the path of its copy."""
+    is_known = str(path) in _said  # the same copy may be meant by two options
+    _said[str(path)] = str(url)
+    try:
+        yield
+    finally:
+        if not is_known:
+            _said.pop(str(path), None)
 
 
 def said(text: str) -> str:
@@ -45,33 +60,33 @@ def said(text: str) -> str:
     return text
 
 
-def _copy(base: Url, folder: Path) -> Path:
-    found = listed(base)
-    if not found:
-        raise InputError(f"{base}: there is no such object, and none below it; check its name")
-    total, free = sum(url.size for url in found), shutil.disk_usage(folder.parent).free
+def fetch(base: Url, found: Sequence[Url], folder: Path) -> None:
+    """Write objects into a folder: what a URL names, what lies below it, and what lies beside it.
+
+    Raises: InputError if one cannot be read, OutputError if the disk is too small, StoreError.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    total, free = sum(url.size for url in found), shutil.disk_usage(folder).free
     if total > free:
         raise OutputError(f"{base}: a copy of it takes {total // 10**6} MB, and {folder.parent} has {free // 10**6} MB")
-    copy = folder / base.name
-    _said[str(copy)] = str(base)
     small = [url for url in found if url.size < LARGE_BYTES]
     with writing(folder):
         for url, content in track(ahead(small, lambda url: url), "fetch", total=len(small)):
             if isinstance(content, InputError):
                 raise content
-            (path := _path(copy, base, url)).write_bytes(content)
+            (path := _path(folder, base, url)).write_bytes(content)
             os.utime(path, ns=(url.mtime_ns, url.mtime_ns))
         for url in found:
             if url.size >= LARGE_BYTES:
-                get_file(url, path := _path(copy, base, url))
+                get_file(url, path := _path(folder, base, url))
                 os.utime(path, ns=(url.mtime_ns, url.mtime_ns))
-    return copy
 
 
-def _path(copy: Path, base: Url, url: Url) -> Path:
-    parts = url.parts[len(base.parts) :]
+def _path(folder: Path, base: Url, url: Url) -> Path:
+    parts = url.parts[len(base.parts) - 1 :]
     if "" in parts or ".." in parts:
         raise InputError(f"{url}: has a part in its name that no folder can have; rename it")
-    path = copy.joinpath(*parts)
+    path = folder.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
