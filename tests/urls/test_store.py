@@ -199,6 +199,15 @@ def test_every_answer_that_an_object_is_there_creates_none(monkeypatch, code, st
     monkeypatch.undo()
 
 
+def test_an_object_in_an_archive_is_its_own_problem(s3):
+    s3.files().pipe_file(f"{BUCKET}/archived/one", b"some", StorageClass="GLACIER")
+    (one,) = listed(url("archived"))
+    with pytest.raises(InputError, match=r"archived/one: is archived; restore it"):
+        get(one)
+    found = dict(ahead([one], lambda url: url))
+    assert "is archived; restore it" in str(found[one])
+
+
 def test_an_object_that_was_emptied_is_its_own_problem(s3):
     put(url("emptied"), b"12345")
     (known,) = listed(url("emptied"))

@@ -29,6 +29,7 @@ _IS_THERE = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 _PAST_ITS_END = {"InvalidRange", "416"}
 _OF_ONE = {"", "AccessDenied", "403"}
 """What denies access to one object; other codes of a `PermissionError` are of the credentials. "": none was given."""
+_ARCHIVED = "InvalidObjectState"
 _EXPIRED = "the credentials of the environment have expired; get new ones"
 _CREDENTIALS = {
     "ExpiredToken": _EXPIRED,
@@ -100,6 +101,8 @@ class _Asking:
             ) from None
         if code in _CREDENTIALS:
             raise StoreError(f"{self.url}: {_CREDENTIALS[code]}; the same command goes on from here") from None
+        if code == _ARCHIVED:
+            raise self.alone(f"{self.url}: is archived; restore it in its store first") from None
         if isinstance(error, PermissionError) and code not in _OF_ONE:
             raise StoreError(
                 f"{self.url}: its store does not take the credentials of the environment; check them"
