@@ -96,6 +96,14 @@ def test_options_that_can_be_repeated_are_copied_one_by_one(s3, pleura, tmp_path
     assert there.stderr == here.stderr.replace("a.yaml", urls[0]).replace("b.yaml", urls[1])
 
 
+def test_a_text_stays_a_text_and_a_path_a_path(s3, pleura, phantoms, model):
+    masks, images = phantoms / "masks.csv", s3.fill(phantoms / "dicom", "texts")
+    here, there = (pleura("doctor", masks, "--images", where) for where in (phantoms / "dicom", images))
+    assert (there.returncode, there.stdout) == (here.returncode, here.stdout), there.stderr
+    refused = pleura("export", model, "--images", images, "--out", "exported")  # which is a list of texts
+    assert "is an exported model" in refused.stderr
+
+
 def test_a_file_url_is_the_path(pleura, phantoms, model, tmp_path):
     image = next((phantoms / "dicom").rglob("*.dcm"))
     done = pleura("predict", image, "--out", tmp_path / "found", "--model", f"file://{model}")
@@ -122,11 +130,3 @@ def test_workers_of_another_machine_make_one_copy_each_of_what_the_command_has_a
     assert (s3.counts("tiny.onnx")["GET"], s3.counts("siim/")["GET"]) == (1, 3)
     with pytest.raises(InputError, match="memory is of one process"), saying(tmp_path, Url("memory", ("a",))):
         as_named(tmp_path)
-
-
-@pytest.mark.parametrize("words", [("evaluate",), ("tune",), ("card", "--evaluation", "report.json")])
-def test_what_would_be_written_beside_a_model_in_a_store_takes_a_place(pleura, words, tmp_path):
-    data = () if words[0] == "card" else ("--data", tmp_path)
-    done = pleura(words[0], f"s3://{BUCKET}/run", *words[1:], *data)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "with --out" in done.stderr

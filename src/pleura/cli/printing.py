@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pleura.urls.copies import said
+from pleura.urls.mirror import bring_up
 
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.evaluation.metrics.bootstrap import Estimate
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines to standard output; a copy of what a URL names goes by the URL."""
-    typer.echo(said("\n".join(lines)))
+    """Print lines to standard output; a copy of what a URL names goes by the URL.
+
+    What they say was written has gone up before. Raises: StoreError.
+    """
+    text = said("\n".join(lines))
+    bring_up()
+    typer.echo(text)
 
 
 @dataclass(frozen=True)

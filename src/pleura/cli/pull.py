@@ -9,11 +9,12 @@ import typer
 
 from pleura.cli.listen import NodesFile, refuse_without_packages
 from pleura.cli.printing import show
+from pleura.urls.url import place_of
 
 
 def pull(
     service: Annotated[str, typer.Argument(help="The address of a DICOMweb service, or a name of --nodes.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of DICOM files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of DICOM files, or a URL.")],
     study: Annotated[list[str] | None, typer.Option(help="Study Instance UID; repeatable.")] = None,
     match: Annotated[
         list[str] | None,
@@ -34,10 +35,11 @@ def pull(
     node = node_of(service, read_nodes(nodes) if nodes else {})
     if node.url is None:
         raise typer.BadParameter(f"{service} is no DICOMweb service; give its http(s) address", param_hint="SERVICE")
-    done = run(Service(service, node), out, study or (), {key: value for key, _, value in pairs})
+    place = place_of(out)
+    done = run(Service(service, node), place, study or (), {key: value for key, _, value in pairs})
     there = f", {done.there} were there" if done.there else ""
     other = f"; {done.passed_over} other instances passed over" if done.passed_over else ""
-    show([f"{out}: {len(done.fetched)} radiographs of {done.studies} studies{there}{other}"])
+    show([f"{place}: {len(done.fetched)} radiographs of {done.studies} studies{there}{other}"])
     for uid, reason in done.problems:
         typer.echo(f"pleura: {uid}: {reason}", err=True)
     if done.problems:

@@ -19,6 +19,7 @@ from pleura.evaluation.metrics.siim import CaseResults
 from pleura.evaluation.metrics.titles import METRICS
 from pleura.evaluation.score import ScoreSettings, read_masks
 from pleura.files import refuse_unwritable, write_json
+from pleura.urls.copies import said
 
 FILE = "compare.json"
 
@@ -136,8 +137,8 @@ def _compared(
     if out:
         document: dict[str, Any] = {
             "pleura": __version__,
-            "first": str(paths[0]),
-            "second": str(paths[1]),
+            "first": said(str(paths[0])),
+            "second": said(str(paths[1])),
             "cases": done.cases,
             "verdict": done.summary,
             "resamples": resamples,

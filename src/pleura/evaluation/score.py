@@ -34,6 +34,7 @@ from pleura.evaluation.scoring import REFERENCE_SIDE_PX, TOLERANCE_PX, CaseNumbe
 from pleura.evaluation.summary import against_empty
 from pleura.files import refuse_unwritable, write_csv, write_json
 from pleura.progress import track
+from pleura.urls.copies import said
 
 Cases = Literal["truth", "both"]
 FILE, TABLE = "score.json", "cases.csv"
@@ -106,8 +107,8 @@ def score(settings: ScoreSettings) -> Score:
     floor, measured = empty_floor(results.positive), _measured(read)
     report = ScoreReport(
         pleura=__version__,
-        truth=str(settings.truth),
-        predicted=str(settings.predicted),
+        truth=said(str(settings.truth)),
+        predicted=said(str(settings.predicted)),
         images=len(read.ids),
         patients=len(np.unique(patients)),
         patients_known=read.patients_known,

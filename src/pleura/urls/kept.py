@@ -28,10 +28,10 @@ from pleura.urls.store import exists, listed
 from pleura.urls.url import Url
 
 DATASET_FILES = ("images.npy", "cases.csv", "card.json")
-MODEL_FILES = ("best.safetensors", "ensemble.json")
-"""What of a folder a dataset or a model is; the states and pictures of a run are not."""
+MODEL_FILES = ("best.safetensors", "ensemble.json", "metrics.csv")
+"""What of a folder a dataset or a model is, with how long it was trained; states and pictures of a run are not."""
 _BESIDE = {".xml": "{stem}.bin", ".safetensors": "metrics.csv"}
-"""Suffix of a model -> the file beside it that belongs to it, or has the seconds that it was trained for."""
+"""Suffix of a model -> the file beside it that belongs to it, or says how long it was trained."""
 UNUSED_S = 30 * 24 * 3600.0
 _PAUSE_S = 0.2
 _fcntl: Any = import_module("fcntl") if os.name == "posix" else None
@@ -46,7 +46,7 @@ def kept(base: Url, files: Collection[str]) -> Iterator[Path]:
     Raises: InputError where there is nothing, or an object cannot be read or has just changed; OutputError if the disk
     is too small; StoreError.
     """
-    found = _found(base, files)
+    found = objects_of(base, files)
     try:
         root = user_cache("copies")
     except RuntimeError:  # a user without a home
@@ -66,7 +66,8 @@ def keep(base: Url, files: Collection[str]) -> Path:
     return _until_the_end.enter_context(kept(base, files))
 
 
-def _found(base: Url, files: Collection[str]) -> list[Url]:
+def objects_of(base: Url, files: Collection[str]) -> list[Url]:
+    """Return the objects of a file or folder that `kept` copies. Raises: InputError where there is none, StoreError."""
     found = [url for url in listed(base) if url == base or url.name in files]
     if not found:
         raise InputError(f"{base}: there is no such object, and below it none of {', '.join(files)}; check its name")
@@ -103,7 +104,9 @@ def _make(folder: Path, base: Url, found: list[Url], files: Collection[str]) -> 
     part = folder.with_name(f"{folder.name}.part-{secrets.token_hex(4)}")
     try:
         fetch(base, found, part)
-        if [(url, url.size, url.etag) for url in _found(base, files)] != [(url, url.size, url.etag) for url in found]:
+        if [(url, url.size, url.etag) for url in objects_of(base, files)] != [
+            (url, url.size, url.etag) for url in found
+        ]:
             raise InputError(f"{base}: changed while it was copied; run the same command again")
         for path in part.rglob("*"):
             if path.is_file():

@@ -1,4 +1,4 @@
-"""Writes and removes results wherever they lie: files of a folder, or objects of a store."""
+"""Finds, writes and removes results wherever they lie: files of a folder, or objects of a store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from pleura.files import write_atomically
-from pleura.urls.store import delete, put
+from pleura.urls.store import delete, exists, put
 from pleura.urls.url import Place
+
+
+def is_there(place: Place) -> bool:
+    """Whether there is a file or an object of this name. Raises: StoreError."""
+    return place.exists() if isinstance(place, Path) else exists(place)
 
 
 def write(place: Place, content: bytes) -> None:

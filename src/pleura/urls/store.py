@@ -41,6 +41,8 @@ _CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY",
     "RequestTimeTooSkewed": "the clock of this machine is not the store's; set it",
 }
+GOES_ON = "; the same command goes on from here"
+"""The end of refusals by a store that is away or takes no credentials."""
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
 
 
@@ -100,7 +102,7 @@ class _Asking:
                 "AWS_SECRET_ACCESS_KEY, on the machines of a cluster too"
             ) from None
         if code in _CREDENTIALS:
-            raise StoreError(f"{self.url}: {_CREDENTIALS[code]}; the same command goes on from here") from None
+            raise StoreError(f"{self.url}: {_CREDENTIALS[code]}{GOES_ON}") from None
         if code == _ARCHIVED:
             raise self.alone(f"{self.url}: is archived; restore it in its store first") from None
         if isinstance(error, PermissionError) and code not in _OF_ONE:
@@ -118,8 +120,7 @@ class _Asking:
         else:
             reason = f"its store refuses ({name})"
         raise StoreError(
-            f"{self.url}: {reason}; check the network, and AWS_ENDPOINT_URL if the store is not Amazon's; the same "
-            "command goes on from here"
+            f"{self.url}: {reason}; check the network, and AWS_ENDPOINT_URL if the store is not Amazon's{GOES_ON}"
         ) from None
 
 
