@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from processes import ended
 from rays import LIMIT_S, end, needs_ray, wait_until
 
+from pleura import __version__
+from pleura.cluster.pool import Refusal
 from pleura.cluster.prepare import PrepareWorker
 from pleura.data.dataset import Dataset
+from pleura.data.ingest import Job
+from pleura.data.masks import PngFile, open_masks
 from pleura.data.prepare import PrepareSettings, prepare
+from pleura.errors import StoreError
+from pleura.urls import store
+from pleura.urls.url import Url
 
 ARGUMENTS = ("--size", 64, "--folds", 3)
 
@@ -56,18 +64,31 @@ def test_a_cluster_prepares_the_dataset_of_one_process_though_one_is_killed(clus
     Dataset(out)
 
 
-def test_a_worker_says_whether_it_sees_a_file(inputs, tmp_path, monkeypatch):
+def test_a_worker_says_which_file_of_image_or_mask_it_does_not_see(inputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from pleura.data.ingest import Job
-    from pleura.data.masks import open_masks
-
     mask = next(iter(open_masks(inputs / "masks.csv").masks.values()))
-    here = max((inputs / "dicom").glob("*.dcm"))
-    jobs = [
-        Job(row, str(path), mask, "masks", f"{row}", path.name) for row, path in enumerate((here, tmp_path / "gone"))
-    ]
-    worker = PrepareWorker(64, "siim", os.getcwd())
-    seen, gone = worker.do(jobs)
-    assert (seen.is_seen, seen.square.shape) == (True, (64, 64))
-    assert (gone.is_seen, gone.square) == (False, None)
-    assert "gone" in gone.entry["problem"]
+    here, gone = max((inputs / "dicom").glob("*.dcm")), tmp_path / "gone"
+    jobs = [Job(row, *each, "masks", f"{row}", "name") for row, each in enumerate(((here, mask), (gone, mask)))]
+    worker = PrepareWorker(inputs / "dicom", 64, "siim", os.getcwd())
+    assert worker.facts() == __version__
+    seen, unseen, maskless = worker.do([*jobs, Job(2, here, PngFile(tmp_path / "mask.png"), "masks", "2", "name")])
+    assert (seen.unseen, seen.square.shape) == (None, (64, 64))
+    assert (unseen.unseen, unseen.square) == (gone, None)
+    assert "gone" in unseen.entry["problem"]
+    assert maskless.unseen == tmp_path / "mask.png"
+
+
+def test_a_worker_without_the_driver_of_a_store_refuses_once_and_not_for_each_object():
+    answer = PrepareWorker(Url("gs", ("bucket", "in")), 64, "siim", ".").facts()
+    assert isinstance(answer, Refusal)
+    assert "pip install gcsfs" in answer.message
+
+
+def test_a_store_that_is_away_ends_the_command_and_is_no_problem_of_an_object(monkeypatch):
+    def away(*_: object) -> None:
+        raise StoreError("its server cannot be reached")
+
+    monkeypatch.setattr(store, "_got", away)
+    job = Job(0, Url("s3", ("bucket", "a.dcm"), size=9), PngFile(Path("mask.png")), "masks", "a", "a.dcm")
+    answer = PrepareWorker(Path("in"), 64, "siim", ".").do([job])
+    assert answer == Refusal("StoreError", "its server cannot be reached")

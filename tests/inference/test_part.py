@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from pleura.data import radiograph
 from pleura.data.ids import Identified
 from pleura.errors import InputError
-from pleura.inference import part
 from pleura.inference.part import BatchSettings, read_part
 from pleura.urls import store
 from pleura.urls.url import Url
@@ -33,7 +33,7 @@ def test_objects_of_a_part_are_read_one_by_one_and_few_bytes_are_fetched_ahead(m
 
     monkeypatch.setattr(store, "_got", got)
     monkeypatch.setattr(store, "AHEAD_BYTES", 25)
-    monkeypatch.setattr(part, "read_content", read_content)
+    monkeypatch.setattr(radiograph, "_read_content", read_content)
     # The fifth is too large: it is refused without being fetched, and takes no other's bytes.
     sizes = [10, 10, 10, 10, 10**13, 10, 10, 10]
     cases = [

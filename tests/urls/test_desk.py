@@ -9,7 +9,7 @@ import pytest
 from stores import BUCKET
 
 from pleura.errors import OutputError
-from pleura.urls import desk
+from pleura.urls import desk, scratch
 from pleura.urls.desk import Desk, RemoteDesk, desk_for
 from pleura.urls.url import Url
 
@@ -141,14 +141,14 @@ def test_a_desk_without_a_home_is_for_this_user_alone(tmp_path, monkeypatch):
     def homeless(name: str) -> Path:
         raise RuntimeError
 
-    monkeypatch.setattr(desk, "user_cache", homeless)
-    monkeypatch.setattr(desk.tempfile, "gettempdir", lambda: str(tmp_path))
-    folder = desk._folder(Url("s3", ("bucket",)))
+    monkeypatch.setattr(scratch, "user_cache", homeless)
+    monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = scratch._folder(Url("s3", ("bucket",)), "desk")
     assert folder.parent == tmp_path
     folder.chmod(0o777)
-    assert desk._folder(Url("s3", ("bucket",))).stat().st_mode & 0o777 == 0o700
+    assert scratch._folder(Url("s3", ("bucket",)), "desk").stat().st_mode & 0o777 == 0o700
     other = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: other)
     with pytest.raises(OutputError, match="belongs to another user; set XDG_CACHE_HOME"):
-        desk._folder(Url("s3", ("bucket",)))
+        scratch._folder(Url("s3", ("bucket",)), "desk")
     monkeypatch.undo()

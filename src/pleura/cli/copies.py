@@ -17,6 +17,7 @@ from pleura.urls.url import Url, place_of
 COPIES = {
     "score": ("truth", "pred", "patients"),
     "doctor": ("path", "patients", "masks", "images", "truth"),
+    "prepare": ("masks", "patients", "folds"),
     "compare": ("truth", "patients"),
     "train": ("recipe",),
     "pack": ("card",),
@@ -25,7 +26,8 @@ COPIES = {
     "import_weights": ("file",),
     "push": ("inputs",),
 }
-"""Commands, and those of their options that may be URLs and are copied each time. `predict` takes its own."""
+"""Commands, and those of their options that may be URLs and are copied each time. `predict` takes its own, `prepare`
+its radiographs and OUT."""
 _RUNS: dict[str, tuple[str, ...]] = {"model": MODEL_FILES}
 _SCORES: dict[str, tuple[str, ...]] = _RUNS | {"data": DATASET_FILES}
 KEPT: dict[str, dict[str, tuple[str, ...]]] = {

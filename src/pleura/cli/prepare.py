@@ -11,15 +11,20 @@ import typer
 
 from pleura.cli.options import Ray, RayCpus, Segments, cluster_options
 from pleura.cli.printing import show
+from pleura.urls.copies import said
+from pleura.urls.url import Place, place_of
 
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.data.prepare import Prepared
 
 
 def prepare(
-    images: Annotated[Path, typer.Option(help="Folder of DICOM, PNG or JPEG files, searched to any depth.")],
+    images: Annotated[
+        str,
+        typer.Option(metavar="<path>", help="Folder of DICOM, PNG or JPEG files, searched to any depth, or a URL."),
+    ],
     masks: Annotated[list[Path], typer.Option(help="csv of runs, folder of PNG or DICOM-SEG, dataset; repeatable.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The dataset folder to write.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="<path>", help="The dataset folder to write, or a URL.")],
     size: Annotated[int, typer.Option(min=32, help="Side of the square images; prepare once, at the largest.")] = 1024,
     patients: Annotated[Path | None, typer.Option(help="csv with ImageId, patient; else DICOM PatientID.")] = None,
     folds: Annotated[
@@ -50,12 +55,12 @@ def prepare(
     from pleura.data.prepare import prepare as run
 
     if seed is not None and not re.fullmatch(r"-?[0-9]+", folds):
-        raise typer.BadParameter(f"does nothing: the folds are those of {folds}", param_hint="--seed")
+        raise typer.BadParameter(f"does nothing: the folds are those of {said(folds)}", param_hint="--seed")
     cluster = cluster_options(ray, workers or None if ray else None, ray_cpus, None)
     settings = PrepareSettings(
-        images=images,
+        images=place_of(images),
         masks=tuple(masks),
-        out=out,
+        out=place_of(out),
         size_px=size,
         patients=patients,
         folds=int(folds) if re.fullmatch(r"-?[0-9]+", folds) else Path(folds),
@@ -71,6 +76,11 @@ def prepare(
         from pleura.cluster.prepare import prepare_on_cluster
 
         made = prepare_on_cluster(settings, cluster)
+    _report(made, settings.out)
+
+
+def _report(made: Prepared, out: Place) -> None:
+    """Print what was made, and doubts; exit with 1 if a radiograph was left out, or two share an id."""
     show(messages(made, out))
     for line in warnings(made):
         typer.echo(line, err=True)
@@ -78,9 +88,9 @@ def prepare(
         raise typer.Exit(1)
 
 
-def messages(made: Prepared, out: Path) -> Iterator[str]:
+def messages(made: Prepared, out: Place) -> Iterator[str]:
     """Yield a dataset in counts, its leaks, and the first problem of each kind."""
-    card = made.dataset.card
+    card = made.card
     share = 100 * card["positive"] / card["cases"]
     yield f"{out}: {card['cases']} cases of {card['patients']} patients, {card['positive']} positive ({share:.1f} %)"
     if always := card.get("always_train"):

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from pleura import __version__
 from pleura.cluster.asked import go_to
 from pleura.cluster.connection import ClusterOptions, connected
-from pleura.cluster.pool import Lost, Pool, Task
-from pleura.data.ingest import Entry, Job, read_job, write_row
+from pleura.cluster.pool import Lost, Pool, Refusal, Task
+from pleura.data.ingest import Entry, Job, read_jobs, write_row
 from pleura.data.prepare import Prepared, PrepareSettings, prepare
-from pleura.errors import InputError
+from pleura.errors import InputError, PleuraError
+from pleura.urls.store import exists
+from pleura.urls.url import Place, Url
 
 PART = 4
 """Radiographs that a worker reads and returns at a time."""
@@ -32,25 +34,39 @@ class Read:
 
     entry: Entry
     square: NDArray[np.uint8] | None
-    is_seen: bool
-    """Whether its file is there for the worker's machine."""
+    unseen: Path | None
+    """A file of its image or mask that is not there for the worker's machine."""
 
 
 class PrepareWorker:
     """Reads radiographs and masks in a process of its own."""
 
-    def __init__(self, size_px: int, rle_grid: str, folder: str) -> None:
-        """folder: that the command runs in, and relative paths begin at."""
-        self.size_px, self.rle_grid, self.folder = size_px, rle_grid, folder
+    def __init__(self, source: Place, size_px: int, rle_grid: str, folder: str) -> None:
+        """source: of the radiographs. folder: that the command runs in, and relative paths begin at."""
+        self.source, self.size_px, self.rle_grid, self.folder = source, size_px, rle_grid, folder
 
-    def facts(self) -> str:
+    def facts(self) -> str | Refusal:
         """Return the version of pleura."""
         go_to(self.folder)
+        try:
+            if isinstance(self.source, Url):  # or each of its objects would be a problem
+                exists(self.source)
+        except PleuraError as error:
+            return Refusal.of(error)
         return __version__
 
-    def do(self, jobs: Sequence[Job]) -> list[Read]:
+    def do(self, jobs: Sequence[Job]) -> list[Read] | Refusal:
         """Read some radiographs and their masks."""
-        return [Read(*read_job(job, self.size_px, self.rle_grid), os.path.exists(job.path)) for job in jobs]
+        try:
+            read = read_jobs(jobs, self.size_px, self.rle_grid)
+            return [Read(*each, _unseen(job)) for job, each in zip(jobs, read, strict=True)]
+        except PleuraError as error:
+            return Refusal.of(error)
+
+
+def _unseen(job: Job) -> Path | None:
+    files = (*([job.path] if isinstance(job.path, Path) else []), *job.mask.files)
+    return next((file for file in files if not file.exists()), None)
 
 
 def prepare_on_cluster(settings: PrepareSettings, options: ClusterOptions, kind: type = PrepareWorker) -> Prepared:
@@ -60,15 +76,18 @@ def prepare_on_cluster(settings: PrepareSettings, options: ClusterOptions, kind:
     Raises: as `prepare`; InputError if the cluster is not there or has no room, has another version of pleura, or
     does not see the inputs; MissingExtraError.
     """
-    return prepare(settings, partial(_read, options=options, kind=kind))
+    source = settings.images
+    if isinstance(source, Url) and source.scheme == "memory":
+        raise InputError(f"{source}: memory is of one process, and workers have others; take another URL with --ray")
+    return prepare(settings, partial(_read, source=source, options=options, kind=kind))
 
 
 def _read(
-    jobs: Sequence[Job], images: Path, size_px: int, rle_grid: str, options: ClusterOptions, kind: type
+    jobs: Sequence[Job], images: Path, size_px: int, rle_grid: str, source: Place, options: ClusterOptions, kind: type
 ) -> Iterator[Entry]:
     if not jobs:
         return
-    arguments = (size_px, rle_grid, os.getcwd())
+    arguments = (source, size_px, rle_grid, os.getcwd())
     with connected(options) as count, Pool(kind, arguments, options, count) as pool:
         if (there := pool.facts()) != __version__:
             raise InputError(f"--ray {options.address}: its nodes have pleura {there}; install {__version__} there")
@@ -78,9 +97,9 @@ def _read(
                 yield from ({"row": job.row, "problem": answer.reason} for job in task.cases)
                 continue
             for job, read in zip(task.cases, answer, strict=True):
-                if not read.is_seen and os.path.exists(job.path):
+                if read.unseen is not None and read.unseen.exists():
                     raise InputError(
-                        f"{job.path}: a node of the cluster does not see it; take a folder that all nodes share"
+                        f"{read.unseen}: a node of the cluster does not see it; take a folder that all nodes share"
                     )
                 if read.square is not None:
                     write_row(images, job.row, read.square)

@@ -82,11 +82,7 @@ class Dataset:
         self.card = _read_card(folder)
         self.images: NDArray[np.uint8] = _open_images(folder / IMAGES)
         self.size_px = int(self.images.shape[1])
-        rows, faults = _read_cases(folder / CASES, self.size_px)
-        if faults:
-            more = f", and {len(faults) - 1} more lines have a fault: pleura doctor {folder}" if len(faults) > 1 else ""
-            raise InputError(f"{folder / CASES}, {faults[0]}{more}; {AGAIN}")
-        self.cases = [Case(**row) for row in rows]
+        self.cases = _faultless(folder, self.size_px)
         if len(self.cases) != len(self.images):
             raise InputError(
                 f"{folder}: {CASES} lists {len(self.cases)} cases, {IMAGES} holds {len(self.images)}; {AGAIN}"
@@ -159,6 +155,22 @@ class Dataset:
             except RLEError as error:
                 raise InputError(f"{self.folder / CASES}: the mask of {case.image_id}: {error}") from error
         return masks
+
+
+def read_tables(folder: Path) -> tuple[dict[str, Any], list[Case]]:
+    """Return the card and the cases of a dataset, whose images need not be there. Raises: InputError as `Dataset`."""
+    card = _read_card(folder)
+    if type(size_px := card.get("size_px")) is not int or size_px < 1:
+        raise InputError(f"{folder / CARD}: size_px is {size_px!r:.40}, not a number of pixels; {AGAIN}")
+    return card, _faultless(folder, size_px)
+
+
+def _faultless(folder: Path, size_px: int) -> list[Case]:
+    rows, faults = _read_cases(folder / CASES, size_px)
+    if faults:
+        more = f", and {len(faults) - 1} more lines have a fault: pleura doctor {folder}" if len(faults) > 1 else ""
+        raise InputError(f"{folder / CASES}, {faults[0]}{more}; {AGAIN}")
+    return [Case(**row) for row in rows]
 
 
 def write_cases(path: Path, cases: Sequence[Case]) -> None:

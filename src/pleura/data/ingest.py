@@ -20,14 +20,19 @@ from pleura.data import rle
 from pleura.data.dataset import IMAGES
 from pleura.data.mask_grid import on_dataset
 from pleura.data.masks import AnyMask
-from pleura.data.radiograph import geometry_of, read_radiograph
+from pleura.data.radiograph import geometry_of, read_each
+from pleura.dicom.read import Radiograph
 from pleura.errors import InputError, OutputError, PleuraError, writing
 from pleura.files import journal_line, read_journal, reserve, write_journal
 from pleura.progress import track
+from pleura.urls.copies import said
+from pleura.urls.url import Place, Url
 
-MARKER, JOURNAL = "fingerprint", "journal.jsonl"
+PARTIAL, MARKER, JOURNAL = ".partial", "fingerprint", "journal.jsonl"
 FEW = 8
 """Fewer files than this are read at once, without starting workers."""
+OBJECTS = 8
+"""That a worker reads at a time, so that it waits for its store once for each so many; of files it reads one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Job:
     """One radiograph to read into one row."""
 
     row: int
-    path: str
+    path: Place
     mask: AnyMask
     label_source: str
     """The csv or folder that the mask comes from."""
@@ -118,6 +123,8 @@ def read_all(
     left = [job for job in jobs if job.row not in done]
     with writing(partial), (partial / JOURNAL).open("a", encoding="utf-8") as journal:
         for entry in track(reading(left, partial / IMAGES, size_px, rle_grid), "prepare", total=len(left)):
+            if "problem" in entry:  # the next run has other copies
+                entry["problem"] = said(entry["problem"])
             done[entry["row"]] = entry
             journal.write(journal_line(entry))
             journal.flush()
@@ -129,17 +136,16 @@ def read_here(jobs: Sequence[Job], images: Path, size_px: int, rle_grid: str, wo
     Raises: InputError if a worker died.
     """
     images_path, workers = str(images), workers or os.cpu_count() or 1
-    if workers == 1 or len(jobs) < FEW:
-        for job in jobs:
-            yield _work(job, images_path, size_px, rle_grid)
+    if workers == 1 or len(jobs) < FEW or _is_of_this_process(jobs[0]):
+        yield from _worked(jobs, images_path, size_px, rle_grid)
         return
     # spawn: a fork would copy whatever threads the caller has, locks and all. Ctrl-C is for the parent alone.
     context = multiprocessing.get_context("spawn")
     ignored = (signal.SIGINT, signal.SIG_IGN)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=ignored)
     try:
-        for future in as_completed([pool.submit(_work, job, images_path, size_px, rle_grid) for job in jobs]):
-            yield future.result()
+        for future in as_completed([pool.submit(_work, part, images_path, size_px, rle_grid) for part in _parts(jobs)]):
+            yield from future.result()
     except BrokenProcessPool as error:
         raise InputError(
             "a worker died while reading; run the same command with --workers 1 to see at which file, or with fewer "
@@ -149,12 +155,29 @@ def read_here(jobs: Sequence[Job], images: Path, size_px: int, rle_grid: str, wo
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _work(job: Job, images_path: str, size_px: int, rle_grid: str) -> Entry:
-    """Read one radiograph and its mask, write the image's row; returns its line of the journal. Runs in a worker."""
-    entry, square = read_job(job, size_px, rle_grid)
-    if square is not None:
-        write_row(images_path, job.row, square)
-    return entry
+def _is_of_this_process(job: Job) -> bool:
+    return isinstance(job.path, Url) and job.path.scheme == "memory"
+
+
+def _parts(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
+    """Yield what a worker reads at a time; all radiographs lie below one place."""
+    size = OBJECTS if isinstance(jobs[0].path, Url) else 1
+    return (jobs[start : start + size] for start in range(0, len(jobs), size))
+
+
+def _work(jobs: Sequence[Job], images_path: str, size_px: int, rle_grid: str) -> list[Entry]:
+    """Read radiographs and their masks, write the images' rows; returns their lines of the journal. Runs in a worker.
+
+    Raises: StoreError.
+    """
+    return list(_worked(jobs, images_path, size_px, rle_grid))
+
+
+def _worked(jobs: Sequence[Job], images_path: str, size_px: int, rle_grid: str) -> Iterator[Entry]:
+    for job, (entry, square) in zip(jobs, read_jobs(jobs, size_px, rle_grid), strict=True):
+        if square is not None:
+            write_row(images_path, job.row, square)
+        yield entry
 
 
 def write_row(images_path: Path | str, row: int, square: NDArray[np.uint8]) -> None:
@@ -164,10 +187,22 @@ def write_row(images_path: Path | str, row: int, square: NDArray[np.uint8]) -> N
     images.flush()
 
 
-def read_job(job: Job, size_px: int, rle_grid: str) -> tuple[Entry, NDArray[np.uint8] | None]:
-    """Read one radiograph and its mask; returns the line of the journal, and the image, uint8 (S, S), if it has one."""
+def read_jobs(jobs: Sequence[Job], size_px: int, rle_grid: str) -> Iterator[tuple[Entry, NDArray[np.uint8] | None]]:
+    """Read radiographs and their masks; yields of each the line of the journal, and the image, if it has one.
+
+    An image is uint8 (S, S). Raises: StoreError, if a store of radiographs is away.
+    """
+    radiographs = read_each([job.path for job in jobs])
+    for job in jobs:
+        yield _read_job(job, next(radiographs), size_px, rle_grid)
+
+
+def _read_job(
+    job: Job, radiograph: Radiograph | PleuraError, size_px: int, rle_grid: str
+) -> tuple[Entry, NDArray[np.uint8] | None]:
     try:
-        radiograph = read_radiograph(job.path)
+        if isinstance(radiograph, PleuraError):
+            raise radiograph
         geometry = geometry_of(radiograph, size_px)
         square = geometry.image_to_square(radiograph.image)
         found = on_dataset(job.mask, geometry, rle_grid)

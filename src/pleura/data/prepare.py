@@ -1,81 +1,64 @@
 """Radiographs and masks become a dataset folder: in parallel, resumable, atomic; a bad file is left out.
 
 Work goes on in OUT/.partial; the finished files move to OUT at the end, card.json last, so that a folder with a
-card is whole. A run that was killed is taken up again by the same command.
+card is whole. A run that was killed is taken up again by the same command. Where OUT is a URL, all of this is done in a
+folder of this machine, whose files then go up in the same order.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial as partial_of
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pleura import __version__
 from pleura.data.cases import ALWAYS_TRAIN, NO_FOLD
 from pleura.data.dataset import CARD, CASES, FORMAT, IMAGES, Case, Dataset, write_cases
-from pleura.data.finding import Found, find_radiographs, walk
-from pleura.data.folds import Leak, assign_folds, leaks_of, patients_or_own, read_folds, read_patients
-from pleura.data.ids import Names, identify
-from pleura.data.ingest import Job, Reading, begin, finished_images, read_all, read_here
-from pleura.data.mask_checks import doubtful, masks_by_id
-from pleura.data.masks import open_masks, refuse_unused_options
-from pleura.data.problems import Problem, read_problems, write_problems
+from pleura.data.dataset_at_url import put_up, refuse_small_disk, tables_at
+from pleura.data.folds import Leak, assign_folds, leaks_of, patients_or_own
+from pleura.data.ingest import PARTIAL, Job, Reading, begin, finished_images, read_all, read_here
+from pleura.data.mask_checks import doubtful
+from pleura.data.plan import Plan, PrepareSettings, plan_of
+from pleura.data.problems import PROBLEMS, Problem, read_problems, write_problems
 from pleura.errors import InputError, OutputError, writing
-from pleura.files import hash_files, held, name_of, write_json
+from pleura.files import hash_files, held, write_json
+from pleura.urls.copies import said
+from pleura.urls.scratch import clear, forget, leased
+from pleura.urls.url import Place, Url
 
-PARTIAL, PROBLEMS = ".partial", "problems.csv"
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """The settings of `prepare`."""
-
-    images: Path
-    masks: tuple[Path, ...]
-    out: Path
-    size_px: int = 1024
-    patients: Path | None = None
-    folds: int | Path = 5
-    seed: int = 42
-    rle_grid: Literal["siim", "image"] | None = None
-    """Which pixels the runs of a csv count; None: siim."""
-    segments: tuple[str, ...] = ()
-    """Of DICOM-SEG: number or label of the segments that outline a pneumothorax, where files have several."""
-    workers: int = 0
-    """0: one for each processor."""
-    always_train: tuple[str, ...] = ()
-    """Label sources whose cases are in training in every fold and in validation in none."""
+__all__ = ["PrepareSettings", "Prepared", "prepare"]
+DATA = "data"
+"""The folder of the dataset until it goes up."""
+_KIND, _PREPARES = "dataset", "prepares a dataset in it"
 
 
 @dataclass
 class Prepared:
     """The result of `prepare`."""
 
-    dataset: Dataset
+    card: dict[str, Any]
     problems: list[Problem]
     leaks: list[Leak]
     passed_over: str = ""
     """In one line, what lies in the folder of images and is no radiograph."""
+    opened: Dataset | None = None
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset. Raises: InputError where OUT is a URL."""
+        if self.opened is None:
+            raise InputError("the images of a dataset at a URL are not on this machine; take a copy of it")
+        return self.opened
 
     def count(self, kind: str) -> int:
         """How many problems of one kind there are."""
         return sum(problem.kind == kind for problem in self.problems)
-
-
-@dataclass
-class _Plan:
-    found: Found
-    jobs: list[Job] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    names: Names = field(default_factory=lambda: Names([]))
-    """Of the jobs."""
 
 
 def prepare(settings: PrepareSettings, reading: Reading | None = None) -> Prepared:
@@ -86,124 +69,55 @@ def prepare(settings: PrepareSettings, reading: Reading | None = None) -> Prepar
 
     reading: what reads the radiographs; by default processes of this machine.
     Raises: InputError if nothing usable is found or a csv is wrong, OutputError if OUT cannot be written or holds
-    something else.
+    something else, StoreError if a store of inputs or of OUT cannot be reached or denies access.
     """
-    plan = _plan(settings)
-    tables = _read_tables(settings, plan)
-    pixels, fingerprint = _fingerprints(settings, plan)
-    if (settings.out / CARD).exists():
-        dataset = Dataset(settings.out)
-        if dataset.card.get("fingerprint") != fingerprint:
-            raise OutputError(f"{settings.out}: holds a dataset of other inputs; remove it or choose another --out")
-        problems = read_problems(settings.out / PROBLEMS)
-        return Prepared(dataset, problems, leaks_of(dataset.cases), plan.found.in_words())
-    partial = settings.out / PARTIAL
-    with held(settings.out, "prepares a dataset in it"):
-        done = begin(partial, pixels, len(plan.jobs), settings.size_px)
-        here = partial_of(read_here, workers=settings.workers)
-        read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid or "siim", reading or here)
-        return _finish(settings, plan, tables, done, fingerprint)
+    plan, out = plan_of(settings), settings.out
+    reading = reading or partial_of(read_here, workers=settings.workers)
+    if isinstance(out, Path):
+        return _made(settings, plan, out, reading)
+    if (there := _there(out, plan)) is not None:
+        forget(out, _KIND)
+        return there
+    with leased(out, _KIND, _PREPARES) as (folder, lease):
+        if (there := _there(out, plan)) is None:  # another process may have just finished it
+            refuse_small_disk(out, folder / DATA, len(plan.jobs) * settings.size_px**2)
+            there = replace(_made(settings, plan, folder / DATA, reading), opened=None)
+            put_up(folder / DATA, out, lease)
+        clear(folder)
+    return there
 
 
-def _plan(settings: PrepareSettings) -> _Plan:
-    """Pair every file with its mask, and report what has no partner."""
-    refuse_unused_options(
-        settings.masks, "--rle-grid" if settings.rle_grid else None, "--segment" if settings.segments else None
-    )
-    sources = [open_masks(path, segments=settings.segments) for path in settings.masks]
-    plan = _Plan(find_radiographs([settings.images], _mask_files(settings.masks)))
-    who = identify(plan.found.radiographs)
-    ids = {case.path: case.image_id for case in who.cases}
-    masks = masks_by_id(sources, {case.image_id: case.relative for case in who.cases}, plan.problems)
-    for folder, reason in plan.found.unreadable:
-        plan.problems.append(Problem("quarantined", "", str(folder), reason))
-    for path, other in who.copies:
-        plan.problems.append(Problem("copy", ids[other], str(path), f"left out: a copy of {other}"))
-    for path, other in who.clashes:
-        reason = f"goes by its path: {other} has its SOP Instance UID too, and is another image"
-        plan.problems.append(Problem("same id", ids[path], str(path), reason))
-    for case in who.cases:
-        if case.copy_of:
-            continue
-        if case.image_id in masks:
-            plan.jobs.append(Job(len(plan.jobs), str(case.path), *masks[case.image_id], case.image_id, case.relative))
-        else:
-            reason = "left out: no mask or csv row has this id"
-            plan.problems.append(Problem("unlabelled", case.image_id, case.relative, reason))
-    if not plan.jobs:
-        theirs = next((name for source in sources for name in source.masks), "nothing")
-        raise InputError(
-            f"{settings.images}: none of the {len(ids)} radiographs has a mask or csv row; rows name them by SOP "
-            f"Instance UID, path or file name, such as {next(iter(ids.values()), '')!r}; here they name {theirs!r}"
-        )
-    plan.names = Names((job.image_id, job.name) for job in plan.jobs)
-    return plan
+def _there(out: Url, plan: Plan) -> Prepared | None:
+    """Return the dataset at a URL, where there is one. Raises: OutputError if it is of other inputs."""
+    if (tables := tables_at(out)) is None:
+        return None
+    card, cases, problems = tables
+    _refuse_other(out, card, plan)
+    return Prepared(card, problems, leaks_of(cases), plan.found.in_words())
 
 
-def _mask_files(masks: Sequence[Path]) -> list[Path]:
-    """The files of masks, which are no radiographs where they lie among them."""
-    return [file for source in masks if source.is_dir() for file in walk(source)]
+def _refuse_other(out: Place, card: Mapping[str, Any], plan: Plan) -> None:
+    if card.get("fingerprint") != plan.fingerprint:
+        raise OutputError(f"{out}: holds a dataset of other inputs; remove it or choose another --out")
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """The csv files of patients and folds, read before the radiographs, so that a mistake in them costs nothing."""
-
-    patients: dict[str, str]
-    folds: dict[str, int] | None
-
-
-def _read_tables(settings: PrepareSettings, plan: _Plan) -> _Tables:
-    patients = plan.names.resolve(read_patients(settings.patients), settings.patients) if settings.patients else {}
-    sources = {job.label_source for job in plan.jobs}
-    if unknown := set(settings.always_train) - sources:
-        raise InputError(f"--always-train: no mask comes from {min(unknown)}; there is {', '.join(sorted(sources))}")
-    if not isinstance(settings.folds, Path):
-        if not 2 <= settings.folds <= len(plan.jobs):
-            raise InputError(f"{len(plan.jobs)} cases cannot make {settings.folds} folds; give --folds 2 or more")
-        return _Tables(patients, None)
-    folds = plan.names.resolve(read_folds(settings.folds), settings.folds)
-    jobs = [job for job in plan.jobs if job.label_source not in settings.always_train]
-    missing = [job.image_id for job in jobs if job.image_id not in folds]
-    if missing:
-        raise InputError(f"{settings.folds}: {len(missing)} of {len(jobs)} cases have no fold, {missing[0]} first")
-    return _Tables(patients, folds)
+def _made(settings: PrepareSettings, plan: Plan, folder: Path, reading: Reading) -> Prepared:
+    """Make the dataset in a folder, or find it there."""
+    if (folder / CARD).exists():
+        dataset = Dataset(folder)
+        _refuse_other(folder, dataset.card, plan)
+        problems = read_problems(folder / PROBLEMS)
+        return Prepared(dataset.card, problems, leaks_of(dataset.cases), plan.found.in_words(), dataset)
+    partial = folder / PARTIAL
+    with held(folder, _PREPARES):
+        done = begin(partial, plan.pixels, len(plan.jobs), settings.size_px)
+        read_all(plan.jobs, partial, done, settings.size_px, settings.rle_grid or "siim", reading)
+        return _finish(settings, plan, folder, done)
 
 
-def _fingerprints(settings: PrepareSettings, plan: _Plan) -> tuple[str, str]:
-    """Hash the names, sizes and times of the inputs: of those that are read into pixels, and of all.
-
-    An unfinished run can be taken up with other folds: they are made at the end.
-    """
-    digest = hashlib.sha256(repr((FORMAT, settings.size_px, settings.rle_grid or "siim", settings.segments)).encode())
-    for job in plan.jobs:
-        digest.update(_stamp(Path(job.path)) + b"".join(map(_stamp, job.mask.files)))
-        if job.image_id != name_of(Path(job.path)):
-            digest.update(job.image_id.encode("utf-8", "surrogateescape"))
-    for path in settings.masks:
-        digest.update(_stamp(path))
-    pixels = digest.hexdigest()
-    digest.update(repr((str(settings.folds), settings.seed, *settings.always_train)).encode())
-    for table in (settings.patients, settings.folds):
-        if isinstance(table, Path):
-            digest.update(_stamp(table))
-    return pixels, digest.hexdigest()
-
-
-def _stamp(path: Path) -> bytes:
-    try:
-        status = path.stat()
-    except OSError:
-        return repr((path.name, "cannot be reached")).encode()  # reading it refuses it with the reason
-    # A folder's time changes with what is beside the masks; they have stamps of their own.
-    return repr((path.name, None if path.is_dir() else (status.st_size, status.st_mtime_ns))).encode()
-
-
-def _finish(
-    settings: PrepareSettings, plan: _Plan, tables: _Tables, done: dict[int, dict[str, Any]], fingerprint: str
-) -> Prepared:
+def _finish(settings: PrepareSettings, plan: Plan, folder: Path, done: dict[int, dict[str, Any]]) -> Prepared:
     """Drop the rows of quarantined files, assign folds, and move everything into place."""
-    partial = settings.out / PARTIAL
+    partial = folder / PARTIAL
     problems = list(plan.problems)
     kept: list[Job] = []
     for job in plan.jobs:
@@ -215,34 +129,33 @@ def _finish(
     if not kept:
         raise InputError(f"{settings.images}: no radiograph could be read; the first: {problems[-1].reason}")
     try:
-        cases = _cases(settings, tables, kept, done)
+        cases = _cases(settings, plan, kept, done)
     except InputError as error:
         quarantined = [problem.reason for problem in problems if problem.kind == "quarantined"]
         also = f"; {len(quarantined)} files were quarantined: {quarantined[0]}" if quarantined else ""
         raise InputError(f"{error}{also}") from error
     entries = [done[job.row] for job in kept]
     problems += _equal_pixels(cases, [entry["pixels"] for entry in entries]) + doubtful(cases, entries)
-    with writing(settings.out):
-        images = finished_images(partial, settings.out, [job.row for job in kept], len(plan.jobs))
+    with writing(folder):
+        images = finished_images(partial, folder, [job.row for job in kept], len(plan.jobs))
         write_cases(partial / CASES, cases)
         write_problems(partial / PROBLEMS, problems)
-        card = _card(settings, cases, problems, fingerprint)
+        card = _card(settings, cases, problems, plan.fingerprint)
         card["sha256"] = hash_files(images, partial / CASES)
         write_json(partial / CARD, card, indent=2, end="\n")
-        os.replace(images, settings.out / IMAGES)
+        os.replace(images, folder / IMAGES)
         for name in (CASES, PROBLEMS, CARD):
-            os.replace(partial / name, settings.out / name)
+            os.replace(partial / name, folder / name)
         shutil.rmtree(partial)
-    return Prepared(Dataset(settings.out), problems, leaks_of(cases), plan.found.in_words())
+    dataset = Dataset(folder)
+    return Prepared(dataset.card, problems, leaks_of(cases), plan.found.in_words(), dataset)
 
 
-def _cases(
-    settings: PrepareSettings, tables: _Tables, kept: Sequence[Job], done: dict[int, dict[str, Any]]
-) -> list[Case]:
+def _cases(settings: PrepareSettings, plan: Plan, kept: Sequence[Job], done: dict[int, dict[str, Any]]) -> list[Case]:
     entries = [done[job.row] for job in kept]
     ids = [job.image_id for job in kept]
-    patients = [tables.patients.get(image_id) or entry["patient"] for image_id, entry in zip(ids, entries, strict=True)]
-    fold_of = _folds(settings, tables, kept, patients, [entry["area"] for entry in entries])
+    patients = [plan.patients.get(image_id) or entry["patient"] for image_id, entry in zip(ids, entries, strict=True)]
+    fold_of = _folds(settings, plan, kept, patients, [entry["area"] for entry in entries])
     return [
         Case(
             image_id=image_id,
@@ -266,13 +179,13 @@ def _cases(
 
 
 def _folds(
-    settings: PrepareSettings, tables: _Tables, kept: Sequence[Job], patients: Sequence[str | None], areas: list[int]
+    settings: PrepareSettings, plan: Plan, kept: Sequence[Job], patients: Sequence[str | None], areas: list[int]
 ) -> list[int]:
     """The fold of each case, `NO_FOLD` of those that are always trained on. Raises: InputError if none is left."""
     ids = [job.image_id for job in kept]
     always = [job.label_source in settings.always_train for job in kept]
-    if tables.folds is not None:
-        folds = [NO_FOLD if each else tables.folds[image_id] for image_id, each in zip(ids, always, strict=True)]
+    if plan.folds is not None:
+        folds = [NO_FOLD if each else plan.folds[image_id] for image_id, each in zip(ids, always, strict=True)]
     else:
         rows = [row for row, each in enumerate(always) if not each]
         known = {image_id: patient for image_id, patient in zip(ids, patients, strict=True) if patient}
@@ -305,8 +218,9 @@ def _equal_pixels(cases: Sequence[Case], hashes: Sequence[str]) -> list[Problem]
 def _card(
     settings: PrepareSettings, cases: Sequence[Case], problems: Sequence[Problem], fingerprint: str
 ) -> dict[str, Any]:
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    plain["masks"] = [str(path) for path in settings.masks]
+    plain = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    plain |= {key: said(str(value)) for key, value in plain.items() if isinstance(value, Path | Url)}
+    plain["masks"] = [said(str(path)) for path in settings.masks]
     return {
         "format": FORMAT,
         "cases": len(cases),

@@ -11,6 +11,7 @@ from pleura.files import read_records, write_csv
 
 Severity = Literal["error", "warning", "note"]
 
+PROBLEMS = "problems.csv"
 MOST_ABSENT = 20
 """Masks without an image that problems.csv names; the others it counts."""
 

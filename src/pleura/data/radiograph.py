@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,12 @@ from pleura.data.geometry import SquareGeometry
 from pleura.data.picture import image_of_values, is_picture, picture_aspect, picture_values
 from pleura.dicom.grey_values import GreyValues
 from pleura.dicom.limits import max_bytes
+from pleura.dicom.parse import valid_uid
 from pleura.dicom.read import Radiograph, read_dicom
 from pleura.dicom.square_pixels import with_square_pixels
-from pleura.errors import InputError
+from pleura.errors import InputError, PleuraError, StoreError
 from pleura.files import file_with, name_of
-from pleura.urls.store import get
+from pleura.urls.store import ahead, get
 from pleura.urls.url import Place, Url
 
 
@@ -30,8 +32,8 @@ def read_radiograph(path: Place | str, with_grey: bool = False) -> Radiograph:
     Raises: InputError, one line with the file, the reason and the way out; for an object StoreError, too.
     """
     if isinstance(path, Url):
-        refuse_too_large(path)
-        return read_content(path, get(path), with_grey)
+        _refuse_too_large(path)
+        return _read_content(path, get(path), with_grey)
     path = Path(path)
     if not is_picture(path):
         return read_dicom(path, with_grey)
@@ -55,7 +57,37 @@ def _grey_values(values: NDArray[np.integer], bits: int) -> GreyValues:
     return GreyValues(values.astype(whole), full / 2, float(full))
 
 
-def refuse_too_large(url: Url) -> None:
+def read_each(places: Sequence[Place]) -> Iterator[Radiograph | PleuraError]:
+    """Yield each radiograph, or why it cannot be read, in order; a file is read when it is asked for.
+
+    The next objects are fetched meanwhile, bounded in number and in bytes; see `ahead`. Raises: StoreError.
+    """
+    contents = ahead((place for place in places if _is_fetched(place)), lambda url: url)
+    for place in places:
+        # Nothing here keeps an image or a content while the next is read.
+        yield _read_or_why(place, next(contents)[1] if _is_fetched(place) else None)
+
+
+def _is_fetched(place: Place) -> TypeGuard[Url]:
+    """Whether it is an object, and no larger than what is read; reading a larger one refuses it."""
+    return isinstance(place, Url) and place.size <= max_bytes()
+
+
+def _read_or_why(place: Place, content: bytes | InputError | None) -> Radiograph | PleuraError:
+    """content: that of an object that was fetched, or why there is none."""
+    try:
+        if isinstance(content, InputError):
+            return content
+        if isinstance(place, Path) or content is None:
+            return read_radiograph(place)
+        return _read_content(place, content)
+    except StoreError:
+        raise
+    except PleuraError as error:
+        return error
+
+
+def _refuse_too_large(url: Url) -> None:
     """Refuse an object that is far larger than a radiograph, before any of it is fetched. Raises: InputError."""
     if url.size > (most := max_bytes()):
         raise InputError(
@@ -64,13 +96,17 @@ def refuse_too_large(url: Url) -> None:
         )
 
 
-def read_content(url: Url, content: bytes, with_grey: bool = False) -> Radiograph:
+def _read_content(url: Url, content: bytes, with_grey: bool = False) -> Radiograph:
     """Read a radiograph from the content of an object. Raises: InputError, which names the object."""
     with file_with(content) as path:
         try:
-            return read_radiograph(path, with_grey)
+            radiograph = read_radiograph(path, with_grey)
         except InputError as error:
             raise InputError(str(error).replace(str(path), str(url))) from error
+    # Its id is of the listing, perhaps hours ago; another image of as many bytes would go by it.
+    if url.head and url.head.uid and valid_uid(radiograph.sop_instance_uid) != url.head.uid:
+        raise InputError(f"{url}: changed since it was listed; run the same command again")
+    return radiograph
 
 
 def pixels_of(path: Place | str) -> int:

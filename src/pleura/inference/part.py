@@ -8,23 +8,21 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pleura.data.ids import Identified
-from pleura.data.radiograph import pixels_of, read_content, read_radiograph, refuse_too_large
+from pleura.data.radiograph import pixels_of, read_each
 from pleura.dicom.deidentify import Secret
-from pleura.dicom.parse import valid_uid
 from pleura.dicom.read import Radiograph
-from pleura.errors import InputError, OutputError, PleuraError, StoreError
+from pleura.errors import OutputError, PleuraError, StoreError
 from pleura.inference.disclosure import BURNED_IN, Disclosure
 from pleura.inference.predictor import Predictor
 from pleura.inference.work import stamp_of
 from pleura.inference.writers import entry_of, write_files
-from pleura.urls.store import ahead
-from pleura.urls.url import Place, Url
+from pleura.urls.url import Place
 
 PIXELS_IN_FLIGHT = 20_000_000
 """Of one part, unless a single radiograph has more; while it is predicted the next one is read, and the results of the
@@ -97,14 +95,15 @@ def parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identif
 def read_part(predictor: Predictor, settings: BatchSettings, part: Sequence[Identified]) -> ReadPart:
     """Return what can be read and what cannot. Raises: StoreError, which under a secret names no object."""
     disclosure, done = settings.disclosure, ReadPart()
-    # One by one: a whole part at once would hold more bytes than may be fetched ahead.
-    contents = ahead((case.path for case in part if _is_fetched(case.path)), lambda url: url)
+    read = read_each([case.path for case in part])
     for case in part:
         stamp = stamp_of(case.path, disclosure)  # before it is read: what changes meanwhile is noticed next time
         try:
             with disclosure.withholding():
-                content = next(contents)[1] if _is_fetched(case.path) else None
-                radiograph = disclosure.radiograph(_read(case.path, content))
+                one = next(read)
+            if isinstance(one, PleuraError):
+                raise one
+            radiograph = disclosure.radiograph(one)
         except StoreError:
             raise
         except PleuraError as error:
@@ -117,30 +116,6 @@ def read_part(predictor: Predictor, settings: BatchSettings, part: Sequence[Iden
         named = replace(radiograph, image_id=case.image_id, notes=(*radiograph.notes, *copied))
         done.read.append(Read(case, stamp, named, predictor.square(named)))
     return done
-
-
-def _is_fetched(place: Place) -> TypeGuard[Url]:
-    """Whether it is an object, and no larger than what is read; reading a larger one refuses it."""
-    if not isinstance(place, Url):
-        return False
-    try:
-        refuse_too_large(place)
-    except InputError:
-        return False
-    return True
-
-
-def _read(place: Place, content: bytes | InputError | None) -> Radiograph:
-    """content: that of an object that was fetched, or why there is none."""
-    if isinstance(content, InputError):
-        raise content
-    if not isinstance(place, Url):
-        return read_radiograph(place)
-    radiograph = read_radiograph(place) if content is None else read_content(place, content)
-    # Its id is of the listing, perhaps hours ago; another image of as many bytes would go by it.
-    if place.head and place.head.uid and valid_uid(radiograph.sop_instance_uid) != place.head.uid:
-        raise InputError(f"{place}: changed since it was listed; run the same command again")
-    return radiograph
 
 
 def write_results(

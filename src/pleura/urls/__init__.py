@@ -12,6 +12,8 @@ The design:
   A store can append nothing: new lines of the journal go up as parts, OUT/.parts/journal.jsonl/N, every 10 s,
   and as one object at the end; a run begins by fetching both. A line goes up after the files that it is of, so that a
   run that is killed at any moment has lost at most lines, whose radiographs are predicted again, into the same objects.
+* A dataset of `prepare` is made in a folder of this machine (`scratch`), where the same command goes on after a kill;
+  it goes up when it is whole, its card last.
 * One writer: OUT/.lock is created on condition that it is not there, and renewed every 10 s; who finds it waits for
   30 s to see whether it is. That is a lease and no lock: see `lease`.
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 from pleura.errors import InputError, OutputError, writing
 from pleura.progress import track
 from pleura.urls.store import ahead, get_file, listed
-from pleura.urls.url import Url
+from pleura.urls.url import Place, Url, place_of
 
 LARGE_BYTES = 64 * 2**20
 """From where on a file is fetched by itself, and lies in memory a piece at a time."""
@@ -58,6 +58,14 @@ def said(text: str) -> str:
     for path, url in sorted(_said.items(), reverse=True):
         text = text.replace(path, url)
     return text
+
+
+def origin(path: Path) -> Place:
+    """Return the object that a copied file is of; any other path is its own."""
+    for copy, url in _said.items():
+        if path.is_relative_to(copy):
+            return place_of("/".join((url, *path.relative_to(copy).parts)), is_recorded=True)
+    return path
 
 
 def fetch(base: Url, found: Sequence[Url], folder: Path) -> None:

@@ -8,21 +8,16 @@ and doubled nothing.
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
-from pleura.errors import InputError, OutputError, writing
-from pleura.files import held, user_cache
+from pleura.errors import InputError, writing
 from pleura.urls.lease import Lease
+from pleura.urls.scratch import clear, leased
 from pleura.urls.store import ahead, delete, exists, get_file, listed, put, put_file
 from pleura.urls.url import Place, Url
 
@@ -30,7 +25,6 @@ PARTS = ".parts"
 FOLLOW_S, MOST_PARTS = 10.0, 500
 """How long a finished line may wait until it goes up, and how many parts there are before the whole is written."""
 _PIECE_BYTES = 2**20
-_OWNER, _HELD = "owner", ".desk"
 
 
 class Desk:
@@ -133,43 +127,9 @@ def desk_for(out: Place, what: str) -> Iterator[Desk]:
     if isinstance(out, Path):
         yield Desk(out)
         return
-    folder = _folder(out)
-    with held(folder, what, _HELD):
-        # Who holds the lock of this folder follows a process that is dead, if that had this folder too.
-        owner = folder / _OWNER
-        with writing(folder):
-            for file in folder.iterdir():
-                if file.name not in (_OWNER, _HELD):
-                    file.unlink()
-            if not owner.exists():
-                owner.write_text(secrets.token_hex(16))
+    with leased(out, "desk", what) as (folder, lease):
+        clear(folder)
         try:
-            # A home that several machines share may have no locks.
-            machine = sha256(socket.gethostname().encode()).hexdigest()[:16]
-            with Lease(out, f"{owner.read_text()}-{machine}", what) as lease:
-                yield RemoteDesk(folder, out, lease)
+            yield RemoteDesk(folder, out, lease)
         finally:
-            for file in folder.iterdir():
-                if file.name not in (_OWNER, _HELD):
-                    file.unlink(missing_ok=True)
-
-
-def _folder(out: Url) -> Path:
-    name = f"desk-{sha256(str(out).encode()).hexdigest()[:16]}"
-    try:
-        folder, is_shared = user_cache("urls") / name, False
-    except RuntimeError:  # a user without a home
-        folder, is_shared = Path(tempfile.gettempdir()) / f"pleura-{name}", True
-    with writing(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if is_shared and hasattr(os, "getuid"):
-            _refuse_anothers(folder)
-    return folder
-
-
-def _refuse_anothers(folder: Path) -> None:
-    """Anybody can make a folder of this name in a folder for all users, and read there what is written to it."""
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise OutputError(f"{folder}: belongs to another user; set XDG_CACHE_HOME to a folder of your own")
-    folder.chmod(0o700)
+            clear(folder)
