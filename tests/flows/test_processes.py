@@ -28,6 +28,17 @@ def column(out, name):
     return np.array([float(row[name]) for row in rows])
 
 
+def with_sources(dataset, out):
+    """A copy of a dataset whose masks are of three sources in turn."""
+    shutil.copytree(dataset, out)
+    rows = list(csv.DictReader((dataset / "cases.csv").read_text().splitlines()))
+    with (out / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "label_source": f"source-{number % 3}"} for number, row in enumerate(rows))
+    return sealed(out)
+
+
 @pytest.mark.parametrize("loss", [PER_IMAGE, POOLED], ids=["per image", "pooled over the batch"])
 def test_two_processes_have_the_losses_and_the_weights_of_one(loss, dataset, tmp_path):
     overrides = (*NET, *loss, "training.epochs=2", "training.batch_size=4")
@@ -40,14 +51,7 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(loss, dataset, tmp
 
 
 def test_two_processes_weigh_cases_and_heed_a_teacher_as_one_does(dataset, run, tmp_path):
-    guessed = tmp_path / "dataset"
-    shutil.copytree(dataset, guessed)
-    rows = list(csv.DictReader((dataset / "cases.csv").read_text().splitlines()))
-    with (guessed / "cases.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, "label_source": f"source-{number % 3}"} for number, row in enumerate(rows))
-    sealed(guessed)
+    guessed = with_sources(dataset, tmp_path / "dataset")
     labels = "{weights: {source-0: 0.25, source-1: 0}, smoothing: {source-2: 0.1}, "
     labels += f"teacher: {run}, teacher_share: 0.4, teacher_sources: [source-0], least_agreement: 0.05}}"
     loss = "training.loss={bce: 1, dice: 1, focal: 1, lovasz: 0.5, presence: 0.5, deep: 0.5}"
@@ -59,6 +63,18 @@ def test_two_processes_weigh_cases_and_heed_a_teacher_as_one_does(dataset, run, 
     one, two = (load_checkpoint(tmp_path / name / "fold-0" / "best.safetensors") for name in ("one", "two"))
     assert all(np.allclose(one.weights[key].numpy(), two.weights[key].numpy(), atol=2e-4) for key in one.weights)
     assert one.seen == two.seen
+
+
+def test_two_processes_learn_the_features_of_a_teacher_as_one_does(dataset, run, tmp_path):
+    guessed = with_sources(dataset, tmp_path / "dataset")
+    # Of two cases in each process it happens that none is taught.
+    labels = f"{{weights: {{source-0: 0.25}}, teacher: {run}, features: 3, teacher_sources: [source-0]}}"
+    overrides = (*NET, "training.epochs=2", "training.batch_size=4", f"training.labels={labels}")
+    launch(1, overrides, guessed, tmp_path / "one")
+    launch(2, overrides, guessed, tmp_path / "two")
+    assert column(tmp_path / "two", "loss") == pytest.approx(column(tmp_path / "one", "loss"), abs=1e-5)
+    one, two = (load_checkpoint(tmp_path / name / "fold-0" / "best.safetensors").weights for name in ("one", "two"))
+    assert all(np.allclose(one[key].numpy(), two[key].numpy(), atol=2e-4) for key in one)
 
 
 def test_an_average_has_the_scores_that_were_written_for_it_though_processes_count_by_themselves(dataset, tmp_path):

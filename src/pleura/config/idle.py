@@ -120,6 +120,8 @@ def _of_rates(stage: StageConfig) -> Iterator[tuple[str, str]]:
         yield "freeze_encoder_stride", "freeze_encoder_epochs freezes all of the encoder for the whole stage"
     if stage.labels.teacher is None:
         yield "labels.teacher_share", "there is no teacher; set labels.teacher"
+    if stage.freeze_encoder_epochs >= stage.epochs or stage.freeze_encoder_stride == 32:
+        yield "labels.features", "all of the encoder, which learns them, is frozen for the whole stage"
 
 
 def _of_loss(loss: LossConfig) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pleura.config.strict import Probability, Strict
+from pleura.config.strict import NotNegative, Probability, Strict
 
 Source = Annotated[str, Field(min_length=1)]
 Weight = Annotated[float, Field(ge=0, le=1000)]
@@ -25,8 +25,16 @@ class LabelsConfig(Strict):
     would add up to more than most pneumothoraces."""
     teacher: Annotated[str, Field(min_length=1)] | None = None
     """A checkpoint, a run or an ensemble, as `pleura predict --model` takes it. It predicts on the same augmented
-    images, at the size of the stage, without TTA. A teacher that was trained on validation cases is refused. One whose
+    images, without TTA. A teacher that was trained on validation cases is refused. One whose
     training cases are not listed, such as imported weights, causes a warning and a note in the provenance."""
+    teacher_size_px: Annotated[int, Field(ge=32)] | None = None
+    """Side of the images that the teacher sees: the same cases, warped alike; what it gives is then brought to the size
+    of the stage. null: the size of the stage. A net knows little of images far smaller than those it has learned from:
+    the included model, of 512 px, has AUROC 0.65 at 128 px and 0.90 at 384 px."""
+    features: NotNegative = 0.0
+    """Weight of a loss by which the encoder learns the teacher's features as well (arXiv 1412.6550): 1x1 convolutions,
+    which are in no checkpoint, predict them at the strides from 4 on that both encoders have; the loss is the mean
+    squared error, each of the teacher's channels standardised. The teacher is then one net."""
     teacher_share: Probability = 0.5
     """The target is (1 - share) x mask + share x the teacher's probabilities; 1: distillation alone."""
     teacher_sources: list[Source] = Field(default=[])
@@ -37,8 +45,9 @@ class LabelsConfig(Strict):
 
     @model_validator(mode="after")
     def _a_teacher_has_an_effect(self) -> LabelsConfig:
-        if self.teacher is None and (self.teacher_sources or self.least_agreement):
-            raise ValueError("teacher_sources and least_agreement need a teacher; set labels.teacher")
-        if self.teacher is not None and not (self.teacher_share or self.least_agreement):
-            raise ValueError("the teacher has no effect; give teacher_share or least_agreement a value above 0")
+        for name in ("teacher_sources", "least_agreement", "features", "teacher_size_px"):
+            if self.teacher is None and getattr(self, name):
+                raise ValueError(f"{name} needs a teacher; set labels.teacher")
+        if self.teacher is not None and not (self.teacher_share or self.least_agreement or self.features):
+            raise ValueError("the teacher has no effect; give teacher_share, least_agreement or features a weight")
         return self

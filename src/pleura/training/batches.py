@@ -18,11 +18,17 @@ from pleura.data.augmentation import augment
 from pleura.data.dataset import Dataset
 from pleura.data.loader import Batch, batches
 from pleura.data.sampler import Shown, epoch_order, rank_bounds, rate_of_epoch
+from pleura.errors import ConfigError
+from pleura.models.encoders import Encoder
 from pleura.models.preprocessing import REDUCTION, Preprocessing, normalise
 from pleura.models.resize import mask_shares, resize_images
+from pleura.training.features import Projections, strides_in_common
 from pleura.training.refusals import global_batch_size
 from pleura.training.run import Progress
 from pleura.training.targets import Targets, labels_of_stages
+
+SAMPLE_CASES = 64
+"""Of whose features the mean and the deviation of a teacher's channels are taken."""
 
 
 class Batches:
@@ -94,15 +100,63 @@ class Batches:
         first, last = self._rows(order.shape[1])
         return batches(self.dataset, order[:, first:last].reshape(-1), last - first)
 
-    def prepared(self, batch: Batch, stage: StageConfig, seed: tuple[int, ...], of: int) -> tuple[Tensor, Targets]:
+    def prepared(
+        self,
+        batch: Batch,
+        stage: StageConfig,
+        seed: tuple[int, ...],
+        of: int,
+        projections: Projections | None = None,
+    ) -> tuple[Tensor, Targets]:
         """Resize and augment a part of a global batch of `of` cases on the device.
 
-        Returns: inputs (n, in_channels, S, S), normalised, float32; their targets.
+        projections: as the method makes them. Returns: inputs (n, in_channels, S, S), normalised, float32; their
+        targets.
         """
         images, masks = self._augmented(batch, stage, seed, of)
-        targets = self.labels[stage.name].targets(batch.indices, images, masks, self.accelerator.autocast)
+        seen, autocast = images, self.accelerator.autocast
+        if _size_of_teacher(stage) != stage.size_px:
+            # The same warps of the same cases: what is drawn does not depend on the size.
+            of_teacher = stage.model_copy(update={"size_px": stage.labels.teacher_size_px})
+            seen, _ = self._augmented(batch, of_teacher, seed, of)
+        targets = self.labels[stage.name].targets(batch.indices, seen, masks, autocast, projections)
         masks = targets.masks.expand(-1, self.recipe.model.classes, -1, -1)
         return self._inputs(images, stage), replace(targets, masks=masks)
+
+    def refuse_features(self, stage: StageConfig, pupil: Encoder) -> None:
+        """Refuse features of a stage's teacher that its pupil cannot learn. Raises: ConfigError."""
+        teacher, where = self.labels[stage.name].teacher, f"stages.{stage.name}.labels.features"
+        if teacher is None or not stage.labels.features:
+            return
+        try:
+            strides_in_common(pupil, teacher.encoder)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}; take another teacher, or set it to 0") from error
+        # Nets pad what is no multiple of their strides: of two sides the same share is padding only where none is.
+        size_px, step = _size_of_teacher(stage), max(pupil.reductions[-1], teacher.encoder.reductions[-1])
+        if size_px % step or stage.size_px % step:
+            raise ConfigError(
+                f"{where}: needs multiples of {step} px for the images of the stage and of the teacher, which have "
+                f"{stage.size_px} and {size_px}; change size_px or labels.teacher_size_px, or set it to 0"
+            )
+
+    def projections(self, stage: StageConfig, pupil: Encoder) -> Projections | None:
+        """Make what predicts the features of a stage's teacher from its pupil's; None where they are not learned.
+
+        The same in every process.
+        """
+        labels = self.labels[stage.name]
+        if labels.teacher is None or not stage.labels.features:
+            return None
+        teacher, size_px = labels.teacher, _size_of_teacher(stage)
+        rows = np.unique(np.linspace(0, len(labels.indices) - 1, SAMPLE_CASES).astype(np.int64))
+        parts = []
+        for batch in batches(self.dataset, labels.indices[rows], 8):
+            images = resize_images(batch.images.to(self.accelerator.device), size_px, self.reduction)
+            parts.append(teacher.with_features(images)[1])
+        sample = [torch.cat(of_stride) for of_stride in zip(*parts, strict=True)]
+        seed = torch_seed(self.recipe.seed, self.recipe.stages.index(stage))
+        return Projections(pupil, teacher.encoder, sample, seed).to(self.accelerator.device)
 
     def refresh_inputs(self, stage: StageConfig, progress: Progress) -> Iterator[Tensor]:
         """Yield inputs as the last epoch of a stage had them, `refresh_cases` in all; the same in every process."""
@@ -141,6 +195,11 @@ class Batches:
             for path, hashes in self.teachers().items()
             if path in before and hashes != before[path]
         ]
+
+
+def _size_of_teacher(stage: StageConfig) -> int:
+    """Return the side of the images that a stage's teacher sees."""
+    return stage.labels.teacher_size_px or stage.size_px
 
 
 def _in_short(hashes: Sequence[str]) -> str:

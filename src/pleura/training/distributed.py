@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 
 from pleura.inference.cpu import processor
 from pleura.models.net import Net, Outputs
+from pleura.training.features import Projections, watched
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -50,13 +51,17 @@ def end_processes() -> None:
 class AllOutputs(nn.Module):
     """A net whose call returns all of its outputs: DistributedDataParallel reduces what a module's call computes."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, projections: Projections | None = None) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.projections = net, projections
 
-    def forward(self, images: Tensor) -> Outputs:
-        """Return `Net.outputs`."""
-        return self.net.outputs(images)
+    def forward(self, images: Tensor) -> tuple[Outputs, tuple[Tensor, ...]]:
+        """Return `Net.outputs`, and what the projections, if there are any, make of the encoder's features."""
+        if self.projections is None:
+            return self.net.outputs(images), ()
+        with watched(self.net.encoder) as features:
+            outputs = self.net.outputs(images)
+        return outputs, self.projections(features)
 
 
 def share_buffers(net: nn.Module) -> None:

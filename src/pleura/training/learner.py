@@ -15,7 +15,7 @@ from pleura import __version__
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
-from pleura.errors import ConfigError
+from pleura.errors import ConfigError, OutputError
 from pleura.models.build import build_model, preprocessing_of
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_weights
 from pleura.models.depthwise import keep_strided_depthwise
@@ -25,6 +25,7 @@ from pleura.training.averaging import RunningAverages
 from pleura.training.batches import Batches
 from pleura.training.devices import precision_name
 from pleura.training.distributed import AllOutputs, machine, share_buffers, synchronise_batchnorm
+from pleura.training.features import Projections
 from pleura.training.optimizers import Freezer, build_optimizer, resume_optimizer
 from pleura.training.provenance import Provenance
 from pleura.training.refusals import refuse_lone_images
@@ -64,6 +65,8 @@ class Learner:
         if self.precision != "float32" and accelerator.device.type == "cpu":
             keep_strided_depthwise(net)
         self.net, self.model = net, accelerator.prepare_model(AllOutputs(net))
+        self.projections: Projections | None = None
+        """Of the teacher's features that the stage learns."""
         self.is_fresh = True
         """Whether no training has made its weights."""
         self.encoder = net.encoder
@@ -77,6 +80,7 @@ class Learner:
         apart = 1 if self.batchnorm_is_global else accelerator.num_processes
         for stage in recipe.stages:
             cases, trains_batchnorm = self.batches.fewest_cases(stage), self._trains_batchnorm(stage)
+            self.batches.refuse_features(stage, self.encoder)
             refuse_lone_images(stage, cases, accelerator.num_processes, apart, trains_batchnorm)
 
     @property
@@ -103,7 +107,15 @@ class Learner:
         self.stage = stage
         # The optimizer takes what can learn, also if that is frozen for a while.
         self.freeze_encoder(stage.freeze_encoder_epochs)
-        self.optimizer = self.accelerator.prepare_optimizer(build_optimizer(self.net.parameters(), stage))
+        if projections := self.batches.projections(stage, self.encoder):
+            if state:
+                _load_projections(projections, state, stage)
+            self.projections = projections
+            self.model = self.accelerator.prepare_model(AllOutputs(self.net, projections))
+        elif self.projections:
+            self.projections, self.model = None, self.accelerator.prepare_model(AllOutputs(self.net))
+        learning = [*self.net.parameters(), *(projections.parameters() if projections else ())]
+        self.optimizer = self.accelerator.prepare_optimizer(build_optimizer(learning, stage))
         self.schedule = Schedule(stage, **(state["schedule"] if state else {}))
         self.averages = RunningAverages(self.net, stage.averaging, stage.epochs)
         if state:
@@ -114,7 +126,7 @@ class Learner:
         """Let the encoder learn, or what of it learns in epoch 0, 1, ... of the stage."""
         if self.freezer.freeze(self._frozen(self.stage, epoch)) and self.accelerator.num_processes > 1:
             # DistributedDataParallel notes which parameters have gradients when it is made.
-            self.model = self.accelerator.prepare_model(AllOutputs(self.net))
+            self.model = self.accelerator.prepare_model(AllOutputs(self.net, self.projections))
 
     def to_train(self) -> None:
         """Set the net to train; what is frozen of the encoder keeps its BatchNorm statistics."""
@@ -190,6 +202,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state(),
             "averages": self.averages.state(),
+            "projections": self.projections.state_dict() if self.projections else None,
             "scaler": scaler.state_dict() if scaler else None,
             "precision": self.precision,
             "reduction": self.batches.reduction,
@@ -233,3 +246,14 @@ class Learner:
         frozen = set(self._frozen(stage, stage.epochs - 1))
         kinds = nn.modules.batchnorm._BatchNorm
         return any(isinstance(module, kinds) and module.weight not in frozen for module in self.net.modules())
+
+
+def _load_projections(projections: Projections, state: Mapping[str, Any], stage: StageConfig) -> None:
+    """Go on with those of a state. Raises: OutputError if they are of a teacher with other features."""
+    try:
+        projections.load_state_dict(state["projections"])
+    except RuntimeError as error:
+        raise OutputError(
+            f"stages.{stage.name}.labels.teacher: has other features than when the run was stopped; begin the stage "
+            f"again with --stage {stage.name}"
+        ) from error

@@ -294,9 +294,21 @@ def refuse_other_stages(state: Mapping[str, Any], recipe: Recipe) -> None:
             f"the run began with the stages {', '.join(before)}, not {', '.join(now)}: begin at one with --stage, or "
             "choose another --out"
         )
+    then, here = state["recipe"]["stages"][reached - 1], recipe.stages[reached - 1].model_dump()
+    if _learns_features(then) != _learns_features(here):
+        began = "with" if _learns_features(then) else "without"
+        raise OutputError(
+            f"stages.{now[-1]}.labels.features: the stage began {began} it, and cannot go on otherwise; begin it "
+            f"again with --stage {now[-1]}"
+        )
     optimizers = state["recipe"]["stages"][reached - 1]["optimizer"], recipe.stages[reached - 1].optimizer
     if len(set(optimizers)) > 1:
         raise OutputError(
             f"stages.{now[-1]}.optimizer: the stage began with {optimizers[0]}, and {optimizers[1]} cannot go on from "
             f"there; begin it again with --stage {now[-1]}"
         )
+
+
+def _learns_features(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage, as a state's recipe has it, learns the features of a teacher."""
+    return bool(stage.get("labels", {}).get("features"))

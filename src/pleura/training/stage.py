@@ -17,6 +17,7 @@ from pleura.models.net import image_logits
 from pleura.progress import Waiting, track
 from pleura.training.batches import torch_seed
 from pleura.training.distributed import sum_over_processes
+from pleura.training.features import feature_loss
 from pleura.training.final_weights import FinalWeights
 from pleura.training.learner import Learner
 from pleura.training.losses import total_loss
@@ -87,16 +88,18 @@ class Stage:
         title = f"{config.name} {progress.epoch + 1}/{config.epochs}" if learner.writes else None
         for batch in track(source, title, steps, progress.step, batch_size):
             seed = (recipe.seed, progress.stage, progress.epoch, progress.step)
-            inputs, targets = batches.prepared(batch, config, seed, batch_size)
+            inputs, targets = batches.prepared(batch, config, seed, batch_size, learner.projections)
             learner.set_lr(progress.epoch, progress.step / steps)
             torch.manual_seed(torch_seed(*seed, accelerator.process_index))  # for dropout, whatever came before
             with accelerator.autocast():
-                outputs = learner.model(inputs)
+                outputs, projected = learner.model(inputs)
             image = None
             if config.loss.image:
                 image = image_logits(outputs.logits, outputs.presence, recipe.model.presence_rule)
             further = (outputs.presence, outputs.deep, all_reduce, targets.weights, targets.present, image)
             loss = total_loss(outputs.logits, targets.masks, config.loss, *further)
+            if targets.features is not None:
+                loss = loss + config.labels.features * feature_loss(projected, targets.features, all_reduce)
             losses.append(accelerator.reduce(loss.detach(), "mean"))
             first = progress.step - progress.step % config.accumulate_steps  # of the batches that are added up
             accelerator.backward(loss / min(config.accumulate_steps, steps - first))
@@ -122,6 +125,16 @@ class Stage:
         if not progress.is_over(config):
             learner.provenance.add_stage(labels)
         logger.info("stage %s learns from %s", config.name, labels.in_words())
+        sees_px = config.labels.teacher_size_px or config.size_px
+        if labels.teacher and 2 * sees_px <= labels.teacher.size_px:
+            logger.warning(
+                "%s: the teacher has learned from images of %d px and sees %d px here, of which it may know little; "
+                "set stages.%s.labels.teacher_size_px",
+                labels.teacher.path,
+                labels.teacher.size_px,
+                sees_px,
+                config.name,
+            )
         if labels.teacher and not labels.teacher.lists_its_cases:
             logger.warning(
                 "%s: the teacher does not list the cases that it has learned from; if validation cases are among them, "

@@ -21,7 +21,10 @@ from pleura.data.dataset import Dataset
 from pleura.errors import CheckpointError, ConfigError, InputError
 from pleura.inference.engines.torch import TorchEngine, infer
 from pleura.inference.predictor import Predictor
+from pleura.models.encoders import Encoder
+from pleura.models.resize import resize_images
 from pleura.models.seen import TAUGHT, SeenCases, listed
+from pleura.training.features import FeatureTargets, Projections, watched
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Targets:
     """(n,) float32 in [0, 1]: whether the image shows any, by its whole mask, before augmentation and reduction."""
     weights: Tensor | None = None
     """(n,) float32, of each image in the loss; None: all count alike."""
+    features: FeatureTargets | None = None
+    """None: nothing is learned from the teacher's features."""
 
 
 class Teacher:
@@ -63,6 +68,25 @@ class Teacher:
         if not total.isfinite().all():
             raise CheckpointError(f"{self.path}: the teacher's probabilities are not finite; take another")
         return total.clamp(0, 1)  # weights like 0.1 add up to 1 but for a rounding
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return what a call does, and the features of the encoder of its first net, from high to low resolution.
+
+        Raises: CheckpointError.
+        """
+        with watched(self.encoder) as features:
+            probabilities = self(images)
+        return probabilities, features
+
+    @property
+    def encoder(self) -> Encoder:
+        """Of its first net."""
+        return self.engines[0].net.encoder
+
+    @property
+    def size_px(self) -> int:
+        """Side of the images that it has learned from last, of all its nets the smallest."""
+        return min(engine.preprocessing.size_px for engine in self.engines)
 
     def agreement(self, probabilities: Tensor, masks: Tensor) -> Tensor:
         """Return the Dice, by area, of masks in [0, 1] with the teacher's predicted masks; 1 where both are empty.
@@ -113,6 +137,11 @@ class Labels:
         of_all = not config.teacher_sources
         self.is_taught = np.array([of_all or source in config.teacher_sources for source in self.sources], dtype=bool)
         self.teacher = teacher_of(config.teacher) if config.teacher is not None else None
+        if self.teacher is not None and config.features and len(self.teacher.engines) > 1:
+            raise ConfigError(
+                f"{self.where}.features: are those of one net, and {config.teacher} has {len(self.teacher.engines)}; "
+                "take one of them for the teacher, or set features to 0"
+            )
         taught = self.teacher is not None and config.teacher_share > 0
         self._refuse_negatives_alone(dataset.positive, train_indices, taught)
         self.present = dataset.positive * self.marks
@@ -141,26 +170,36 @@ class Labels:
                     )
 
     def targets(
-        self, indices: NDArray[np.int64], images: Tensor, masks: Tensor, autocast: Callable[[], Any]
+        self,
+        indices: NDArray[np.int64],
+        images: Tensor,
+        masks: Tensor,
+        autocast: Callable[[], Any],
+        projections: Projections | None = None,
     ) -> Targets:
-        """Return the targets of cases after augmentation: images and masks in [0, 1], (n, 1, S, S).
+        """Return the targets of cases after augmentation: masks in [0, 1], (n, 1, S, S).
 
-        autocast: for the teacher's pass. Raises: CheckpointError if the teacher's probabilities are not finite.
+        images: as the teacher sees them, in [0, 1], (n, 1, T, T). autocast: for its pass. projections: of its features,
+        where these are learned. Raises: CheckpointError if the teacher's probabilities are not finite.
         """
         goal = masks * torch.from_numpy(self.marks[indices]).to(masks)[:, None, None, None]
         present = torch.from_numpy(self.present[indices]).to(masks)
         weights = torch.from_numpy(self.case_weights[indices]).to(masks)
         rows = torch.from_numpy(np.flatnonzero(self.is_taught[indices])).to(masks.device)
+        features = projections.none() if projections is not None else ()
         if self.teacher is not None and len(rows):
             with autocast():
-                taught = self.teacher(images[rows])
+                told, seen = self.teacher.with_features(images[rows])
+            taught = resize_images(told, masks.shape[-1])
+            features = projections.standardised(seen) if projections is not None else ()
             if share := self.config.teacher_share:
                 goal[rows] = (1 - share) * goal[rows] + share * taught
                 present[rows] = (1 - share) * present[rows] + share * taught.amax((1, 2, 3))
             if self.config.least_agreement:
                 agreed = self.teacher.agreement(taught, masks[rows]) >= self.config.least_agreement
                 weights[rows] = weights[rows] * agreed
-        return Targets(goal, present, weights if self.weighted else None)
+        of_features = FeatureTargets(features, rows, weights[rows]) if projections is not None else None
+        return Targets(goal, present, weights if self.weighted else None, of_features)
 
     def in_words(self) -> str:
         """Return how many cases of which source there are, with which weight, and what else changes their targets."""
@@ -174,6 +213,10 @@ class Labels:
         if self.teacher is not None:
             whose = ", ".join(self.config.teacher_sources) or "all"
             words += f"; {self.config.teacher_share:.0%} of the targets of {whose} from {self.teacher.path}"
+            if self.config.teacher_size_px:
+                words += f", which sees {self.config.teacher_size_px} px"
+            if self.config.features:
+                words += f", and its features with weight {self.config.features:g}"
             if self.config.least_agreement:
                 words += f", none where Dice with it is below {self.config.least_agreement:g}"
         return words
