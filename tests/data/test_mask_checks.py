@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pleura.data.mask_checks import about_source, exchanged
-from pleura.data.masks import MaskSource
+from pleura.data.mask_checks import about_source, exchanged, masks_by_id
+from pleura.data.masks import MaskSource, PngFile
+from pleura.data.problems import Problem
 from pleura.evaluation.checks import pooled_dice, reported_dice
 from pleura.evaluation.metrics.siim import CaseResults
 
@@ -30,6 +31,14 @@ def test_each_fault_of_a_source_is_one_finding_that_names_the_image(fault: str) 
     assert finding.severity == ("warning" if fault == "cut" else "note")
     assert "x-ray" in finding.what
     assert "true" in finding.what
+
+
+def test_masks_without_an_image_come_in_the_order_of_their_source() -> None:
+    names = [f"{number * 7919 % 100}" for number in range(100)]
+    source = MaskSource(Path("masks"), "masks", {name: PngFile(Path(name)) for name in names})
+    problems: list[Problem] = []
+    assert masks_by_id([source], {"50": "50.png"}, problems) == {"50": (PngFile(Path("50")), "masks")}
+    assert [problem.image_id for problem in problems] == [name for name in names if name != "50"]
 
 
 def test_pooled_dice_is_that_of_all_pixels_together() -> None:

@@ -230,3 +230,28 @@ def test_a_full_disk_is_not_the_stores_fault(s3, tmp_path):
     logging.getLogger("s3fs").setLevel(logging.CRITICAL)
     with pytest.raises(OutputError):
         get_file(url("some"), tmp_path / ("x" * 300))
+
+
+def test_few_parts_of_a_large_file_are_in_memory_at_once(s3, tmp_path, monkeypatch):
+    """s3fs holds each that it sends: ten of 50 MiB by its own choice."""
+    import s3fs.core
+
+    monkeypatch.setattr(s3fs.core, "calculate_chunksize", lambda size, **_: 5 * 2**20)
+    under_way, most = 0, 0
+    real = s3fs.S3FileSystem._call_s3
+
+    async def call(self, method, *arguments, **more):
+        nonlocal under_way, most
+        under_way += method == "upload_part"
+        most = max(most, under_way)
+        try:
+            return await real(self, method, *arguments, **more)
+        finally:
+            under_way -= method == "upload_part"
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call)
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 4096 * 26)  # 26 MiB: six parts
+    put_file(tmp_path / "large", url("parts/large"))
+    assert s3.contents("parts")["large"] == (tmp_path / "large").read_bytes()
+    assert s3.counts("parts/large?")["PUT"] == 6
+    assert most == store.PARTS_AT_ONCE

@@ -96,7 +96,7 @@ def masks_by_id(
         pairs = pair(source.names, there, source.path)
         for name, image_id in pairs.items():
             found.setdefault(image_id, (source.masks[name], named))
-        for name in source.masks.keys() - pairs.keys():
+        for name in (name for name in source.masks if name not in pairs):
             problems.append(Problem("no image", name, "", "a csv row or mask without an image"))
         for finding in about_source(source):
             problems.append(Problem("doubtful mask", "", str(source.path), finding.what))

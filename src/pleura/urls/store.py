@@ -23,6 +23,8 @@ from pleura.urls.url import DRIVERS, Url
 
 AT_ONCE, AHEAD_BYTES = 16, 256 * 2**20
 """Requests that run ahead of what is used, and their bytes together, unless one alone has more."""
+PARTS_AT_ONCE = 2
+"""Of a large file that goes up or comes, each of 50 MiB in memory: s3fs would take ten."""
 Item = TypeVar("Item")
 _IS_THERE = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 """What stores answer where an object that is to be created is there, or is just being created by another process."""
@@ -61,8 +63,9 @@ def _store(scheme: str) -> Any:
         raise MissingExtraError(f"{scheme}:// needs {driver}, fsspec's driver for it: pip install {driver}")
     import fsspec
 
+    parts = {"max_concurrency": PARTS_AT_ONCE} if driver == "s3fs" else {}
     # A listing is used once, and what another process writes has to be seen.
-    return fsspec.filesystem(scheme, use_listings_cache=False)
+    return fsspec.filesystem(scheme, use_listings_cache=False, **parts)
 
 
 def _code(error: BaseException | None) -> str:
@@ -196,7 +199,7 @@ def put(url: Url, content: bytes) -> None:
 
 
 def put_file(path: Path, url: Url) -> None:
-    """Write a file's content as an object, whole or not at all, a piece in memory at a time. Raises: StoreError."""
+    """Write a file's content as an object, whole or not at all, few pieces of it in memory. Raises: StoreError."""
     with _Asking(url):
         _store(url.scheme).put_file(str(path), str(url))
 
