@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import threading
+import time
 from pathlib import Path
 
 import fsspec
@@ -158,6 +160,13 @@ def test_tables_and_several_masks_may_be_urls_and_the_first_that_has_an_image_co
     settings = json.loads(made[1]["card.json"])["settings"]
     assert settings["masks"] == [str(tmp_path / "first.csv"), f"{url}/in/masks", f"{url}/rest.csv"]
     assert (settings["folds"], settings["patients"]) == (f"{url}/folds.csv", f"{url}/patients.csv")
+
+
+def wait_until(holds, limit_s: float = 60) -> bool:
+    ends = time.monotonic() + limit_s
+    while not holds() and time.monotonic() < ends:
+        time.sleep(0.05)
+    return bool(holds())
 
 
 def killed_at(s3: Store, process, method: str, part: str, number: int) -> None:
@@ -326,6 +335,28 @@ def test_a_second_command_with_this_out_is_refused(s3, home, prepare, inputs):
     code, _, err = refused[0]
     assert (code, err.count("\n")) == (1, 1)
     assert "another process prepares a dataset in it; wait for it or stop it" in err
+
+
+def test_a_command_that_has_lost_its_lease_puts_up_nothing_more(s3, prepare, inputs, home, monkeypatch):
+    url = s3.fill(inputs, "lost")
+    monkeypatch.setattr(lease, "RENEW_S", 0.1)
+
+    def when(method: str, path: str) -> None:
+        if method != "PUT" or not path.endswith("/lost/out/images.npy"):
+            return
+        s3.files().pipe_file(f"{BUCKET}/lost/out/.lock", b'{"owner": "another", "renewed": 1}')
+        # The thread that renews it sees that, and ends.
+        assert wait_until(lambda: not any("_renew" in thread.name for thread in threading.enumerate()))
+
+    s3.when = when
+    try:
+        code, said, err = prepare(f"{url}/in", f"{url}/masks.csv", f"{url}/out")
+    finally:
+        s3.when = None
+    assert (code, said, err.count("\n")) == (1, "", 1)
+    assert f"{url}/out: another process prepares a dataset in it, or this one could not renew its lease" in err
+    assert s3.contents("lost/out").keys() == {".lock", "images.npy"}
+    assert "card.json" in left_here(home)
 
 
 def test_refusals_are_one_line_and_come_before_anything_is_read(s3, prepare, inputs, tmp_path, monkeypatch):

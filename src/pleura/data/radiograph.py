@@ -17,7 +17,7 @@ from pleura.dicom.limits import max_bytes
 from pleura.dicom.parse import valid_uid
 from pleura.dicom.read import Radiograph, read_dicom
 from pleura.dicom.square_pixels import with_square_pixels
-from pleura.errors import InputError, PleuraError, StoreError
+from pleura.errors import InputError, PleuraError
 from pleura.files import file_with, name_of
 from pleura.urls.store import ahead, get
 from pleura.urls.url import Place, Url
@@ -81,8 +81,6 @@ def _read_or_why(place: Place, content: bytes | InputError | None) -> Radiograph
         if isinstance(place, Path) or content is None:
             return read_radiograph(place)
         return _read_content(place, content)
-    except StoreError:
-        raise
     except PleuraError as error:
         return error
 
