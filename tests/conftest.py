@@ -26,14 +26,21 @@ def the_users_cache_is_left_alone(tmp_path_factory: pytest.TempPathFactory) -> N
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+_LOG = logging.getLogger("pleura")
+_AT_FIRST = list(_LOG.handlers), _LOG.propagate, _LOG.level
+
+
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """The command line sends pleura's log to its own standard output, which ends with the test."""
-    logger = logging.getLogger("pleura")
-    before = list(logger.handlers), logger.propagate, logger.level
+def logging_as_at_first() -> Iterator[None]:
+    """The command line sends pleura's log to its own standard output, which ends with the test, and may quiet it."""
+    _log_as_at_first()  # a fixture of a module may have run a command
     yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
+    _log_as_at_first()
+
+
+def _log_as_at_first() -> None:
+    _LOG.handlers, _LOG.propagate = list(_AT_FIRST[0]), _AT_FIRST[1]
+    _LOG.setLevel(_AT_FIRST[2])
 
 
 @pytest.fixture(scope="session")
