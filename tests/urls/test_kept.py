@@ -15,12 +15,13 @@ from stores import BUCKET
 
 from pleura.errors import InputError
 from pleura.files import user_cache
+from pleura.urls import copies
 from pleura.urls import kept as module
 from pleura.urls.copies import said
-from pleura.urls.kept import kept
+from pleura.urls.kept import DATASET_FILES, MODEL_FILES, kept, objects_of
 from pleura.urls.url import Url
 
-FILES = ("a.csv", "b.csv")
+FILES = ("a.csv", "deep/b.csv")
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,7 @@ def base(s3, request) -> Url:
     put(s3, url, "a.csv", b"first")
     put(s3, url, "deep/b.csv", b"second")
     put(s3, url, "other.csv", b"not asked for")
+    put(s3, url, "another/a.csv", b"of another")
     s3.requests.clear()
     return url
 
@@ -105,7 +107,7 @@ def test_a_copy_that_was_cut_off_by_a_kill_is_not_taken_for_whole(s3, base, cach
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return made(folder, base, url)\n"
         "copies._path = path\n"
-        "kept.keep(place_of(sys.argv[1]), ('a.csv', 'b.csv'))\n"
+        "kept.keep(place_of(sys.argv[1]), ('a.csv', 'deep/b.csv'))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(base)], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -146,6 +148,50 @@ def test_of_two_that_need_a_copy_at_once_one_fetches_it(s3, base, cache, monkeyp
         thread.join()
     assert found == [WHOLE, WHOLE]
     assert s3.counts()["GET"] == 2
+
+
+def test_where_there_are_no_locks_one_leaves_alone_what_another_fetches(s3, base, cache, monkeypatch):
+    monkeypatch.setattr(module, "_fcntl", None)
+    made, found = copies._path, []
+
+    def path(folder, of, url):
+        if url.name == "b.csv" and not found:
+            found.append("the other begins")
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "fetch", fails)
+                with pytest.raises(InputError, match="is away"), kept(base, FILES):
+                    pass
+        return made(folder, of, url)
+
+    def fails(*_):
+        raise InputError("is away")
+
+    monkeypatch.setattr(copies, "_path", path)
+    with kept(base, FILES) as copy:
+        assert contents(copy) == WHOLE
+    assert found
+
+
+def test_what_lies_deeper_is_of_others_and_is_not_fetched(s3, base):
+    runs = ("best.safetensors", "metrics.csv", "fold-0/best.safetensors", "fold-0/state/best.safetensors")
+    for name in (
+        *DATASET_FILES,
+        *runs,
+        *(f"{one}/{name}" for one in ("one", "old") for name in (*DATASET_FILES, *runs)),
+    ):
+        put(s3, base, name, name.encode())
+
+    def names(url: Url, files: tuple[str, ...]) -> list[str]:
+        return sorted("/".join(each.parts[len(url.parts) :]) for each in objects_of(url, files))
+
+    assert names(base, DATASET_FILES) == sorted(DATASET_FILES)
+    run = ["best.safetensors", "fold-0/best.safetensors", "metrics.csv"]
+    assert names(base, MODEL_FILES) == names(base / "one", MODEL_FILES) == run
+    with pytest.raises(InputError, match=r"below it none of images\.npy, "):
+        objects_of(base.parent, DATASET_FILES)
+    put(s3, base, "ensemble.json", b"{}")
+    members = [f"{one}/{name}" for one in ("old", "one") for name in run]
+    assert names(base, MODEL_FILES) == sorted(["ensemble.json", *run, *members])
 
 
 def test_what_belongs_to_a_model_and_lies_beside_it_is_copied_too(s3, base):

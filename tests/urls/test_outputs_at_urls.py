@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,6 +148,27 @@ def test_a_store_that_is_away_at_the_end_loses_nothing_that_was_computed(s3, ple
     assert "report.html" not in done.stdout
     kept = Path(done.stderr.strip().rpartition(" kept in ")[2])
     assert {"report.html", "report.json"} <= files(kept).keys()
+    shutil.rmtree(kept.parent)
+
+
+def test_ctrl_c_while_results_go_up_loses_nothing_that_was_computed(monkeypatch, s3, caplog):
+    def interrupted(path: Path, url: Url) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "put_file", interrupted)
+    caplog.set_level("WARNING", "pleura")
+    monkeypatch.setattr(logging.getLogger("pleura"), "propagate", True)
+
+    def write() -> None:
+        with written(below("interrupted")) as folder:
+            (folder / "report.json").write_text("of hours")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    [line] = caplog.messages
+    assert line.startswith(f"s3://{BUCKET}/interrupted: what was to be written there is kept in ")
+    kept = Path(line.rpartition(" kept in ")[2])
+    assert files(kept) == {"report.json": b"of hours"}
     shutil.rmtree(kept.parent)
 
 

@@ -14,8 +14,9 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -28,8 +29,11 @@ from pleura.urls.store import exists, listed
 from pleura.urls.url import Url
 
 DATASET_FILES = ("images.npy", "cases.csv", "card.json")
-MODEL_FILES = ("best.safetensors", "ensemble.json", "metrics.csv")
-"""What of a folder a dataset or a model is, with how long it was trained; states and pictures of a run are not."""
+MODEL_FILES = ("best.safetensors", "metrics.csv", "fold-*/best.safetensors", "fold-*/metrics.csv", "ensemble.json")
+"""What of a folder a dataset or a model is, with how long it was trained; states and pictures of a run are not, and
+what lies deeper is another's. Each part of a name is a pattern."""
+_ENSEMBLE, _OF_MEMBERS = "ensemble.json", "*/"
+"""Of a folder that holds this one, the same files of each folder below it are asked for too."""
 _BESIDE = {".xml": "{stem}.bin", ".safetensors": "metrics.csv"}
 """Suffix of a model -> the file beside it that belongs to it, or says how long it was trained."""
 UNUSED_S = 30 * 24 * 3600.0
@@ -42,7 +46,7 @@ _until_the_end = ExitStack()
 def kept(base: Url, files: Collection[str]) -> Iterator[Path]:
     """Yield the copy of a file or folder, of which nothing may be changed; it is not removed meanwhile.
 
-    files: what is copied of a folder, by the last part of a name.
+    files: what is copied of a folder, by names below it, as `MODEL_FILES`.
     Raises: InputError where there is nothing, or an object cannot be read or has just changed; OutputError if the disk
     is too small; StoreError.
     """
@@ -68,13 +72,23 @@ def keep(base: Url, files: Collection[str]) -> Path:
 
 def objects_of(base: Url, files: Collection[str]) -> list[Url]:
     """Return the objects of a file or folder that `kept` copies. Raises: InputError where there is none, StoreError."""
-    found = [url for url in listed(base) if url == base or url.name in files]
+    there = listed(base)
+    if _ENSEMBLE in files and base / _ENSEMBLE in there:
+        files = [*files, *(_OF_MEMBERS + name for name in files)]
+    found = [
+        url for url in there if url == base or any(_is_named(url.parts[len(base.parts) :], name) for name in files)
+    ]
     if not found:
         raise InputError(f"{base}: there is no such object, and below it none of {', '.join(files)}; check its name")
     if found == [base] and (beside := _BESIDE.get(base.suffix)):
         other = base.parent / beside.format(stem=base.name.removesuffix(base.suffix))
         found += listed(other) if exists(other) else []
     return found
+
+
+def _is_named(parts: Sequence[str], pattern: str) -> bool:
+    patterns = pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def _shared(folder: Path, base: Url, found: list[Url], files: Collection[str]) -> IO[bytes]:
@@ -91,15 +105,16 @@ def _shared(folder: Path, base: Url, found: list[Url], files: Collection[str]) -
                 os.utime(path)
                 stack.pop_all()
                 return lock
-            elif _locked(lock, exclusive=True) is not False and not folder.is_dir() and _is_at(lock, path):
+            elif (is_alone := _locked(lock, True)) is not False and not folder.is_dir() and _is_at(lock, path):
                 path.write_text(str(base))
+                if is_alone:  # where there are no locks, they may be of a process that is at it
+                    _remove_parts(folder)
                 _make(folder, base, found, files)
                 continue
         time.sleep(_PAUSE_S * (1 + secrets.randbelow(100) / 100))  # two that give way to each other come back unequal
 
 
 def _make(folder: Path, base: Url, found: list[Url], files: Collection[str]) -> None:
-    _remove_parts(folder)
     _remove_stale(folder, base)
     part = folder.with_name(f"{folder.name}.part-{secrets.token_hex(4)}")
     try:

@@ -146,8 +146,14 @@ def _bring_up(mirror: Mirror) -> None:
     try:
         mirror.bring_up()
     except PleuraError as error:
-        place = Path(tempfile.mkdtemp(prefix="pleura-kept-")) / mirror.folder.name
-        mirror.folder.rename(place)
-        mirror.up = {}
-        text = f"{str(error).removesuffix(GOES_ON)}; what was to be written there is kept in {place}"
-        raise type(error)(text) from error
+        raise type(error)(f"{str(error).removesuffix(GOES_ON)}; {_kept(mirror)}") from error
+    except KeyboardInterrupt:  # the folder is about to be removed, and is the only one to hold it
+        logging.getLogger("pleura").warning("%s: %s", mirror.base, _kept(mirror))
+        raise
+
+
+def _kept(mirror: Mirror) -> str:
+    place = Path(tempfile.mkdtemp(prefix="pleura-kept-")) / mirror.folder.name
+    mirror.folder.rename(place)
+    mirror.up = {}
+    return f"what was to be written there is kept in {place}"
