@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pleura.data.picture import is_picture, picture_pixels
 from pleura.dicom.instance import MANUFACTURER
-from pleura.dicom.parse import BARE, class_and_maker, header_pixels, header_uid, is_deflated
+from pleura.dicom.parse import BARE, class_and_maker, header_facts, header_pixels, header_uid, is_deflated
 from pleura.dicom.uids import IMPLEMENTATION_CLASS_UID
 from pleura.files import RADIOGRAPH_SUFFIXES
 
@@ -40,22 +40,17 @@ class Beginning(NamedTuple):
 
     is_radiograph: bool
     kind: str
-    uid: str | None
-    pixels: int
-    is_deflated: bool
+    """As what it is counted where it is none."""
+    uid: str | None = None
+    """Of a radiograph, as `uid_of`."""
+    pixels: int = 0
+    """Of a radiograph, as `pixels_of_file`."""
+    is_deflated: bool = False
     """How far it inflates, the beginning does not say."""
 
 
 def beginning_of(path: Path, name: str) -> Beginning:
-    """Return what the beginning of a file says, or all of it. name: its own."""
-    is_radiograph, kind = kind_of(path, name)
-    if not is_radiograph:
-        return Beginning(False, kind, None, 0, False)
-    return Beginning(True, kind, uid_of(path), pixels_of_file(path), is_deflated(path))
-
-
-def kind_of(path: Path, name: str) -> tuple[bool, str]:
-    """Return whether a file from a folder or pattern is a radiograph, and as what it is counted where it is none.
+    """Return whether a file from a folder or pattern is a radiograph, and what else its beginning says.
 
     path: of its content, or of the beginning of that. name: its own.
     """
@@ -63,23 +58,29 @@ def kind_of(path: Path, name: str) -> tuple[bool, str]:
     kind = suffix if suffix and not suffix[1:].isdigit() else "without suffix"
     head = _head(path)
     if head is None:
-        wanted = suffix in RADIOGRAPH_SUFFIXES  # reading it refuses it with the reason
-    elif _DIRECTORY_CLASS in head or name.upper() == "DICOMDIR":
-        wanted, kind = False, "DICOMDIR"
-    elif (is_file := head[128:132] == b"DICM") or head[:2] in (b"\x02\x00", BARE):
-        other = OWN if is_file and IMPLEMENTATION_CLASS_UID.encode() in head else no_radiograph(path)
-        wanted = other is None and (is_file or suffix in RADIOGRAPH_SUFFIXES or header_uid(path) is not None)
-        kind = other or kind
-    elif _OWN_CHUNK in head:
-        wanted, kind = False, OWN
-    else:
-        wanted = suffix in RADIOGRAPH_SUFFIXES
-    return wanted, kind
+        return Beginning(suffix in RADIOGRAPH_SUFFIXES, kind)  # reading it refuses it with the reason
+    if _DIRECTORY_CLASS in head or name.upper() == "DICOMDIR":
+        return Beginning(False, "DICOMDIR")
+    if (is_file := head[128:132] == b"DICM") or head[:2] in (b"\x02\x00", BARE):
+        if is_file and IMPLEMENTATION_CLASS_UID.encode() in head:
+            return Beginning(False, OWN)
+        facts = header_facts(path)
+        other = _other_kind(facts.sop_class_uid, facts.maker)
+        if other is None and (is_file or suffix in RADIOGRAPH_SUFFIXES or facts.uid is not None):
+            return Beginning(True, kind, facts.uid, facts.pixels, is_deflated(path))
+        return Beginning(False, other or kind)
+    if _OWN_CHUNK in head:
+        return Beginning(False, OWN)
+    is_radiograph = suffix in RADIOGRAPH_SUFFIXES
+    return Beginning(is_radiograph, kind, pixels=picture_pixels(path) if is_radiograph and is_picture(path) else 0)
 
 
 def no_radiograph(path: Path) -> str | None:
     """Return what a DICOM file is by its class, where that is no radiograph; None for any other."""
-    sop_class_uid, maker = class_and_maker(path)
+    return _other_kind(*class_and_maker(path))
+
+
+def _other_kind(sop_class_uid: str | None, maker: str | None) -> str | None:
     if sop_class_uid is None:
         return None
     kind = next((word for start, word in NO_RADIOGRAPHS.items() if sop_class_uid.startswith(start)), None)

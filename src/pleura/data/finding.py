@@ -7,10 +7,10 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pleura.data.classify import kind_of
+from pleura.data.classify import Beginning, beginning_of
 from pleura.data.objects import Heads, objects_of
 from pleura.errors import InputError
 from pleura.urls.url import Place, Url, order, place_of
@@ -24,6 +24,8 @@ class Located:
 
     path: Place
     base: Place
+    beginning: Beginning | None = field(default=None, compare=False)
+    """What the beginning of a file says, where it was looked at; an object has its head."""
 
     @property
     def relative(self) -> str:
@@ -86,9 +88,11 @@ def find_radiographs(
             real = real_name(located.path)
             if real in by_path:
                 own += 1
-            elif real not in seen and (outright or _is_radiograph(located.path, found.passed_over)):
-                own += 1
-                by_path[real] = located
+            elif real not in seen:
+                located = located if outright else _looked_at(located)
+                if outright or _is_radiograph(located, found.passed_over):
+                    own += 1
+                    by_path[real] = located
             seen.add(real)
         if not own:
             more = [found.in_words()] if found.passed_over.total() > before else []
@@ -198,14 +202,18 @@ def _between(file: Path, base: Path) -> Iterator[Path]:
         yield parent
 
 
-def _is_radiograph(path: Place, passed_over: Counter[str]) -> bool:
-    """Return whether a file from a folder or pattern is a radiograph; count it where it is none and not hidden."""
-    if path.name.startswith("."):
+def _looked_at(located: Located) -> Located:
+    path = located.path
+    if isinstance(path, Url) or path.name.startswith("."):
+        return located
+    return replace(located, beginning=beginning_of(path, path.name))
+
+
+def _is_radiograph(located: Located, passed_over: Counter[str]) -> bool:
+    """Return whether what comes from a folder or pattern is a radiograph; count it where it is none and not hidden."""
+    if located.path.name.startswith("."):
         return False
-    if isinstance(path, Path):
-        wanted, kind = kind_of(path, path.name)
-    else:
-        wanted, kind = (path.head.is_radiograph, path.head.kind) if path.head else (True, "")
-    if not wanted:
-        passed_over[kind] += 1
-    return wanted
+    said = located.path.head if isinstance(located.path, Url) else located.beginning
+    if said is not None and not said.is_radiograph:
+        passed_over[said.kind] += 1
+    return said is None or said.is_radiograph

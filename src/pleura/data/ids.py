@@ -36,6 +36,8 @@ class Identified:
     path: Place
     relative: str
     """The path below its input, with the suffix, as `Located.relative`."""
+    pixels: int | None = None
+    """Rows x columns by its beginning; None where that was not looked at."""
     copy_of: Place | None = None
     """The file that bears the SOP Instance UID, where this one has it too, and the same pixels."""
 
@@ -79,7 +81,10 @@ def identify(radiographs: Sequence[Located], earlier: Mapping[str, Place] | None
     kept = {one: had[real[one]] for one in named if real[one] in had and valid_uid(had[real[one]]) is None}
     new = [one for one in named if one not in kept]
     ids = uids | kept | _by_path(new, set(uids.values()), {*kept.values(), *elsewhere})
-    made.cases = [Identified(ids[one], one.path, one.relative, copies.get(one)) for one in radiographs]
+    made.cases = [
+        Identified(ids[one], one.path, one.relative, one.beginning.pixels if one.beginning else None, copies.get(one))
+        for one in radiographs
+    ]
     return made
 
 
@@ -88,10 +93,10 @@ def is_there(place: Place) -> bool:
     return exists(place) if isinstance(place, Url) else place.exists()
 
 
-def _uid(place: Place) -> str | None:
-    if isinstance(place, Path):
-        return uid_of(place)
-    return place.head.uid if place.head else None
+def _uid(one: Located) -> str | None:
+    if isinstance(one.path, Path):
+        return one.beginning.uid if one.beginning else uid_of(one.path)
+    return one.path.head.uid if one.path.head else None
 
 
 def identified(folder: Path) -> list[Identified]:
@@ -106,7 +111,7 @@ def _by_uid(
     groups: dict[str, list[Located]] = defaultdict(list)
     by_path = []
     for one in radiographs:
-        if (uid := _uid(one.path)) is None:
+        if (uid := _uid(one)) is None:
             by_path.append(one)
         else:
             groups[uid].append(one)

@@ -9,8 +9,9 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pydicom
 from pydicom import uid
@@ -149,21 +150,51 @@ def class_and_maker(path: Path) -> tuple[str | None, str | None]:
     return sop_class_uid, maker
 
 
+class HeaderFacts(NamedTuple):
+    """What tells a radiograph from other DICOM files, and one radiograph from another."""
+
+    sop_class_uid: str | None
+    maker: str | None
+    uid: str | None
+    """SOP Instance UID."""
+    pixels: int
+    """Rows x Columns; 0 where they cannot be read."""
+
+
+def header_facts(path: Path) -> HeaderFacts:
+    """Return what `class_and_maker`, `header_uid` and `header_pixels` do, as a rule by reading the file once.
+
+    Raises: nothing.
+    """
+    with suppress(*_UNREADABLE), collect_warnings():
+        header = _up_to_the_last(path, "SOPClassUID", "SOPInstanceUID", "Manufacturer", "Rows", "Columns")
+        sop_class_uid, maker = text(header, "SOPClassUID"), text(header, "Manufacturer")
+        if pixels := max(0, integer(header, "Rows", 0)) * max(0, integer(header, "Columns", 0)):
+            return HeaderFacts(sop_class_uid, maker, valid_uid(text(header, "SOPInstanceUID")), pixels)
+    # Cut short, say, or with elements out of order: each as far as it can be read.
+    return HeaderFacts(*class_and_maker(path), header_uid(path), header_pixels(path))
+
+
 def _first_texts(path: Path, *keywords: str) -> list[str | None]:
     """Return text attributes of a DICOM file, read up to the last of `keywords`, which are in the order of their tags.
 
     All are None where it cannot be read so far.
     """
-    tags: list[BaseTag | int] = [Tag(keyword) for keyword in keywords]
     try:
         with collect_warnings():
-            _has_preamble(path)
-            _refuse_if_it_inflates_too_far(path)
-            with path.open("rb") as file:
-                header = read_partial(file, lambda tag, _, __: bool(tag > tags[-1]), force=True, specific_tags=tags)
+            header = _up_to_the_last(path, *keywords)
             return [text(header, keyword) for keyword in keywords]
     except _UNREADABLE:
         return [None] * len(keywords)
+
+
+def _up_to_the_last(path: Path, *keywords: str) -> Dataset:
+    """Return attributes of a DICOM file, read up to the last of `keywords`. Raises: errors in `_UNREADABLE`."""
+    tags: list[BaseTag | int] = [Tag(keyword) for keyword in keywords]
+    _has_preamble(path)
+    _refuse_if_it_inflates_too_far(path)
+    with path.open("rb") as file:
+        return read_partial(file, lambda tag, _, __: bool(tag > tags[-1]), force=True, specific_tags=tags)
 
 
 def valid_uid(value: str | None) -> str | None:

@@ -82,7 +82,7 @@ def parts(cases: Sequence[Identified], batch_size: int) -> Iterator[list[Identif
     part: list[Identified] = []
     pixels = 0
     for case in cases:
-        more = pixels_of(case.path)
+        more = pixels_of(case.path) if case.pixels is None else case.pixels
         if part and (len(part) == batch_size or pixels + more > PIXELS_IN_FLIGHT):
             yield part
             part, pixels = [], 0
