@@ -320,5 +320,11 @@ def test_installation_without_it_says_so_in_one_line(pleura, tmp_path, monkeypat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("model", ["s3://models/run", Path("s3://models/run")])
+def test_a_url_where_none_is_taken_is_refused_as_such(model):
+    with pytest.raises(CheckpointError, match=r"^s3://models/run: is a URL, .* name a file of this machine"):
+        default_module.model_path(model)
+
+
 if __name__ == "__main__":
     write_stored()

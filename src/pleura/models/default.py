@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from pleura.errors import CheckpointError, OutputError
+from pleura.urls.url import is_url, place_of
 
 DEFAULT = "default"
 FILE = Path(__file__).with_name("default.safetensors")
@@ -48,9 +49,13 @@ def as_typed(path: Path) -> str:
 def model_path(model: Path | str) -> Path:
     """Return the path that a user means; `default` is the model that comes with pleura, whatever else is there.
 
-    Raises: CheckpointError if that model is missing.
+    Raises: CheckpointError if that model is missing, or for a URL.
     """
     path = named(model)
+    if is_url(path):
+        raise CheckpointError(
+            f"{place_of(path)}: is a URL, which options of commands take and nothing else; name a file of this machine"
+        )
     return default_model() if path == Path(DEFAULT) else path
 
 
