@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +92,7 @@ def test_a_batch_in_two_processes_has_the_loss_and_the_gradient_of_the_whole():
 
 def test_a_part_of_a_batch_without_a_taught_image_has_a_gradient_of_zero():
     pupil, teacher = Encoder("test_efficientnet", 1), Encoder("mobilenetv2_100", 1)
-    projections = Projections(pupil, teacher, teacher(torch.rand(2, 1, 64, 64)), seed=0)
+    projections = Projections(pupil, teacher, [teacher(torch.rand(2, 1, 64, 64))], seed=0)
     nothing = FeatureTargets(projections.none(), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     loss = feature_loss(projections(pupil(torch.rand(2, 1, 64, 64))), nothing)
     loss.backward()
@@ -103,7 +105,8 @@ def test_channels_are_standardised_by_the_sample_and_one_without_scale_stays_fin
     pupil, teacher = Encoder("test_efficientnet", 1), Encoder("mobilenetv2_100", 1)
     sample = [each.detach() for each in teacher(torch.rand(4, 1, 64, 64))]
     sample[1][:, 0] = 3.0
-    projections = Projections(pupil, teacher, sample, seed=0)
+    parts = [[each[:1] for each in sample], [each[1:] for each in sample]]
+    projections = Projections(pupil, teacher, parts, seed=0)
     finest, *_ = given = projections.standardised(sample)
     assert [each.shape for each in given] == [each.shape for each in sample[1:]]  # not the edges at stride 2
     assert not finest[:, 0].any()
@@ -114,11 +117,27 @@ def test_channels_are_standardised_by_the_sample_and_one_without_scale_stays_fin
     torch.testing.assert_close(shifted - given[-1], (1 / projections.get_buffer("deviation3")).expand_as(shifted))
 
 
+def test_of_a_sample_no_more_than_two_parts_are_in_memory():
+    pupil, teacher = Encoder("test_efficientnet", 1), Encoder("mobilenetv2_100", 1)
+    alive: list[weakref.ref[Tensor]] = []
+
+    def parts() -> Iterator[list[Tensor]]:
+        for _ in range(4):
+            assert sum(each() is not None for each in alive) <= len(teacher.reductions)
+            features = [each.detach() for each in teacher(torch.rand(2, 1, 32, 32))]
+            alive.extend(weakref.ref(each) for each in features)
+            yield features
+            del features
+
+    Projections(pupil, teacher, parts(), seed=0)
+    assert len(alive) == 4 * len(teacher.reductions)
+
+
 def test_first_weights_follow_from_the_seed_and_draw_nothing_from_the_global_generator():
     pupil, teacher = Encoder("test_efficientnet", 1), Encoder("mobilenetv2_100", 1)
     sample = teacher(torch.rand(2, 1, 32, 32))
     before = torch.get_rng_state()
-    one, two, other = (Projections(pupil, teacher, sample, seed).state_dict() for seed in (1, 1, 2))
+    one, two, other = (Projections(pupil, teacher, [sample], seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert same(one, two)
     assert not torch.equal(one["layers.0.weight"], other["layers.0.weight"])

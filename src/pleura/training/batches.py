@@ -150,11 +150,10 @@ class Batches:
             return None
         teacher, size_px = labels.teacher, _size_of_teacher(stage)
         rows = np.unique(np.linspace(0, len(labels.indices) - 1, SAMPLE_CASES).astype(np.int64))
-        parts = []
-        for batch in batches(self.dataset, labels.indices[rows], 8):
-            images = resize_images(batch.images.to(self.accelerator.device), size_px, self.reduction)
-            parts.append(teacher.with_features(images)[1])
-        sample = [torch.cat(of_stride) for of_stride in zip(*parts, strict=True)]
+        sample = (
+            teacher.with_features(resize_images(batch.images.to(self.accelerator.device), size_px, self.reduction))[1]
+            for batch in batches(self.dataset, labels.indices[rows], 8)
+        )
         seed = torch_seed(self.recipe.seed, self.recipe.stages.index(stage))
         return Projections(pupil, teacher.encoder, sample, seed).to(self.accelerator.device)
 
