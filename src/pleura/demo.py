@@ -92,11 +92,13 @@ def demo(out: Path, settings: DemoSettings | None = None) -> Path:
     logger.info("2/6 prepare")
     data, unseen = (_prepare(out, name, settings.size_px) for name in ("phantoms", "unseen"))
     logger.info("3/6 train")
-    run = train(load_recipe(find_recipe(settings.recipe), settings.overrides), data, out / "run")
+    train(load_recipe(find_recipe(settings.recipe), settings.overrides), data, out / "run")
     logger.info("4/6 evaluate on unseen patients")
     scores = evaluate(out / "run", unseen.folder).report
     logger.info("5/6 predict from DICOM with the net that was just trained")
-    trained = Entrant.of("net trained by this demo", run, "predictions", "phantoms like these, in this demo")
+    trained = Entrant.of(
+        "net trained by this demo", out / "run" / "fold-0", "predictions", "phantoms like these, in this demo"
+    )
     _predict(out, trained)
     logger.info("6/6 predict the same with %s, which was trained on radiographs", model_name(default_path))
     default = Entrant.of(

@@ -104,7 +104,7 @@ def test_who_has_lost_the_lease_puts_nothing(s3, out, at_once):
     with desk_for(out, "writes there") as made:
         assert isinstance(made, RemoteDesk)
         append(made, "0\n")
-        made.lease._is_lost = True
+        made.lease.is_lost = True
         with pytest.raises(OutputError, match="another process"):
             append(made, "1\n")
         with pytest.raises(OutputError, match="another process"):

@@ -48,7 +48,7 @@ FILES = {
     "tune": ("{stem}.tune.json", "{stem}.tune.png"),
 }
 """The same of those whose --out is a file, with what they write beside it."""
-OWN = ("pull",)
+OWN = ("pull", "train")
 """Commands that write to URLs themselves. `predict` takes texts."""
 
 
@@ -115,8 +115,8 @@ class _Asked:
     def out(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options that are written to, where they are URLs, as paths whose files go up at the end."""
         model, out = given.get("model"), given.get("out")
-        changes = self.command == "tune" or given.get("evaluation") is not None
-        if isinstance(model, Url) and changes and out in (None, model):
+        puts = given.get("evaluation") is not None  # into the model, also where --out names the same
+        if isinstance(model, Url) and ((puts and out in (None, model)) or (self.command == "tune" and out is None)):
             return {"model": self.stack.enter_context(changed(model, MODEL_FILES)), "out": None}
         if not isinstance(out, Url):
             return {}

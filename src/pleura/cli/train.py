@@ -13,6 +13,7 @@ import typer
 from pleura.cli.options import Ray, RayCpus, RayGpus, RayWorkers, cluster_options
 from pleura.cli.printing import show
 from pleura.models.default import as_typed, named
+from pleura.urls.url import Place, Url, place_of
 
 if TYPE_CHECKING:  # --help imports no verb
     from pleura.cluster.connection import ClusterOptions
@@ -33,7 +34,7 @@ def train(
         list[str] | None, typer.Argument(help="key=value: training.lr=1e-4, stages.low.epochs=2.")
     ] = None,
     data: Annotated[Path, typer.Option(help="The dataset folder of pleura prepare.")] = ...,  # type: ignore[assignment]
-    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder, or a URL.")] = ...,  # type: ignore[assignment]
     fold: Annotated[str, typer.Option(help="The fold to hold out for validation, or all: each in turn.")] = "0",
     resume: Annotated[bool, typer.Option(help="Continue an interrupted run.")] = False,
     stage: Annotated[str | None, typer.Option(help="Start at this stage, from the weights of the one before.")] = None,
@@ -51,10 +52,9 @@ def train(
     from pleura.config.bundled import load_members
     from pleura.config.recipe import Ensemble
 
-    _refuse_wrong_usage(fold, stage, resume, parallel, weights)
+    _refuse_wrong_usage(fold, stage, resume, parallel, weights, overrides or [])
+    place = _place(out, fold, ray)
     cluster = cluster_options(ray, workers, ray_cpus, ray_gpus)
-    if weights and any(word.startswith("model.pretrained=") for word in overrides or ()):
-        raise typer.BadParameter("it takes the place of model.pretrained; leave one out", param_hint="--weights")
     settings = _settings(recipe, overrides or [])
     if isinstance(settings, Ensemble) and (fold == "all" or stage or weights):
         raise typer.BadParameter("an ensemble takes neither --fold all nor --stage nor --weights", param_hint="RECIPE")
@@ -77,13 +77,13 @@ def train(
     if isinstance(settings, Ensemble):
         from pleura.training.ensemble import train_ensemble
 
-        train_ensemble(settings, overrides or [], dataset, out, int(fold), resume, tensorboard)
-        lines = next_step(out / "ensemble.json", out, data)
+        train_ensemble(settings, overrides or [], dataset, place, int(fold), resume, tensorboard)
+        lines = next_step(place / "ensemble.json", place, data)
     elif fold == "all":
-        lines = folds_in_words(_train_folds(settings, dataset, out, resume, parallel, tensorboard, cluster))
+        lines = folds_in_words(_train_folds(settings, dataset, place, resume, parallel, tensorboard, cluster))
     else:
-        done = _train_fold(settings, dataset, out, int(fold), resume, stage, weights, tensorboard, cluster)
-        lines = next_step(done / "best.safetensors", out, data)
+        done = _train_fold(settings, dataset, place, int(fold), resume, stage, weights, tensorboard, cluster)
+        lines = next_step(done / "best.safetensors", place, data)
     if is_first_process():
         show(lines)
     end_processes()
@@ -92,7 +92,7 @@ def train(
 def _train_folds(
     recipe: Recipe,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     resume: bool,
     parallel: int,
     tensorboard: bool,
@@ -110,18 +110,18 @@ def _train_folds(
 def _train_fold(
     recipe: Recipe,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     fold: int,
     resume: bool,
     stage: str | None,
     weights: Path | None,
     tensorboard: bool,
     cluster: ClusterOptions | None,
-) -> Path:
+) -> Place:
     from pleura.inference.model_files import find_checkpoint
 
     first = find_checkpoint(weights) if weights else None
-    if cluster is None:
+    if cluster is None or isinstance(out, Url):  # who gives both has been refused
         from pleura.training.train import train as run
 
         return run(recipe, dataset, out, fold, resume, stage=stage, weights=first, tensorboard=tensorboard)
@@ -132,7 +132,9 @@ def _train_fold(
     )
 
 
-def _refuse_wrong_usage(fold: str, stage: str | None, resume: bool, parallel: int, weights: Path | None) -> None:
+def _refuse_wrong_usage(
+    fold: str, stage: str | None, resume: bool, parallel: int, weights: Path | None, overrides: list[str]
+) -> None:
     if not re.fullmatch(r"[0-9]+|all", fold):
         raise typer.BadParameter(f"{fold!r} is neither a number nor all", param_hint="--fold")
     if stage and (resume or fold == "all"):
@@ -141,6 +143,20 @@ def _refuse_wrong_usage(fold: str, stage: str | None, resume: bool, parallel: in
         raise typer.BadParameter("goes with --fold all", param_hint="--parallel")
     if fold == "all" and weights:
         raise typer.BadParameter("each of its training cases would be validated in some fold", param_hint="--weights")
+    if weights and any(word.startswith("model.pretrained=") for word in overrides):
+        raise typer.BadParameter("it takes the place of model.pretrained; leave one out", param_hint="--weights")
+
+
+def _place(out: Path, fold: str, ray: str | None) -> Place:
+    """Return where the run goes; refuse a URL that its workers could not share."""
+    place = place_of(out)
+    if isinstance(place, Url) and ray is not None and fold != "all":
+        raise typer.BadParameter(
+            "takes a URL as --out with --fold all only: workers that train one net read what the first of them writes; "
+            "give a folder that all nodes share",
+            param_hint="--ray",
+        )
+    return place
 
 
 def _settings(recipe: Path, overrides: list[str]) -> Recipe | Ensemble:
@@ -179,10 +195,10 @@ def _fault_of_net(recipe: Path, overrides: list[str]) -> str | None:
     return None
 
 
-def next_step(model: Path, run: Path, data: Path) -> Iterator[str]:
+def next_step(model: Place, run: Place, data: Path) -> Iterator[str]:
     """Yield the path of the model and the command that evaluates it."""
     yield str(model)
-    yield f"next: pleura evaluate {as_typed(run)} --data {data}"
+    yield f"next: pleura evaluate {as_typed(run) if isinstance(run, Path) else run} --data {data}"
 
 
 def folds_in_words(summary: FoldsSummary) -> Iterator[str]:

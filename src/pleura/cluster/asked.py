@@ -18,7 +18,7 @@ from pleura.inference.precision import named_precision
 from pleura.inference.predictor import Predictor
 from pleura.urls.copies import said
 from pleura.urls.kept import MODEL_FILES, keep
-from pleura.urls.url import Url, place_of
+from pleura.urls.url import Place, Url, place_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Asked:
         return found(self.model, MODEL_FILES)
 
 
-def as_named(path: Path) -> str:
+def as_named(path: Place) -> str:
     """Return what workers find a path by: a copy of this machine goes by its URL, of which they make their own.
 
     Raises: InputError for a URL that is of one process.

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from pleura import __version__
 from pleura.cluster.asked import as_named, device_of_workers, found, go_to, refuse_other_nodes
@@ -23,6 +22,7 @@ from pleura.errors import PleuraError, excerpt
 from pleura.training.folds import FoldsSummary, train_folds
 from pleura.training.train import train
 from pleura.urls.kept import DATASET_FILES
+from pleura.urls.url import Place, place_of
 
 logger = logging.getLogger("pleura")
 
@@ -75,7 +75,14 @@ class FoldWorker:
             return dict.fromkeys(folds, "the dataset was not opened")
         for fold in folds:
             try:
-                train(job.recipe, dataset, Path(job.out), fold, resume=True, tensorboard=job.tensorboard)
+                train(
+                    job.recipe,
+                    dataset,
+                    place_of(job.out, is_recorded=True),
+                    fold,
+                    resume=True,
+                    tensorboard=job.tensorboard,
+                )
             except FAULTS as error:
                 self.is_spoiled |= not isinstance(error, PleuraError)
                 failed[fold] = str(error) if isinstance(error, PleuraError) else excerpt(error)
@@ -90,7 +97,7 @@ def end_process() -> None:
 def train_folds_on_cluster(
     recipe: Recipe,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     options: ClusterOptions,
     resume: bool = False,
     tensorboard: bool = False,
@@ -110,11 +117,11 @@ def _train_each(
     kind: type,
     recipe: Recipe,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     folds: Sequence[int],
     tensorboard: bool,
 ) -> Mapping[int, str]:
-    job = FoldsJob(recipe, as_named(dataset.folder), str(out), tensorboard, device_of_workers(options))
+    job = FoldsJob(recipe, as_named(dataset.folder), as_named(out), tensorboard, device_of_workers(options))
     failed: dict[int, str] = {}
     with connected(options) as room:
         count = min(room, len(folds))

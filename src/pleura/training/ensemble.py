@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from pleura import __version__
@@ -18,11 +17,13 @@ from pleura.config.recipe import Ensemble
 from pleura.data.dataset import Dataset
 from pleura.decision.triplet import Triplet
 from pleura.errors import OutputError
-from pleura.files import write_json
+from pleura.files import as_json
 from pleura.inference.model_files import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.training.distributed import is_first_process
-from pleura.training.run import Run, all_are_finished
+from pleura.training.run import all_are_finished
 from pleura.training.train import train
+from pleura.urls.places import read, write
+from pleura.urls.url import Place
 
 logger = logging.getLogger("pleura")
 
@@ -31,11 +32,11 @@ def train_ensemble(
     ensemble: Ensemble,
     overrides: Iterable[str],
     dataset: Dataset,
-    out: Path,
+    out: Place,
     fold: int = 0,
     resume: bool = False,
     tensorboard: bool = False,
-) -> Path:
+) -> Place:
     """Train each member into a folder of its name in `out`, and write ensemble.json once all of them are there.
 
     overrides: `dotted.key=value`, for every member. resume: go on; members that are finished are left as they are.
@@ -45,7 +46,7 @@ def train_ensemble(
     recipes = load_members(ensemble, overrides)
     described = _described(ensemble)
     _refuse_another(out / ENSEMBLE, described)
-    runs = [(Run(out / name / f"fold-{fold}"), recipe) for name, recipe in recipes.items()]
+    runs = [(out / name / f"fold-{fold}", recipe) for name, recipe in recipes.items()]
     all_are_finished(runs, resume, dataset.data_hash, dataset.folder)
     for number, (name, recipe) in enumerate(recipes.items(), start=1):
         if is_first_process():
@@ -53,7 +54,7 @@ def train_ensemble(
         train(recipe, dataset, out / name, fold, resume, tensorboard=tensorboard)
     # Processes of one training share the folder; they end each member together.
     if is_first_process():
-        write_json(out / ENSEMBLE, described, end="\n")
+        write(out / ENSEMBLE, f"{as_json(described)}\n".encode())
     return out
 
 
@@ -68,13 +69,11 @@ def _described(ensemble: Ensemble) -> dict[str, Any]:
     }
 
 
-def _refuse_another(path: Path, described: dict[str, Any]) -> None:
+def _refuse_another(path: Place, described: dict[str, Any]) -> None:
     """Refuse to replace a file of other members, which nothing would find any more. Raises: OutputError."""
-    if not path.is_file():
-        return
     try:
-        before = [str(member["folder"]) for member in json.loads(path.read_bytes())["members"]]
+        before = [str(member["folder"]) for member in json.loads(read(path) or b"")["members"]]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return  # damaged: it is about to be written anew
+        return  # none, or damaged: it is about to be written anew
     if before != [member["folder"] for member in described["members"]]:
         raise OutputError(f"{path}: is of other members ({', '.join(before)}); choose another --out")

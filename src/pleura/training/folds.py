@@ -27,15 +27,18 @@ from pleura.errors import OutputError, PleuraError
 from pleura.evaluation.metrics.bootstrap import Estimate, bootstrap
 from pleura.evaluation.metrics.siim import CaseResults, empty_floor
 from pleura.evaluation.scoring import CaseScores, measure_cases, patient_numbers
-from pleura.files import write_atomically, write_csv, write_json
+from pleura.files import write_csv, write_json
 from pleura.inference.device import chosen_device
 from pleura.inference.predictor import Predictor
 from pleura.training.distributed import is_first_process
 from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored
-from pleura.training.run import BEST, STATE, Run, all_are_finished
+from pleura.training.run import BEST, STATE, all_are_finished
 from pleura.training.targets import Teacher, refuse_leaks
 from pleura.training.train import train
 from pleura.training.validation import best_triplet
+from pleura.urls.mirror import written_at
+from pleura.urls.places import at_hand, is_there, write
+from pleura.urls.url import Place
 
 logger = logging.getLogger("pleura")
 
@@ -54,7 +57,7 @@ class FoldsSummary:
     """Pooled over all cases, by each fold's own triplet."""
     cross_fitted: dict[str, Estimate]
     """Pooled over all cases, each fold by a triplet tuned on the others."""
-    file: Path
+    file: Place
 
     def spread(self, metric: str) -> tuple[float, float]:
         """Return the mean and standard deviation of a metric over the folds that have it."""
@@ -64,7 +67,7 @@ class FoldsSummary:
         return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-TrainEach: TypeAlias = Callable[[Recipe, Dataset, Path, Sequence[int], bool], Mapping[int, str]]
+TrainEach: TypeAlias = Callable[[Recipe, Dataset, Place, Sequence[int], bool], Mapping[int, str]]
 """A function of a recipe, a dataset, the run's folder, folds, and whether TensorBoard files are written: trains each
 fold or goes on with it, and returns those that failed with the reason."""
 
@@ -72,7 +75,7 @@ fold or goes on with it, and returns those that failed with the reason."""
 def train_folds(
     recipe: Recipe,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     resume: bool = False,
     parallel: int = 1,
     tensorboard: bool = False,
@@ -86,12 +89,12 @@ def train_folds(
     folds that failed, after the others are done.
     """
     folds = dataset.folds
-    begun = [fold for fold in folds if (out / f"fold-{fold}" / STATE).exists()]
+    begun = [fold for fold in folds if is_there(out / f"fold-{fold}" / STATE)]
     if begun and not resume:
         raise OutputError(f"{out}: holds fold {begun[0]} already; add --resume to go on, or choose another --out")
     for fold in folds:  # before the first one trains, not when a later one begins
         refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
-    runs = [(Run(out / f"fold-{fold}"), recipe) for fold in folds]
+    runs = [(out / f"fold-{fold}", recipe) for fold in folds]
     finished = all_are_finished(runs, resume, dataset.data_hash, dataset.folder)
     _refuse_leaking_teachers(recipe, dataset, folds)
     if train_each is not None and not finished:
@@ -124,10 +127,10 @@ def _refuse_failed(failed: Mapping[int, str]) -> None:
 
 
 def _side_by_side(
-    recipe: Recipe, dataset: Dataset, out: Path, folds: list[int], parallel: int, tensorboard: bool
+    recipe: Recipe, dataset: Dataset, out: Place, folds: list[int], parallel: int, tensorboard: bool
 ) -> dict[int, str]:
     """Train each fold in a process of its own, and return those that failed."""
-    write_atomically(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
+    write(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
     words = [sys.executable, "-m", "pleura", "train", str(out / "recipe.yaml"), "--data", str(dataset.folder)]
     device = chosen_device()
     words += ["--device", str(device)] if device is not None else []
@@ -164,7 +167,7 @@ def _environment(place: int, parallel: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // parallel)), **os.environ}
 
 
-def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim_dice") -> FoldsSummary:
+def summarise(dataset: Dataset, out: Place, folds: list[int], select: str = "siim_dice") -> FoldsSummary:
     """Score every case by the model of its own fold, and write folds.json and out-of-fold.csv into `out`.
 
     select: the score that triplets are tuned for, as in the recipe.
@@ -173,7 +176,8 @@ def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim
     """
     indices, cases, own = [], [], []
     for fold in folds:
-        predictor = Predictor.load(out / f"fold-{fold}" / BEST)
+        with at_hand(out / f"fold-{fold}" / BEST) as best:
+            predictor = Predictor.load(best)
         indices.append(dataset.indices("val", fold))
         cases.append(measure_cases(predictor, dataset, indices[-1]))
         own.append(cases[-1].by(predictor.triplet))
@@ -192,7 +196,8 @@ def summarise(dataset: Dataset, out: Path, folds: list[int], select: str = "siim
         out / SUMMARY,
     )
     if is_first_process():
-        _write(summary, dataset, everyone, pooled[1])
+        with written_at(out) as folder:
+            _write(folder, summary, dataset, everyone, pooled[1])
     return summary
 
 
@@ -201,7 +206,9 @@ def _pooled(parts: list[CaseResults]) -> CaseResults:
     return CaseResults(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
-def _write(summary: FoldsSummary, dataset: Dataset, indices: NDArray[np.int64], results: CaseResults) -> None:
+def _write(
+    folder: Path, summary: FoldsSummary, dataset: Dataset, indices: NDArray[np.int64], results: CaseResults
+) -> None:
     def plain(value: float) -> float | None:
         return round(value, 6) if np.isfinite(value) else None
 
@@ -223,10 +230,10 @@ def _write(summary: FoldsSummary, dataset: Dataset, indices: NDArray[np.int64], 
         "pooled_by_triplets_tuned_on_the_other_folds": estimates(summary.cross_fitted),
         "data_sha256": dataset.data_hash,
     }
-    write_json(summary.file, document)
+    write_json(folder / SUMMARY, document)
     rows: list[tuple[Any, ...]] = [("image_id", "fold", "positive", "called", "siim_dice", "score")]
     for row, index in enumerate(indices):
         case = dataset.cases[index]
         flags = (int(results.positive[row]), int(results.predicted_positive[row]))
         rows.append((case.image_id, case.fold, *flags, f"{results.dice[row]:.6f}", f"{results.scores[row]:.6f}"))
-    write_csv(summary.file.with_name(CASES), rows)
+    write_csv(folder / CASES, rows)

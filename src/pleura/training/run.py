@@ -1,13 +1,15 @@
 """The folder of one training run: its files, how far it is, and how it goes on after whatever stopped it.
 
 Each file is written whole or not at all, and the state last: a run that is killed anywhere repeats what came after its
-last state, and writes the same again.
+last state, and writes the same again. A run that lies at a URL is a folder of this machine, whose files follow there
+after each state.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +22,12 @@ from pleura.config.document import leaves
 from pleura.config.model import ModelConfig
 from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
-from pleura.errors import CheckpointError, ConfigError, OutputError, writing
+from pleura.errors import CheckpointError, ConfigError, InputError, OutputError, writing
 from pleura.files import held, write_atomically, write_csv
 from pleura.models.checkpoint import Checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
+from pleura.urls.followed import followed
+from pleura.urls.places import at_hand, is_there
+from pleura.urls.url import Place
 
 BEST, LAST, STATE, METRICS, AVERAGES = (
     "best.safetensors",
@@ -31,6 +36,7 @@ BEST, LAST, STATE, METRICS, AVERAGES = (
     "metrics.csv",
     "averages.csv",
 )
+LOCK, TRAINS = "state/lock", "trains in it"
 STATE_KEYS = {"progress", "model", "optimizer", "schedule", "averages", "met", "recipe", "data_sha256"}
 
 
@@ -91,25 +97,13 @@ class Progress:
 class Run:
     """The files of one fold of one run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, follow: Callable[[], None] = lambda: None) -> None:
+        """follow: is called when the folder is as a kill may leave it, with a new state or without old weights."""
+        self.folder, self.follow = folder, follow
 
     def state(self, resume: bool, stage: str | None) -> dict[str, Any] | None:
-        """Return the state to go on from, or None if there is none.
-
-        Raises: OutputError if there is one and neither to resume nor to start at a stage was asked for;
-        CheckpointError if it is damaged.
-        """
-        if not (self.folder / STATE).exists():
-            return None
-        if not resume and stage is None:
-            raise OutputError(
-                f"{self.folder}: holds a run already; add --resume to go on with it, or choose another --out"
-            )
-        state = load_state(self.folder / STATE)
-        if not state.keys() >= STATE_KEYS:
-            raise CheckpointError(f"{self.folder / STATE}: is no state of this version; choose another --out")
-        return state
+        """Return the state to go on from, or None if there is none. Raises: as `state_at`."""
+        return state_at(self.folder, resume, stage)
 
     def save_state(self, state: dict[str, Any], stage: str, top: Sequence[tuple[float, int]]) -> None:
         """Write the state, and only then remove the epochs that are no longer among the best. Raises: OutputError."""
@@ -118,11 +112,12 @@ class Run:
         for file in self.folder.glob("state/top-*.safetensors"):
             if file not in kept:
                 file.unlink(missing_ok=True)
+        self.follow()
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock the folder against other processes that would train in it. Raises: OutputError if one does."""
-        with held(self.folder, "trains in it", "state/lock"):
+        with held(self.folder, TRAINS, LOCK):
             yield
 
     @contextmanager
@@ -192,6 +187,7 @@ class Run:
         """Remove the final weights of stages that are about to run again, so that nothing starts from old ones."""
         for stage in stages:
             (self.folder / f"{stage}.safetensors").unlink(missing_ok=True)
+        self.follow()
 
     def last(self) -> Checkpoint:
         """Load the last epoch. Raises: CheckpointError."""
@@ -208,6 +204,46 @@ class Run:
         return self.folder / "state" / f"top-{stage}-{epoch:04d}.safetensors"
 
 
+def state_at(folder: Place, resume: bool, stage: str | None) -> dict[str, Any] | None:
+    """Return the state of the run that lies in a folder or at a URL, or None if there is none.
+
+    Raises: OutputError if there is one and neither to resume nor to start at a stage was asked for; CheckpointError if
+    it is damaged; StoreError.
+    """
+    file = folder / STATE
+    if not is_there(file):
+        return None
+    if not resume and stage is None:
+        raise OutputError(f"{folder}: holds a run already; add --resume to go on with it, or choose another --out")
+    with at_hand(file) as path:
+        state = load_state(path)
+    if not state.keys() >= STATE_KEYS:
+        raise CheckpointError(f"{file}: is no state of this version; choose another --out")
+    return state
+
+
+@contextmanager
+def run_at(folder: Place, resume: bool, stage: str | None) -> Iterator[Run]:
+    """Yield the run that lies in a folder or at a URL, which goes up while it is worked on.
+
+    resume, stage: as in `state_at`.
+    Raises: OutputError as there, or if another process trains at that URL; InputError if several processes would;
+    StoreError if its store is away at the beginning, or still at the end.
+    """
+    if isinstance(folder, Path):
+        yield Run(folder)
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"{folder}: processes that train one net read what the first of them writes, and take no URL as --out; "
+            "give a folder that all of them see"
+        )
+    if not resume and stage is None:
+        state_at(folder, resume, stage)  # refused before all of it is fetched
+    with followed(folder, TRAINS, last=STATE, but=(LOCK,)) as place:
+        yield Run(place.folder, place.follow)
+
+
 def nothing_is_left(state: Mapping[str, Any], recipe: Recipe) -> bool:
     """Whether all stages of a run are finished, so that resuming it trains nothing."""
     progress, names = Progress(**state["progress"]), [stage.name for stage in recipe.stages]
@@ -215,12 +251,12 @@ def nothing_is_left(state: Mapping[str, Any], recipe: Recipe) -> bool:
     return same and progress.stage + 1 == len(names) and progress.closed and progress.is_over(recipe.stages[-1])
 
 
-def all_are_finished(runs: Sequence[tuple[Run, Recipe]], resume: bool, data_sha256: str, data: Path) -> bool:
-    """Whether nothing is left of any of several runs, each with its recipe.
+def all_are_finished(runs: Sequence[tuple[Place, Recipe]], resume: bool, data_sha256: str, data: Path) -> bool:
+    """Whether nothing is left of any of several runs, each with its folder and its recipe.
 
-    Raises: what `Run.state` and `changed_settings` raise for any of them, before the first goes on.
+    Raises: what `state_at` and `changed_settings` raise for any of them, before the first goes on.
     """
-    begun = [(state, recipe) for run, recipe in runs if (state := run.state(resume, None))]
+    begun = [(state, recipe) for folder, recipe in runs if (state := state_at(folder, resume, None))]
     finished = len(begun) == len(runs) and all(nothing_is_left(*each) for each in begun)
     for state, recipe in begun:
         changed_settings(state, recipe, data_sha256, data, finished=finished)

@@ -19,9 +19,10 @@ from pleura.training.devices import build_accelerator, changed_precision, traini
 from pleura.training.learner import Learner
 from pleura.training.monitor import Monitor
 from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored, refuse_what_cannot_run
-from pleura.training.run import STATE, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages
+from pleura.training.run import STATE, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages, run_at
 from pleura.training.stage import Stage
 from pleura.training.validation import Validator
+from pleura.urls.url import Place
 
 logger = logging.getLogger("pleura")
 
@@ -29,16 +30,17 @@ logger = logging.getLogger("pleura")
 def train(
     recipe: Recipe,
     dataset: Dataset,
-    out: Path,
+    out: Place,
     fold: int = 0,
     resume: bool = False,
     *,
     stage: str | None = None,
     weights: Path | None = None,
     tensorboard: bool = False,
-) -> Path:
+) -> Place:
     """Train the stages of a recipe on the cases outside `fold`, choosing by the cases in it.
 
+    out: a folder, or a URL, to which what is written follows after each state.
     resume: go on with the run in `out`, if there is one. stage: begin there, from the final weights of the stage
     before it in `out`. weights: a checkpoint that the first stage starts from.
     Returns: the folder of the fold, with best.safetensors, last.safetensors, a STAGE.safetensors for each stage,
@@ -47,10 +49,26 @@ def train(
     precision that the device does not have; OutputError
     if `out` holds another run, or one of other data or another net, or cannot be written; ConfigError for a net that
     cannot be built, a stage that is not there, or a batch that the processes cannot share or that leaves BatchNorm one
-    image; NonFiniteLossError; CheckpointError if the state to resume from, or the weights to start from, are damaged.
+    image; NonFiniteLossError; CheckpointError if the state to resume from, or the weights to start from, are damaged;
+    StoreError if the store of `out` is away at the beginning, or still at the end.
     """
-    run = Run(out / f"fold-{fold}")
     refuse_what_cannot_be_learned_or_scored(recipe, dataset, fold)
+    folder = out / f"fold-{fold}"
+    with run_at(folder, resume, stage) as run:
+        _train(run, recipe, dataset, fold, resume, stage, weights, tensorboard)
+    return folder
+
+
+def _train(
+    run: Run,
+    recipe: Recipe,
+    dataset: Dataset,
+    fold: int,
+    resume: bool,
+    stage: str | None,
+    weights: Path | None,
+    tensorboard: bool,
+) -> None:
     state = run.state(resume, stage)
     precision = training_precision(recipe, None if stage else state)
     accelerator = build_accelerator(recipe, precision)
@@ -64,7 +82,7 @@ def train(
             logger.info("all stages are finished already, and nothing is trained")
             for change in changes:
                 logger.info("not used, as all stages are finished: %s", change)
-        return run.folder
+        return
     # --stage with the first stage begins anew, whatever the folder holds: from the recipe's own first weights.
     begins_anew = stage == recipe.stages[0].name or (stage is None and state is None)
     learner = Learner(recipe, dataset, accelerator, fold, fresh=begins_anew and weights is None)
@@ -78,7 +96,6 @@ def train(
             logger.info("resumed with another setting, from here on: %s", change)
         logger.info("computes in %s", precision)
         _train_stages(learner, run, progress, resumed, tensorboard)
-    return run.folder
 
 
 def _load_start(

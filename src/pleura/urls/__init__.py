@@ -14,6 +14,9 @@ The design:
   run that is killed at any moment has lost at most lines, whose radiographs are predicted again, into the same objects.
 * A dataset of `prepare` is made in a folder of this machine (`scratch`), where the same command goes on after a kill;
   it goes up when it is whole, its card last.
+* The other verbs get paths of this machine: of datasets and models copies that stay (`kept`), of all else copies that
+  do not (`copies`), and folders whose files go up at the end (`mirror`). A run of `train` goes up while it is trained
+  (`followed`).
 * One writer: OUT/.lock is created on condition that it is not there, and renewed every 10 s; who finds it waits for
   30 s to see whether it is. That is a lease and no lock: see `lease`.
 """

@@ -41,7 +41,8 @@ class Lease:
         self._object = out / NAME
         self._count = 0
         self._renewed = _now()
-        self._is_lost = False
+        self.is_lost = False
+        """Whether another process has it, as far as was seen."""
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
@@ -60,7 +61,7 @@ class Lease:
 
     def check(self) -> None:
         """Raises: OutputError if another process may have it by now."""
-        if self._is_lost or _now() - self._renewed > LEASE_S:
+        if self.is_lost or _now() - self._renewed > LEASE_S:
             raise OutputError(
                 f"{self.out}: another process {self.what}, or this one could not renew its lease for {LEASE_S:g} s; "
                 "run the same command again to go on"
@@ -116,7 +117,7 @@ class Lease:
             with suppress(PleuraError):  # `check` sees that it has not been renewed for long
                 began = _now()
                 if self._read()[0] != self.owner:
-                    self._is_lost = True
+                    self.is_lost = True
                     return
                 self._count += 1
                 put(self._object, self._content())

@@ -19,7 +19,7 @@ from pleura.errors import OutputError, PleuraError
 from pleura.urls.copies import fetch, saying
 from pleura.urls.kept import objects_of
 from pleura.urls.store import GOES_ON, delete, exists, listed, put, put_file
-from pleura.urls.url import Url
+from pleura.urls.url import Place, Url
 
 _PROBE = ".pleura-probe"
 Stamp: TypeAlias = tuple[int, int, int]
@@ -29,10 +29,15 @@ _open: list[Mirror] = []
 class Mirror:
     """A folder, and what of it is below a URL already."""
 
-    def __init__(self, folder: Path, base: Url, check: Callable[[], None] = lambda: None) -> None:
-        """What the folder has now counts as being there. check: is called before each write, and may refuse it."""
-        self.folder, self.base, self.check = folder, base, check
-        self.up = self._stamps()
+    def __init__(
+        self, folder: Path, base: Url, check: Callable[[], None] = lambda: None, but: Collection[str] = ()
+    ) -> None:
+        """What the folder has now counts as being there.
+
+        check: is called before each write, and may refuse it. but: files that stay here, besides hidden ones.
+        """
+        self.folder, self.base, self.check, self.but = folder, base, check, but
+        self.up = self.stamps()
 
     def bring_up(self, last: str = "") -> None:
         """Put all files that are new or have changed, in the order of their times; remove those that are gone.
@@ -40,7 +45,7 @@ class Mirror:
         last: the one that follows the others, since it refers to them. Files whose name begins with a dot stay.
         Raises: what `check` raises, StoreError; what was put is not put again.
         """
-        now = self._stamps()
+        now = self.stamps()
         changed = [name for name in now if now[name] != self.up.get(name)]
         for name in sorted(changed, key=lambda name: (name == last, now[name][1], name)):
             self.check()
@@ -51,13 +56,13 @@ class Mirror:
             delete(self.base.joinpath(name))
             del self.up[name]
 
-    def _stamps(self) -> dict[str, Stamp]:
-        """Size, time and inode of each file, by its path below the folder."""
+    def stamps(self) -> dict[str, Stamp]:
+        """Return size, time and inode of each file, by its path below the folder."""
         found = {}
         for path in self.folder.rglob("*"):
-            if not path.name.startswith(".") and path.is_file():
+            name = path.relative_to(self.folder).as_posix()
+            if not path.name.startswith(".") and name not in self.but and path.is_file():
                 status = path.stat()
-                name = path.relative_to(self.folder).as_posix()
                 found[name] = (status.st_size, status.st_mtime_ns, status.st_ino)
         return found
 
@@ -81,6 +86,16 @@ def written(base: Url, in_the_way: Collection[str] | None = ()) -> Iterator[Path
             (folder / name).touch()
         with _BroughtUp(Mirror(folder, base)):
             yield folder
+
+
+@contextmanager
+def written_at(place: Place) -> Iterator[Path]:
+    """Yield a folder to write files of it to: itself, or the one of `written`. Raises: as `written`."""
+    if isinstance(place, Path):
+        yield place
+        return
+    with written(place) as folder:
+        yield folder
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,7 +32,11 @@ def leased(out: Url, kind: str, what: str) -> Iterator[tuple[Path, Lease]]:
     Raises: OutputError, StoreError.
     """
     folder = _folder(out, kind)
-    with held(folder, what, _HELD):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder, what, _HELD))
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(folder), str(out))) from error
         # Who holds the lock of this folder follows a process that is dead, if that had this folder too.
         owner = folder / _OWNER
         with writing(folder):
