@@ -208,15 +208,15 @@ def test_a_run_that_is_killed_leaves_no_dataset_and_goes_on(s3, home, prepare, i
 
 @pytest.mark.slow
 def test_what_a_dead_machine_left_is_begun_anew_by_another_one(s3, home, prepare, inputs, here, monkeypatch):
-    url = s3.fill(inputs, "moved")
+    url = s3.fill(inputs, "begun-anew")
     words = (f"{url}/in", f"{url}/masks.csv", f"{url}/out")
-    killed_at(s3, s3.start(*words_of(*words), home=home), "PUT", "/moved/out/cases.csv", 1)
+    killed_at(s3, s3.start(*words_of(*words), home=home), "PUT", "/begun-anew/out/cases.csv", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "another"))
     monkeypatch.setattr(lease, "LEASE_S", 8.0)
     monkeypatch.setattr(lease, "RENEW_S", 1.0)
     code, _, err = prepare(*words)
     assert (code, err) == (1, ""), err
-    assert_equal(s3.contents("moved/out"), here, url, inputs)
+    assert_equal(s3.contents("begun-anew/out"), here, url, inputs)
     # What the first one had made is of no use any more.
     assert "images.npy" in left_here(home)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
