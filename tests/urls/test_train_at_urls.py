@@ -157,16 +157,67 @@ def test_a_store_that_does_not_come_back_costs_nothing_but_the_same_command(s3, 
     assert hashes(s3.contents("gone/run/fold-0")) == hashes(whole)
 
 
+class Killed(BaseException):
+    pass
+
+
+def killed(*_: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("last_put", ["last.safetensors", STATE])
+def test_what_was_trained_while_a_store_was_away_is_gone_on_with(s3, dataset, whole, monkeypatch, last_put):
+    """It goes away amid the files of an epoch, or before it is known that the state is there."""
+    recipe, out, puts = smoke(*OVERRIDES[len(QUIET) :]), below(f"amid/{last_put}/run"), []
+    put, found = mirror.put_file, followed.listed
+
+    def refuse(url: Url) -> None:
+        if puts.count(last_put) == 2:
+            raise StoreError(f"{url}: its server cannot be reached{mirror.GOES_ON}")
+
+    def put_or_not(path: Path, url: Url) -> None:
+        refuse(url)
+        put(path, url)
+        puts.append("/".join(url.parts[-len(Path(last_put).parts) :]))
+
+    def listed_or_not(url: Url) -> list[Url]:
+        refuse(url)
+        return found(url)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror, "put_file", put_or_not)
+        patched.setattr(followed, "listed", listed_or_not)
+        patched.setattr(stage_module.FinalWeights, "choose", killed)
+        with pytest.raises(Killed):
+            train(recipe, Dataset(dataset), out)
+    trained, epoch = [], stage_module.Stage.train_epoch
+    monkeypatch.setattr(
+        stage_module.Stage, "train_epoch", lambda self: (trained.append(self.config.name), epoch(self))[1]
+    )
+    train(recipe, Dataset(dataset), out, resume=True)
+    assert trained == ["high"] * 3  # the first stage had been trained here
+    assert hashes(s3.contents(f"amid/{last_put}/run/fold-0")) == hashes(whole)
+
+
+def test_a_folder_whose_files_somebody_has_removed_takes_none_from_the_store(s3, dataset, whole, monkeypatch):
+    recipe, out = smoke(*OVERRIDES[len(QUIET) :]), below("tidied/run")
+    with monkeypatch.context() as patched:
+        patched.setattr(stage_module.FinalWeights, "choose", killed)
+        with pytest.raises(Killed):
+            train(recipe, Dataset(dataset), out)
+    for path in user_cache("urls").rglob("fold-0/**/*"):
+        if path.is_file():
+            path.unlink()
+    train(recipe, Dataset(dataset), out, resume=True)
+    there = s3.contents("tidied/run/fold-0")
+    assert hashes(there) == hashes(whole)
+    assert "stage low resumes after epoch 3" in there["log.txt"].decode()
+
+
 def test_a_run_that_another_machine_has_gone_on_with_is_taken_from_the_store(s3, dataset, whole, tmp_path, monkeypatch):
     """The folder that a kill left on the first machine is older than what the store has."""
     recipe, out = smoke(*OVERRIDES[len(QUIET) :]), below("older/run")
     first, second = tmp_path / "first", tmp_path / "second"
-
-    class Killed(BaseException):
-        pass
-
-    def killed(*_: object) -> None:
-        raise Killed
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(first))
     with monkeypatch.context() as patched:

@@ -2,8 +2,9 @@
 
 The store has what another machine goes on from: at each `follow` all files go up that have changed, that one last which
 refers to the others, and only then those go that are gone here; so that the store, like a folder after a kill, never
-has less than its last state refers to. A list of what went up lies beside the folder. Where the store still is as that
-list says, the folder of this machine is at least as far, and is gone on with; else it becomes what the store has.
+has less than its last state refers to. A list of what went up lies beside the folder. Where the store's last state is
+that of the list, or one that was about to go up from here, the folder of this machine is at least as far, and is gone
+on with, whatever else of it had gone up when the store went away; else it becomes what the store has.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pleura.errors import InputError, OutputError, PleuraError, StoreError, writing
-from pleura.files import write_json
-from pleura.urls.copies import fetch, said, saying
+from pleura.files import hash_files, write_json
+from pleura.urls.copies import copied, fetch, said, saying
 from pleura.urls.lease import Lease
 from pleura.urls.mirror import Mirror
 from pleura.urls.scratch import clear, leased
@@ -28,6 +29,7 @@ from pleura.urls.url import Url
 LAST_S, PAUSE_S = 120.0, 5.0
 """How long it is tried at the end to reach a store that is away, and how long it is waited between."""
 _LIST = "there.json"
+_NO_STAMP = (-1, -1, -1)
 logger = logging.getLogger("pleura")
 
 
@@ -42,6 +44,10 @@ class Followed:
         self.folder, self.base, self.lease, self.last = scratch / base.name, base, lease, last
         self._list = scratch / _LIST
         self._mirror = Mirror(self.folder, base, self._check, but)
+        self._there: dict[str, list[Any]] = {}
+        """Size and ETag of objects, as they were last listed."""
+        self._going: list[str] = []
+        """Hashes of the last file, of which one may be there since then."""
         self._is_behind = False
         self._take()
 
@@ -81,11 +87,17 @@ class Followed:
     def _take(self) -> None:
         found = self._found()
         there = {name: _facts(url) for name, url in found.items()}
-        known = self._known()
-        if known is not None and there == {name: facts for name, (facts, _) in known.items()}:
-            self._mirror.up = {name: tuple(stamp) for name, (_, stamp) in known.items()}
+        known, self._going = self._known()
+        here = self._mirror.stamps()
+        if self._is_as_far(found, known, here):
+            # What has been put since then, or by another who got no further, is put again.
+            self._mirror.up = {
+                name: tuple(stamp) if there[name] == facts else _NO_STAMP
+                for name, (facts, stamp) in known.items()
+                if name in there
+            }
+            self._there = {name: facts for name, (facts, _) in known.items()}
             return
-        here, known = self._mirror.stamps(), known or {}
         same = {name for name in there if name in here and known.get(name) == [there[name], list(here[name])]}
         with writing(self.folder):
             for name in here.keys() - same:
@@ -94,20 +106,41 @@ class Followed:
         self._mirror.up = self._mirror.stamps()
         self._note(there)
 
+    def _is_as_far(self, found: Mapping[str, Url], known: Mapping[str, Any], here: Collection[str]) -> bool:
+        """Whether the file that goes up last is one of this folder's, in the store as it was, or was about to go up."""
+        if self.last not in found:
+            return self._list.exists() and self.last not in known
+        if self.last not in here:  # who tidies up has removed files and left the list
+            return False
+        if self.last in known and known[self.last][0] == _facts(found[self.last]):
+            return True
+        if not self._going:
+            return False
+        with copied([found[self.last]]) as (copy,):
+            return hash_files(copy) in self._going
+
     def _bring_up(self) -> None:
+        if self._mirror.stamps().get(self.last) not in (None, self._mirror.up.get(self.last)):
+            self._going = [*self._going, hash_files(self.folder / self.last)]
+            self._write_list()  # the store may fail, or this process be killed, before it is known to be there
         self._mirror.bring_up(self.last)
         self._note({name: _facts(url) for name, url in self._found().items()})
 
     def _note(self, there: dict[str, list[Any]]) -> None:
-        write_json(self._list, {name: [there[name], stamp] for name, stamp in self._mirror.up.items() if name in there})
+        self._there, self._going = there, []
+        self._write_list()
 
-    def _known(self) -> dict[str, Any] | None:
-        """What the list says; None where there is none."""
+    def _write_list(self) -> None:
+        up = {name: [self._there[name], stamp] for name, stamp in self._mirror.up.items() if name in self._there}
+        write_json(self._list, {"up": up, "going": self._going})
+
+    def _known(self) -> tuple[dict[str, Any], list[str]]:
+        """What the list says of files that are up, and of those that were about to go up last."""
         try:
-            known: dict[str, Any] = json.loads(self._list.read_bytes())
-        except (OSError, ValueError):
-            return None
-        return known
+            known = json.loads(self._list.read_bytes())
+            return known["up"], known["going"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return {}, []
 
     def _found(self) -> dict[str, Url]:
         """The objects of the store by their path below the URL, without those that are of no folder."""
