@@ -227,11 +227,11 @@ def test_what_a_dead_machine_left_is_begun_anew_by_another_one(s3, home, prepare
 @pytest.mark.slow
 @needs_ray
 def test_workers_of_a_cluster_read_objects(s3, home, inputs, here):
-    url = s3.fill(inputs, "ray")
+    url = s3.fill(inputs, "by-workers")
     words = words_of(f"{url}/in", f"{url}/masks.csv", f"{url}/out", "--ray", "local", "--workers", 2)
     code, _, err = s3.run(*words, home=home)
     assert (code, err) == (1, ""), err
-    assert_equal(s3.contents("ray/out"), here, url, inputs)
+    assert_equal(s3.contents("by-workers/out"), here, url, inputs)
 
 
 @needs_ray
