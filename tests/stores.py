@@ -117,7 +117,7 @@ def store() -> Iterator[Store]:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
-        made.files().mkdir(BUCKET)
+        made.files().makedirs(BUCKET, exist_ok=True)  # the servers of one process have the same objects
         yield made
     finally:
         logger.removeHandler(handler)

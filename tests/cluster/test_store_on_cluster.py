@@ -69,12 +69,12 @@ def test_results_at_a_store_have_the_bytes_of_one_process_when_a_worker_and_a_no
         for name, value in s3.environment.items():
             patch.setenv(name, value)
         drivers_are_forgotten()
-        url = s3.fill(radiographs, "in")
+        url = s3.fill(radiographs, "two-nodes/in")
         with nodes(2) as cluster:
 
             def when(method: str, path: str) -> None:
                 with one_at_a_time:
-                    if method != "PUT" or "/out/masks/" not in path:
+                    if method != "PUT" or "/two-nodes/out/masks/" not in path:
                         return
                     written.add(path)
                     if len(written) > N_COPIES // 4 and not killed["worker"]:
@@ -85,12 +85,12 @@ def test_results_at_a_store_have_the_bytes_of_one_process_when_a_worker_and_a_no
                         end(cluster.nodes[1])
 
             s3.when = when
-            out = f"s3://{BUCKET}/out"
+            out = f"s3://{BUCKET}/two-nodes/out"
             cluster.environment["XDG_CACHE_HOME"] = str(tmp_path / "home")
             running = cluster.command("pleura", *words, url, "--out", out, "--ray", cluster.address)
             code, _, err = ended(running, LIMIT_S)
             s3.when = None
-        there = s3.contents("out")
+        there = s3.contents("two-nodes/out")
 
     assert (code, err.count("\n"), dict(killed)) == (1, 1, {"worker": 1, "node": 1}), err
     assert "bad.dcm: not a DICOM file" in err

@@ -72,7 +72,8 @@ def test_two_processes_learn_the_features_of_a_teacher_as_one_does(dataset, run,
     overrides = (*NET, "training.epochs=2", "training.batch_size=4", f"training.labels={labels}")
     launch(1, overrides, guessed, tmp_path / "one")
     launch(2, overrides, guessed, tmp_path / "two")
-    assert column(tmp_path / "two", "loss") == pytest.approx(column(tmp_path / "one", "loss"), abs=1e-5)
+    # Losses are 3 to 6, of sums over many more numbers than those of masks.
+    assert column(tmp_path / "two", "loss") == pytest.approx(column(tmp_path / "one", "loss"), rel=1e-4)
     one, two = (load_checkpoint(tmp_path / name / "fold-0" / "best.safetensors").weights for name in ("one", "two"))
     assert all(np.allclose(one[key].numpy(), two[key].numpy(), atol=2e-4) for key in one)
 
