@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -71,6 +72,22 @@ class Store:
     def run(self, *words: object, home: Path, **more: Any) -> tuple[int, str, str]:
         """Run `pleura`: exit code, standard output and standard error."""
         return ended(self.start(*words, home=home, **more))
+
+    def kill_at(self, process: subprocess.Popen[str], method: str, part: str, number: int) -> None:
+        """kill -9 a process from within the server, at its n-th request of a kind."""
+        seen = []
+
+        def when(asked: str, path: str) -> None:
+            if asked == method and part in path:
+                seen.append(path)
+                if len(seen) == number:
+                    process.kill()
+
+        self.when = when
+        try:
+            assert ended(process)[0] == -signal.SIGKILL
+        finally:
+            self.when = None
 
 
 def drivers_are_forgotten() -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from places import SMOKE
 
 from pleura.config.parse import load_recipe
 from pleura.config.recipe import Recipe
+from pleura.data.dataset import Dataset
 from pleura.models.checkpoint import load_checkpoint
+from pleura.training import stage as loop
+from pleura.training.train import train
 
 QUIET = ("samples=0", "training.cases_per_epoch=8")
 
@@ -36,3 +41,19 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def train_until(step: int, recipe: Recipe, data: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is stopped in its step number `step`."""
+    steps, total_loss = list[int](), loop.total_loss
+
+    def stopped(*arguments: Any) -> Any:
+        steps.append(1)
+        if len(steps) == step:
+            raise KeyboardInterrupt
+        return total_loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "total_loss", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, data, out)

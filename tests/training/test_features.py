@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
-from trainings import low_alone, same, smoke, weights_of
+from trainings import low_alone, same, smoke, train_until, weights_of
 
 from pleura.config.idle import idle_of_stage
 from pleura.config.targets import LabelsConfig
@@ -21,7 +21,6 @@ from pleura.data.augmentation import augment
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, OutputError
 from pleura.models.encoders import Encoder
-from pleura.training import stage as loop
 from pleura.training.devices import build_accelerator
 from pleura.training.features import FeatureTargets, Projections, feature_loss, strides_in_common, watched
 from pleura.training.learner import Learner
@@ -228,18 +227,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(data, run, tmp_path,
     )
     recipe = smoke(*settings, "stages.high.labels.features=0.5")
     whole = train(recipe, data, tmp_path / "whole")
-    steps, total_loss = [], loop.total_loss
-
-    def stopped(*arguments):
-        steps.append(1)
-        if len(steps) == step:
-            raise KeyboardInterrupt
-        return total_loss(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "total_loss", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, data, tmp_path / "stopped")
+    train_until(step, recipe, data, tmp_path / "stopped", monkeypatch)
     fold = train(recipe, data, tmp_path / "stopped", resume=True)
     for name in ("low", "high", "best", "last"):
         assert (fold / f"{name}.safetensors").read_bytes() == (whole / f"{name}.safetensors").read_bytes()

@@ -8,13 +8,12 @@ import shutil
 
 import pytest
 from places import sealed
-from trainings import low_alone, same, smoke, weights_of
+from trainings import low_alone, same, smoke, train_until, weights_of
 
 from pleura.data.dataset import Dataset
 from pleura.models.checkpoint import load_checkpoint, save_checkpoint, update_header
 from pleura.models.identity import weights_hash
 from pleura.models.seen import SeenCases, case_key
-from pleura.training import stage as loop
 from pleura.training.train import train
 
 RATE = "training.positive_rate=0.5"
@@ -33,22 +32,6 @@ def guessed(dataset, tmp_path_factory):
         sources = ("guess", "truth", "truth")
         writer.writerows({**row, "label_source": sources[number % 3]} for number, row in enumerate(rows))
     return Dataset(sealed(out))
-
-
-def train_until(step, recipe, data, out, monkeypatch):
-    """A run that is stopped in its step number `step`."""
-    steps, total_loss = [], loop.total_loss
-
-    def stopped(*arguments):
-        steps.append(1)
-        if len(steps) == step:
-            raise KeyboardInterrupt
-        return total_loss(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "total_loss", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, data, out)
 
 
 def test_settings_that_change_nothing_give_the_weights_of_none(guessed, run, tmp_path):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
-import signal
 from pathlib import Path
 from threading import Lock
 
@@ -15,7 +13,7 @@ import psutil
 import pytest
 from exports import tiny_export
 from processes import ended
-from stores import BUCKET, Store
+from stores import BUCKET
 from typer.testing import CliRunner
 
 from pleura.cli import app
@@ -127,23 +125,6 @@ MOMENTS = {
 }
 
 
-def killed_at(s3: Store, process, method: str, part: str, number: int) -> None:
-    """kill -9 a process from within the server, at its n-th request of a kind."""
-    seen = []
-
-    def when(asked: str, path: str) -> None:
-        if asked == method and part in path:
-            seen.append(path)
-            if len(seen) == number:
-                os.kill(process.pid, signal.SIGKILL)
-
-    s3.when = when
-    try:
-        assert ended(process)[0] == -signal.SIGKILL
-    finally:
-        s3.when = None
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_run_that_is_killed_goes_on_and_nothing_is_lost_or_doubled(
@@ -153,7 +134,7 @@ def test_a_run_that_is_killed_goes_on_and_nothing_is_lost_or_doubled(
     url, out = s3.fill(radiographs, f"{key}/in"), f"s3://{BUCKET}/{key}/out"
     words = words_of(url, out, model)
     method, part, number = MOMENTS[moment]
-    killed_at(s3, s3.start(*words, home=home, script=HASTY), method, f"/{key}{part}", number)
+    s3.kill_at(s3.start(*words, home=home, script=HASTY), method, f"/{key}{part}", number)
     before = s3.contents(f"{key}/out")
     assert ".lock" in before
     s3.requests.clear()
@@ -175,7 +156,7 @@ def test_what_a_dead_machine_left_is_gone_on_with_by_another_one_after_a_while(
 ):
     url, out = s3.fill(radiographs, "moved/in"), f"s3://{BUCKET}/moved/out"
     words = words_of(url, out, model)
-    killed_at(s3, s3.start(*words, home=home, script=HASTY), "PUT", "/moved/out/.parts/journal.jsonl/", 2)
+    s3.kill_at(s3.start(*words, home=home, script=HASTY), "PUT", "/moved/out/.parts/journal.jsonl/", 2)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "another"))
     monkeypatch.setattr(lease, "LEASE_S", 8.0)
     monkeypatch.setattr(lease, "RENEW_S", 1.0)

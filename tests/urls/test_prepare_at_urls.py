@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import signal
 import threading
 import time
 from pathlib import Path
@@ -15,8 +13,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
-from processes import ended
-from stores import BUCKET, Store
+from stores import BUCKET
 
 from pleura.data import dataset_at_url, objects
 from pleura.data.dataset import Dataset
@@ -169,23 +166,6 @@ def wait_until(holds, limit_s: float = 60) -> bool:
     return bool(holds())
 
 
-def killed_at(s3: Store, process, method: str, part: str, number: int) -> None:
-    """kill -9 a process from within the server, at its n-th request of a kind."""
-    seen = []
-
-    def when(asked: str, path: str) -> None:
-        if asked == method and part in path:
-            seen.append(path)
-            if len(seen) == number:
-                os.kill(process.pid, signal.SIGKILL)
-
-    s3.when = when
-    try:
-        assert ended(process)[0] == -signal.SIGKILL
-    finally:
-        s3.when = None
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["reads", "images.npy", "problems.csv"])
 def test_a_run_that_is_killed_leaves_no_dataset_and_goes_on(s3, home, prepare, inputs, here, moment):
@@ -195,7 +175,7 @@ def test_a_run_that_is_killed_leaves_no_dataset_and_goes_on(s3, home, prepare, i
     count = json.loads(here["card.json"])["cases"] + 1
     # Before any is read, the first bytes of each, and a copy and its original.
     at = ("GET", "/in/", (count + 2) + 2 + 8) if moment == "reads" else ("PUT", f"/out/{moment}", 1)
-    killed_at(s3, process, at[0], f"/killed-{moment}{at[1]}", at[2])
+    s3.kill_at(process, at[0], f"/killed-{moment}{at[1]}", at[2])
     assert "card.json" not in s3.contents(f"killed-{moment}/out")
     s3.requests.clear()
     code, _, err = prepare(*words)
@@ -210,7 +190,7 @@ def test_a_run_that_is_killed_leaves_no_dataset_and_goes_on(s3, home, prepare, i
 def test_what_a_dead_machine_left_is_begun_anew_by_another_one(s3, home, prepare, inputs, here, monkeypatch):
     url = s3.fill(inputs, "begun-anew")
     words = (f"{url}/in", f"{url}/masks.csv", f"{url}/out")
-    killed_at(s3, s3.start(*words_of(*words), home=home), "PUT", "/begun-anew/out/cases.csv", 1)
+    s3.kill_at(s3.start(*words_of(*words), home=home), "PUT", "/begun-anew/out/cases.csv", 1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "another"))
     monkeypatch.setattr(lease, "LEASE_S", 8.0)
     monkeypatch.setattr(lease, "RENEW_S", 1.0)
