@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -42,3 +43,17 @@ def save_dicom(path: Path, stored: np.ndarray = RAMP_8, sop_uid: str | None = "1
     if not preamble:
         path.write_bytes(path.read_bytes()[132:])
     return path
+
+
+def in_two_folders(source: Path, folder: Path) -> list[Path]:
+    """Copy files by turns into `a-b` and `a`, whose order is not that of their names with a slash, and one once more.
+
+    Returns the files of `source`, in order.
+    """
+    files = sorted(source.iterdir())
+    for number, file in enumerate(files):
+        place = folder / ("a" if number % 2 else "a-b") / file.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    shutil.copy(files[0], folder / "zz copy of it.dcm")
+    return files

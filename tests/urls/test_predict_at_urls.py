@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 from pathlib import Path
 from threading import Lock
 
 import psutil
 import pytest
+from dicom_files import in_two_folders
 from exports import tiny_export
 from processes import ended
 from stores import BUCKET
@@ -35,12 +35,7 @@ def radiographs(tmp_path_factory) -> Path:
     """Nine radiographs in two folders, a copy, an unreadable file, and one that is no radiograph."""
     folder = tmp_path_factory.mktemp("radiographs")
     write_phantom_dataset(folder / "made", n_patients=6, seed=3, size_px=64)
-    files = sorted((folder / "made" / "dicom").iterdir())
-    for number, file in enumerate(files):
-        place = folder / "in" / ("a" if number % 2 else "a-b") / file.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, place)
-    shutil.copy(files[0], folder / "in" / "zz copy of it.dcm")
+    in_two_folders(folder / "made" / "dicom", folder / "in")
     (folder / "in" / "bad.dcm").write_bytes(b"no DICOM" * 30)
     (folder / "in" / "notes.txt").write_text("nothing")
     return folder / "in"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from dicom_files import in_two_folders
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from stores import BUCKET
@@ -34,12 +35,7 @@ def inputs(tmp_path_factory) -> Path:
     """in/: radiographs in two folders, a copy, one that is damaged, a file that is none; masks, patients and folds."""
     folder = tmp_path_factory.mktemp("inputs")
     write_phantom_dataset(folder / "made", n_patients=8, seed=5, size_px=64)
-    files = sorted((folder / "made" / "dicom").iterdir())
-    for number, file in enumerate(files):
-        place = folder / "in" / ("a" if number % 2 else "a-b") / file.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, place)
-    shutil.copy(files[0], folder / "in" / "zz copy of it.dcm")
+    files = in_two_folders(folder / "made" / "dicom", folder / "in")
     bad = folder / "in" / "a" / files[1].name
     bad.write_bytes(bad.read_bytes()[:3000])
     (folder / "in" / "notes.txt").write_text("nothing")
