@@ -40,6 +40,10 @@ class Browser:
 
         return WebDriverWait(self.driver, TIMEOUT_S, 0.05).until(lambda _: condition())
 
+    def drawn(self) -> None:
+        """Wait until what was done is drawn: the page draws, and says what it has drawn, once a frame."""
+        self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
     def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
 

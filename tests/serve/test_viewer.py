@@ -86,12 +86,18 @@ def slide(page: Browser, slider: str, value: int) -> None:
     """Move a slider as a reader does it."""
     script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
     page.run(script, page.by(slider), value)
-    page.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    page.drawn()
+
+
+def window_of(page: Browser) -> str:
+    """The window and the size that the canvas shows."""
+    page.drawn()
+    return page.text("window-readout")
 
 
 def shades(page: Browser) -> np.ndarray:
     """The grey of the canvas, (rows, columns)."""
-    page.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    page.drawn()
     data = page.run("return document.getElementById('canvas').toDataURL('image/png').split(',')[1]")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
@@ -178,6 +184,7 @@ def test_a_slider_is_moved_by_keys_and_says_its_value(page: Browser, folder: Pat
     slider = page.by("bottom")
     level = int(slider.get_property("value"))
     slider.send_keys("\ue014", "\ue014", "\ue014")  # arrow right
+    page.drawn()
     assert int(slider.get_property("value")) == level + 3
     assert slider.get_attribute("aria-valuetext") == f"{(level + 3) / 256:.3f}" == page.text("bottom-value")
     words = page.text("found")
@@ -232,12 +239,12 @@ def test_nothing_of_a_radiograph_stays_on_the_screen_when_it_is_not_the_one_that
     page.keys("n", "n")  # a letter
     assert page.by("problem").is_displayed()
     assert not shades(page).any(), "no picture under the name of another file"
-    assert page.text("window-readout") == ""
+    assert window_of(page) == ""
     page.keys("p")
     assert shades(page).any()
     page.by("clear").click()
     assert not shades(page).any()
-    assert page.text("window-readout") == ""
+    assert window_of(page) == ""
 
 
 def test_keys_do_what_the_buttons_do(page: Browser, folder: Path) -> None:
@@ -283,13 +290,13 @@ def test_the_window_acts_on_all_bits_of_the_file(page: Browser, tmp_path: Path) 
     Image.fromarray(stored).save(tmp_path / "faint.png")
     page.drop(tmp_path / "faint.png")
     done(page)
-    assert page.text("window-readout").startswith("W 4096 L 2048 ")
+    assert window_of(page).startswith("W 4096 L 2048 ")
     page.keys("o")
     inside = np.s_[150:-150, 200:-200]  # its border is mixed with the black beside it
     assert len(np.unique(shades(page)[inside])) <= 3
     box = page.by("canvas").rect
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    window = lambda: numbers_of(page.text("window-readout"))  # noqa: E731
+    window = lambda: numbers_of(window_of(page))  # noqa: E731
     for _ in range(40):
         if window()["W"] > 60:
             drag(page, middle, (-40, 0))
@@ -299,7 +306,7 @@ def test_the_window_acts_on_all_bits_of_the_file(page: Browser, tmp_path: Path) 
     drag(page, middle, (0, -100))
     assert len(np.unique(shades(page)[inside])) >= 25
     page.keys("r")
-    assert page.text("window-readout").startswith("W 4096 L 2048 ")
+    assert window_of(page).startswith("W 4096 L 2048 ")
 
 
 def numbers_of(text: str) -> dict[str, float]:
@@ -317,7 +324,7 @@ def drag(
         at = {"x": x + by[0] * step / steps, "y": y + by[1] * step / steps}
         page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **at, **event, "buttons": 1})
     page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseReleased", **at, **event})
-    page.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    page.drawn()
 
 
 def test_the_probability_and_the_grey_value_under_the_cursor_are_those_of_the_pixel(
@@ -351,16 +358,16 @@ def test_the_wheel_zooms_about_the_cursor_and_shift_moves(page: Browser, folder:
     place = lambda: re.search(r"column (\d+), row (\d+)", page.text("readout")).groups()  # type: ignore[union-attr]  # noqa: E731
     page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **at})
     before = page.wait(lambda: page.text("readout") and place())
-    size = lambda: int(page.text("window-readout").split("·")[1].strip(" %"))  # noqa: E731
+    size = lambda: int(window_of(page).split("·")[1].strip(" %"))  # noqa: E731
     first = size()
     for _ in range(4):
         wheel = {"type": "mouseWheel", **at, "deltaX": 0, "deltaY": -120}
         page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", wheel)
     page.wait(lambda: size() > 1.8 * first)
     assert place() == before
-    window = page.text("window-readout").split("·")[0]
+    window = window_of(page).split("·")[0]
     drag(page, (at["x"], at["y"]), (-60, 0), modifiers=8)
-    assert page.text("window-readout").split("·")[0] == window
+    assert window_of(page).split("·")[0] == window
     page.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", **at})
     page.wait(lambda: int(place()[0]) > int(before[0]))
 
@@ -512,7 +519,7 @@ def pinch(page: Browser) -> None:
     """Two fingers apart enlarge."""
     box = page.by("canvas").rect
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    size = lambda: int(page.text("window-readout").split("·")[1].strip(" %"))  # noqa: E731
+    size = lambda: int(window_of(page).split("·")[1].strip(" %"))  # noqa: E731
     before = size()
 
     def touch(kind: str, apart: float) -> None:
