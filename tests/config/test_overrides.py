@@ -134,6 +134,8 @@ def test_every_bad_word_of_a_command_line_is_named_at_once(tmp_path: Path):
         ("device=cuda", "the option --device"),
         ("training.fold=1", "the option --fold"),
         ("sedd=1", "seed"),
+        ("training.precision=float32", "precision at the top of the recipe, beside stages"),
+        ("stages.low.seed=1", "seed at the top of the recipe, beside stages"),
     ],
 )
 def test_an_unknown_setting_is_answered_with_the_one_that_is_meant(tmp_path: Path, override: str, meant: str):

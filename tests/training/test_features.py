@@ -309,3 +309,16 @@ def test_a_teacher_that_sees_far_smaller_images_than_it_learned_from_causes_a_wa
     [line] = [each for each in (fold / "log.txt").read_text().splitlines() if "may know little" in each]
     assert "from images of 64 px and sees 32 px here" in line
     assert line.endswith("set stages.low.labels.teacher_size_px")
+
+
+def test_images_larger_than_the_datasets_cause_a_warning(data, run, tmp_path):
+    fold = train(
+        smoke("training.size_px=96", f"training.labels={{teacher: {run}, teacher_size_px: 128}}"), data, tmp_path
+    )
+    lines = [each for each in (fold / "log.txt").read_text().splitlines() if "are enlarged" in each]
+    assert [line.partition("stages.low.")[2] for line in lines if "stages.low." in line] == [
+        "size_px: the dataset's images of 64 px are enlarged to 96 px, which shows no more of a radiograph; "
+        "prepare it with --size 96",
+        "labels.teacher_size_px: the dataset's images of 64 px are enlarged to 128 px, which shows no more of a "
+        "radiograph; prepare it with --size 128",
+    ]

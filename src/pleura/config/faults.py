@@ -110,7 +110,8 @@ def _phrase(item: Any, path: list[str], root: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         meant = _meant(path, root)
         unknown = "unknown setting" if issubclass(root, Strict) else "unknown key"
-        return f"{unknown}; did you mean {meant}?" if meant else unknown
+        beside = " at the top of the recipe, beside stages" if meant == path[-1] else ""
+        return f"{unknown}; did you mean {meant}{beside}?" if meant else unknown
     message = item["msg"].removeprefix("Value error, ")
     given = "" if item["type"] == "value_error" else f" (given: {item['input']!r:.60})"
     if item["type"] == "string_type" and isinstance(item["input"], bool):

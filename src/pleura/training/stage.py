@@ -117,6 +117,20 @@ class Stage:
                 self._save()
         return source.waited_s, batch_size
 
+    def _warn_of_enlarged_images(self) -> None:
+        config, prepared_px = self.config, self.learner.batches.dataset.size_px
+        for setting, size_px in (("size_px", config.size_px), ("labels.teacher_size_px", config.labels.teacher_size_px)):
+            if size_px and size_px > prepared_px:
+                logger.warning(
+                    "stages.%s.%s: the dataset's images of %d px are enlarged to %d px, which shows no more of a "
+                    "radiograph; prepare it with --size %d",
+                    config.name,
+                    setting,
+                    prepared_px,
+                    size_px,
+                    size_px,
+                )
+
     def _begin(self, state: Mapping[str, Any] | None) -> None:
         config, learner, progress = self.config, self.learner, self.progress
         if state is None and not learner.is_fresh:
@@ -125,6 +139,7 @@ class Stage:
         if not progress.is_over(config):
             learner.provenance.add_stage(labels)
         logger.info("stage %s learns from %s", config.name, labels.in_words())
+        self._warn_of_enlarged_images()
         sees_px = config.labels.teacher_size_px or config.size_px
         if labels.teacher and 2 * sees_px <= labels.teacher.size_px:
             logger.warning(
