@@ -199,17 +199,19 @@ def test_what_was_trained_while_a_store_was_away_is_gone_on_with(s3, dataset, wh
     assert hashes(s3.contents(f"amid/{last_put}/run/fold-0")) == hashes(whole)
 
 
-def test_a_folder_whose_files_somebody_has_removed_takes_none_from_the_store(s3, dataset, whole, monkeypatch):
-    recipe, out = smoke(*OVERRIDES[len(QUIET) :]), below("tidied/run")
+@pytest.mark.parametrize("removed", ["*", "*.safetensors", "top-*.safetensors"])
+def test_a_folder_whose_files_somebody_has_removed_takes_none_from_the_store(s3, dataset, whole, monkeypatch, removed):
+    recipe, out = smoke(*OVERRIDES[len(QUIET) :]), below(f"tidied/{removed.count('*')}{len(removed)}/run")
     with monkeypatch.context() as patched:
         patched.setattr(stage_module.FinalWeights, "choose", killed)
         with pytest.raises(Killed):
             train(recipe, Dataset(dataset), out)
-    for path in user_cache("urls").rglob("fold-0/**/*"):
-        if path.is_file():
-            path.unlink()
+    tidied = [path for path in user_cache("urls").rglob(f"fold-0/**/{removed}") if path.is_file()]
+    assert tidied
+    for path in tidied:
+        path.unlink()
     train(recipe, Dataset(dataset), out, resume=True)
-    there = s3.contents("tidied/run/fold-0")
+    there = s3.contents("/".join((*out.parts[1:], "fold-0")))
     assert hashes(there) == hashes(whole)
     assert "stage low resumes after epoch 3" in there["log.txt"].decode()
 

@@ -119,7 +119,8 @@ class Stage:
 
     def _warn_of_enlarged_images(self) -> None:
         config, prepared_px = self.config, self.learner.batches.dataset.size_px
-        for setting, size_px in (("size_px", config.size_px), ("labels.teacher_size_px", config.labels.teacher_size_px)):
+        sizes = {"size_px": config.size_px, "labels.teacher_size_px": config.labels.teacher_size_px}
+        for setting, size_px in sizes.items():
             if size_px and size_px > prepared_px:
                 logger.warning(
                     "stages.%s.%s: the dataset's images of %d px are enlarged to %d px, which shows no more of a "

@@ -90,6 +90,11 @@ class Followed:
         known, self._going = self._known()
         here = self._mirror.stamps()
         if self._is_as_far(found, known, here):
+            # Who tidies up removed them. What a command removes itself, it removes again.
+            removed = [name for name in known if name not in here and there.get(name) == known[name][0]]
+            fetch(self.base, [found[name] for name in removed], self.folder.parent)
+            here = self._mirror.stamps()
+            known |= {name: [there[name], list(here[name])] for name in removed}
             # What has been put since then, or by another who got no further, is put again.
             self._mirror.up = {
                 name: tuple(stamp) if there[name] == facts else _NO_STAMP
