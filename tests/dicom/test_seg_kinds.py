@@ -87,6 +87,31 @@ def test_background_of_a_label_map_is_no_segment(tmp_path: Path, background: int
     np.testing.assert_array_equal(read(open_masks(alone), "1.2"), UPPER)
 
 
+@pytest.mark.parametrize("names_its_image", [True, False])
+def test_label_map_with_no_segment_but_its_background_is_the_empty_mask(tmp_path: Path, names_its_image: bool) -> None:
+    path = write_kind(tmp_path / "a.dcm", {("1.2", 7): UPPER}, "LABELMAP")
+    dataset = pydicom.dcmread(path)
+    del dataset.SegmentSequence[1]
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    if not names_its_image:
+        del dataset.ReferencedSeriesSequence, dataset.PerFrameFunctionalGroupsSequence
+    dataset.save_as(path)
+    source = open_masks(path)
+    assert list(source.masks) == (["1.2"] if names_its_image else ["a"])
+    assert not read(source, next(iter(source.masks))).any()
+
+
+def test_label_map_that_does_not_say_what_its_labels_are_is_refused(tmp_path: Path) -> None:
+    path = write_kind(tmp_path / "a.dcm", {("1.2", 7): UPPER}, "LABELMAP")
+    dataset = pydicom.dcmread(path)
+    dataset.SegmentSequence[1].SegmentNumber = 1
+    dataset.save_as(path)
+    assert f"{path}: its pixels have the label 7, and its Segment Sequence names 1; export it again" in refused(path)
+    del dataset.SegmentSequence
+    dataset.save_as(path)
+    assert f"{path}: it is a label map without a Segment Sequence to say what its labels are" in refused(path)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_image_that_is_referenced_and_in_no_frame_is_empty_and_listed(tmp_path: Path, kind: str) -> None:
     source = open_masks(write_kind(tmp_path / "a.dcm", {("1.2", 1): UPPER}, kind, images=["1.3"]))
@@ -94,6 +119,18 @@ def test_image_that_is_referenced_and_in_no_frame_is_empty_and_listed(tmp_path: 
     assert source.known_empty("1.3")
     assert read(source, "1.3").shape == UPPER.shape
     np.testing.assert_array_equal(read(source, "1.2"), UPPER)
+
+
+def test_one_without_frames_that_references_nothing_is_the_empty_mask_of_its_name(tmp_path: Path) -> None:
+    path = write_kind(tmp_path / "a.dcm", {("1.2", 1): UPPER}, "BINARY")
+    dataset = pydicom.dcmread(path)
+    del dataset.ReferencedSeriesSequence, dataset.PerFrameFunctionalGroupsSequence, dataset.PixelData
+    dataset.NumberOfFrames = 0
+    dataset.save_as(path)
+    source = open_masks(path)
+    assert source.without_frame == ["a"]
+    assert source.known_empty("a")
+    assert read(source, "a").shape == UPPER.shape
 
 
 def test_frame_that_does_not_say_which_of_several_images_it_outlines_is_refused(tmp_path: Path) -> None:

@@ -163,6 +163,8 @@ def _segments(dataset: Dataset, kind: str) -> tuple[Segment, ...]:
             found.append(Segment(number, label, is_pneumothorax, other))
     if len({segment.number for segment in found}) < len(found):
         raise InputError("two of its segments have the same number; export it again")
+    if kind == "LABELMAP" and not dataset.get("SegmentSequence"):
+        raise InputError("it is a label map without a Segment Sequence to say what its labels are; export it again")
     return tuple(found)
 
 
@@ -188,11 +190,23 @@ def segmentation_pixels(path: Path) -> NDArray[np.integer]:
         kind = _kind(dataset)
         frames: NDArray[np.integer] = _stored(dataset).reshape(-1, rows, columns)
         if kind == "LABELMAP":
+            _refuse_unnamed_labels(frames, dataset)
             return frames
         full = integer(dataset, "MaximumFractionalValue", 0) if kind == "FRACTIONAL" else 1
         if full < 1:
             raise InputError(f"a fractional segmentation with {full} for its Maximum Fractional Value; export it again")
         return (frames >= -(-full // 2)).astype(np.uint8)  # half of it, rounded up
+
+
+def _refuse_unnamed_labels(frames: NDArray[np.integer], dataset: Dataset) -> None:
+    """Raises: InputError for a label that is neither a segment's number nor the background's."""
+    named = [segment.number for segment in _segments(dataset, "LABELMAP")]
+    unnamed = np.setdiff1d(frames, [0, integer(dataset, "PixelPaddingValue", 0), *named])
+    if len(unnamed):
+        names = excerpt(", ".join(map(str, named)) or "none")
+        raise InputError(
+            f"its pixels have the label {unnamed[0]}, and its Segment Sequence names {names}; export it again"
+        )
 
 
 def _dataset(path: Path, stop_before_pixels: bool = False) -> Dataset:
@@ -271,9 +285,10 @@ def _frames(dataset: Dataset, segments: Sequence[Segment], kind: str) -> dict[st
         if len(sources) > 1 and sources is of_file:
             raise InputError(f"its frame {frame + 1} does not say which of {len(of_file)} images it outlines")
         for source in sources:
+            found.setdefault(source, {})
             for each in shown:
-                found.setdefault(source, {}).setdefault(each, []).append(frame)
-    every = dict.fromkeys((*found, *of_file))
+                found[source].setdefault(each, []).append(frame)
+    every = dict.fromkeys((*found, *of_file)) or {"": None}
     return {source: {number: tuple(each) for number, each in found.get(source, {}).items()} for source in every}
 
 
