@@ -117,8 +117,13 @@ def test_a_change_that_comes_too_late_is_refused_with_the_way_out():
         resumed({"stage": 1}, low={"lr": 0.5})
     with pytest.raises(OutputError, match=r"stages\.1\.batch_size .* is finished"):
         resumed({"stage": 1, "epoch": 3, "closed": True}, high={"batch_size": 2})
-    with pytest.raises(OutputError, match=r"the epochs of that stage were scored otherwise \(--stage high begins it"):
+    otherwise = r"that stage, or what it starts from, was scored otherwise \(--stage high begins it again\)"
+    with pytest.raises(OutputError, match=otherwise):
         resumed({"stage": 1, "epoch": 1}, high={"size_px": 64})
+    # Its start has a score at the old size, which the final weights are compared with.
+    with pytest.raises(OutputError, match=otherwise):
+        resumed({"stage": 1, "incoming": 0.8}, high={"size_px": 64})
+    assert resumed({"stage": 1}, high={"size_px": 64}) == ["stages.1.size_px was 512, is 64"]
 
 
 def finished(**changes):

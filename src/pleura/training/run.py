@@ -312,8 +312,9 @@ def _too_late(key: str, state: Mapping[str, Any], recipe: Recipe, begin_at: str 
     goes_on = not (progress.closed and progress.is_over(recipe.stages[min(progress.stage, len(names) - 1)]))
     if position < progress.stage or (position == progress.stage and not goes_on):
         return ", but that stage is finished" + again
-    if position == progress.stage and progress.epoch and rest[0] in ("size_px", "select"):
-        return ", but the epochs of that stage were scored otherwise" + again
+    is_scored = progress.epoch or progress.incoming is not None
+    if position == progress.stage and is_scored and rest[0] in ("size_px", "select"):
+        return ", but that stage, or what it starts from, was scored otherwise" + again
     return None
 
 
