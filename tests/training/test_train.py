@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from trainings import low_alone, rows_of, same, smoke, weights_of
+from trainings import low_alone, rows_of, same, smoke, train_until, weights_of
 
 from pleura.data.dataset import Dataset
-from pleura.errors import ConfigError, InputError, NonFiniteLossError
+from pleura.errors import CheckpointError, ConfigError, InputError, NonFiniteLossError
 from pleura.evaluation.card import card
 from pleura.models.checkpoint import load_checkpoint, load_state, save_checkpoint, save_state
 from pleura.models.identity import weights_hash
@@ -18,6 +18,7 @@ from pleura.models.seen import SeenCases
 from pleura.training.losses import total_loss
 from pleura.training.refusals import refuse_what_cannot_run
 from pleura.training.run import METRICS, STATE
+from pleura.training.stage import Stage
 from pleura.training.train import train
 
 ONE_STEP_OF_NOTHING = ("stages.high.lr=1e-30", "stages.high.schedule.name=constant", "stages.high.epochs=1")
@@ -116,6 +117,16 @@ def test_a_stage_that_runs_again_leaves_nothing_old_to_start_from(begun, dataset
             train(smoke("stages.low.lr=0.01"), Dataset(dataset), begun, stage="low")
     with pytest.raises(ConfigError, match="the stage before it, low, has left no"):
         train(smoke("stages.low.lr=0.01"), Dataset(dataset), begun, stage="high")
+
+
+@pytest.mark.parametrize("file", ["last", "high-best", "high-incoming", "state/top-high-0001"])
+def test_weights_that_the_end_of_a_stage_needs_are_missed_before_it_goes_on(dataset, tmp_path, monkeypatch, file):
+    recipe, data = smoke("training.epochs=2", "training.averaging={top_k: 1}"), Dataset(dataset)
+    train_until(7, recipe, data, tmp_path, monkeypatch)
+    (tmp_path / "fold-0" / f"{file}.safetensors").unlink()
+    monkeypatch.setattr(Stage, "train_epoch", lambda *_: pytest.fail("it was gone on with"))
+    with pytest.raises(CheckpointError, match=rf"{file}.safetensors: is gone, .* \(--stage high\)"):
+        train(recipe, data, tmp_path, resume=True)
 
 
 def test_weights_that_could_not_be_used_are_refused(finished, dataset, tmp_path):

@@ -170,6 +170,18 @@ class Run:
         """Load STAGE-KIND.safetensors: `best`, the best epoch, or `incoming`. Raises: CheckpointError."""
         return load_checkpoint(self.folder / f"{stage}-{kind}.safetensors")
 
+    def refuse_if_incomplete(self, stage: str, progress: Progress) -> None:
+        """Refuse to go on with a stage whose end needs weights that are gone. Raises: CheckpointError."""
+        kinds = {"incoming": progress.incoming is not None, "best": progress.epoch > 0}
+        needed = [self.folder / f"{stage}-{kind}.safetensors" for kind, is_needed in kinds.items() if is_needed]
+        needed += [self.folder / LAST] if progress.epoch else []
+        needed += [self._top(stage, epoch) for _, epoch in progress.top]
+        if gone := [path for path in needed if not path.is_file()]:
+            raise CheckpointError(
+                f"{gone[0]}: is gone, and the end of the stage {stage} needs it; put it back, or begin that stage "
+                f"again (--stage {stage})"
+            )
+
     def save_final_weights(self, checkpoint: Checkpoint, stage: str) -> None:
         """Write what a stage ends with, STAGE.safetensors and best.safetensors. Raises: OutputError."""
         save_checkpoint(self.folder / f"{stage}.safetensors", checkpoint)

@@ -157,6 +157,8 @@ class Stage:
                 "the scores of this run are too good",
                 labels.teacher.path,
             )
+        if state is not None and not (progress.closed and progress.is_over(config)):
+            self.run.refuse_if_incomplete(config.name, progress)
         learner.begin_stage(config, state)
         if state is None:
             self._save()  # --resume then comes back to this stage, whatever it was
