@@ -10,15 +10,8 @@ import torch
 
 from pleura.config.parse import parse_recipe
 from pleura.errors import CheckpointError, ConfigError, OutputError
-from pleura.training.run import (
-    METRICS,
-    STATE_KEYS,
-    Progress,
-    Run,
-    changed_settings,
-    nothing_is_left,
-    refuse_other_stages,
-)
+from pleura.training.resuming import changed_settings, nothing_is_left, refuse_other_stages
+from pleura.training.run import METRICS, STATE_KEYS, Progress, Run
 
 RECIPE = parse_recipe({"stages": [{"name": "low"}, {"name": "high"}]})
 

@@ -20,7 +20,7 @@ from pleura.errors import OutputError
 from pleura.files import as_json
 from pleura.inference.model_files import ENSEMBLE, ENSEMBLE_FORMAT
 from pleura.training.distributed import is_first_process
-from pleura.training.run import all_are_finished
+from pleura.training.resuming import all_are_finished
 from pleura.training.train import train
 from pleura.urls.places import read, write
 from pleura.urls.url import Place

@@ -32,7 +32,8 @@ from pleura.inference.device import chosen_device
 from pleura.inference.predictor import Predictor
 from pleura.training.distributed import is_first_process
 from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored
-from pleura.training.run import BEST, STATE, all_are_finished
+from pleura.training.resuming import all_are_finished
+from pleura.training.run import BEST, STATE
 from pleura.training.targets import Teacher, refuse_leaks
 from pleura.training.train import train
 from pleura.training.validation import best_triplet

@@ -139,8 +139,8 @@ class Stage:
         labels = learner.batches.labels[config.name]
         if not progress.is_over(config):
             learner.provenance.add_stage(labels)
+            self._warn_of_enlarged_images()
         logger.info("stage %s learns from %s", config.name, labels.in_words())
-        self._warn_of_enlarged_images()
         sees_px = config.labels.teacher_size_px or config.size_px
         if labels.teacher and 2 * sees_px <= labels.teacher.size_px:
             logger.warning(

@@ -19,7 +19,8 @@ from pleura.training.devices import build_accelerator, changed_precision, traini
 from pleura.training.learner import Learner
 from pleura.training.monitor import Monitor
 from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored, refuse_what_cannot_run
-from pleura.training.run import STATE, Progress, Run, changed_settings, nothing_is_left, refuse_other_stages, run_at
+from pleura.training.resuming import changed_settings, nothing_is_left, refuse_other_stages
+from pleura.training.run import STATE, Progress, Run, run_at
 from pleura.training.stage import Stage
 from pleura.training.validation import Validator
 from pleura.urls.url import Place
