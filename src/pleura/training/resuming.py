@@ -46,7 +46,7 @@ def changed_settings(
     begin_at: the stage that is begun again, with those after it; None: the run goes on where it stopped.
     finished: nothing will be trained, here or in a run beside it, so that no change can come too late.
     Raises: OutputError for other data or another net, or a change that comes too late: in a stage that is
-    finished, or of the score by which a stage has already chosen epochs.
+    finished, or of the score by which a stage has chosen epochs or measured what it starts from.
     """
     if state["data_sha256"] != data_sha256:
         raise OutputError(f"{data}: is not the dataset that this run began with; choose another --out")

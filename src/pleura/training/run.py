@@ -1,4 +1,4 @@
-"""The folder of one training run: its files, how far it is, and how it goes on after whatever stopped it.
+"""The folder of one training run: its files, and how far it is.
 
 Each file is written whole or not at all, and the state last: a run that is killed anywhere repeats what came after its
 last state, and writes the same again. A run that lies at a URL is a folder of this machine, whose files follow there

@@ -4,7 +4,8 @@ The store has what another machine goes on from: at each `follow` all files go u
 refers to the others, and only then those go that are gone here; so that the store, like a folder after a kill, never
 has less than its last state refers to. A list of what went up lies beside the folder. Where the store's last state is
 that of the list, or one that was about to go up from here, the folder of this machine is at least as far, and is gone
-on with, whatever else of it had gone up when the store went away; else it becomes what the store has.
+on with, whatever else of it had gone up when the store went away, and what somebody removed from it comes back; else it
+becomes what the store has.
 """
 
 from __future__ import annotations
