@@ -100,7 +100,7 @@ HOMES = {
     },
     "simplejpeg": {"dicom/jpeg.py"},
     "gdcm": {"dicom/jpeg_writing.py"},  # reads by way of pydicom
-    "torchvision": set(),  # by way of timm
+    "torchvision": {"models/encoders.py"},  # before timm, which needs it
     "matplotlib": {"training/curves.py", "evaluation/report/landscape.py"},
     "fastapi": {"serve/app.py", "serve/openapi.py"},
     "starlette": {"serve/app.py"},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,6 +157,43 @@ def test_smallest_net_of_each_module_builds(module: str):
     assert names
     with torch.device("meta"):
         pleura.build_model(min(names, key=len), **RANDOM)
+
+
+# --- timm beside any torchvision
+
+DECLARES = """
+import torch
+torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+"""What the compiled library of a torchvision does that fits the installed torch, as on any machine with a GPU."""
+
+
+def import_timm_beside(torchvision: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    for name, code in (("torchvision", torchvision), ("timm", "import torch, torchvision; torch.ops.torchvision.nms")):
+        (folder / f"{name}.py").write_text(code)
+    code = "from pleura.models.encoders import import_timm; print(import_timm().__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=folder, env=environment
+    )
+
+
+def test_a_torchvision_that_works_is_left_alone(tmp_path: Path):
+    done = import_timm_beside(DECLARES, tmp_path)
+    assert (done.stdout.strip(), done.stderr) == (str(tmp_path / "timm.py"), "")
+
+
+def test_a_torchvision_that_is_broken_otherwise_is_not_hidden(tmp_path: Path):
+    reason = "compiled with different CUDA major versions"
+    done = import_timm_beside(f"raise RuntimeError({reason!r})", tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.strip().endswith(f"RuntimeError: {reason}")
+
+
+def test_operators_that_a_torchvision_could_not_declare_are_declared(tmp_path: Path):
+    needs = "import torch\ntorch.library.register_fake('torchvision::nms', lambda *boxes: None)\n"
+    done = import_timm_beside(needs, tmp_path)
+    assert (done.stdout.strip(), done.stderr) == (str(tmp_path / "timm.py"), "")
 
 
 # --- the package's own names

@@ -5,6 +5,7 @@ Source: https://github.com/huggingface/pytorch-image-models (`features_only`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -41,14 +42,19 @@ PYRAMID_MODULES = tuple(_MODULES.split())
 @cache
 def import_timm() -> Any:
     """Import timm when a net of it is first needed: with torchvision that takes longer than torch itself."""
-    # torchvision's wheel does not import beside a CPU-only torch ("operator torchvision::nms does not exist"): it
-    # registers fake kernels for operators that its compiled library, built for CUDA, could not declare. timm imports
-    # torchvision. Neither operator is called here, so that declaring them is enough.
-    boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", boxes)
-    import timm  # only after the operators exist
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "does not exist" not in str(error):
+            raise
+        # Its wheel does not import beside a CPU-only torch ("operator torchvision::nms does not exist"): it registers
+        # fake kernels for operators that its compiled library, built for CUDA, could not declare. Neither is called
+        # here, so that declaring them is enough. Where the library loads, a second declaration ends the process.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm  # which imports torchvision, so only now
 
     return timm
 
