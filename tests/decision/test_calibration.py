@@ -170,6 +170,13 @@ def test_fifty_nine_positives_are_the_least_for_five_per_cent():
     assert positives_needed(0.05, 0.95) == 59
 
 
+@pytest.mark.parametrize(
+    ("threshold", "said"), [(3.651209e-05, "0.00003651"), (0.3125, "0.3125"), (0.07812345, "0.07812"), (0.0, "0")]
+)
+def test_a_threshold_far_below_one_is_said_in_digits_that_count(threshold: float, said: str):
+    assert RuleOut(threshold, 0.05, 0.95, 80).score == said
+
+
 def test_the_conformal_threshold_holds_as_often_as_stated():
     generator, kept = np.random.default_rng(8), 0
     for _ in range(1000):

@@ -62,7 +62,7 @@ def measured(rows: Sequence[Row], positives: int, negatives: int) -> Iterator[st
 
 def calibration(header: dict[str, Any]) -> Iterator[str]:
     """Calibration errors before and after, and the threshold for ruling out; header: `calibration` of a checkpoint."""
-    from pleura.decision.calibration import positives_needed
+    from pleura.decision.calibration import Calibration, positives_needed
 
     yield f"  calibration at {100 * header['prevalence']:.1f} % positives{'':<9}ECE before, after, held out; Brier"
     names = (("images", f"{header['method']} scaling"), ("pixels", f"temperature {header['temperature']:.3f}"))
@@ -70,10 +70,10 @@ def calibration(header: dict[str, Any]) -> Iterator[str]:
         found = header["quality"][part]
         numbers = (" ".join(f"{found[when][score]:.4f}" for when in found) for score in ("ece", "brier"))
         yield f"    {part}, {how:<34}{';  '.join(numbers)}"
-    asked, rule = header["asked"], header["conformal"]
+    asked, rule = header["asked"], Calibration.of(header).conformal
     within = f"under {100 * asked['alpha']:g} % of patients missed, with {100 * asked['confidence']:g} % confidence"
     if rule:
-        yield f"  rules out below score {rule['threshold']:.4f}: {within} (from {rule['patients']} positive patients)"
+        yield f"  rules out below score {rule.score}: {within} (from {rule.patients} positive patients)"
     else:
         needed = positives_needed(asked["alpha"], asked["confidence"])
         yield f"  there are too few cases to rule out with {within}: it takes {needed} positive patients"

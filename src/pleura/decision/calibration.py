@@ -212,6 +212,11 @@ class RuleOut:
     patients: int
     """Positive patients that it was fitted on."""
 
+    @property
+    def score(self) -> str:
+        """The threshold with its first four digits that count: it may lie far below 0.0001."""
+        return np.format_float_positional(self.threshold, precision=4, unique=False, fractional=False, trim="-")
+
 
 def _rule_of(header: object) -> RuleOut:
     names = [each.name for each in fields(RuleOut)]

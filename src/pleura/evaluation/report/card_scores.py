@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pleura.decision.calibration import Calibration
 from pleura.decision.triplet import SIIM_PREVALENCE, Triplet
 from pleura.evaluation.metrics.bootstrap import Estimate
 from pleura.evaluation.metrics.titles import METRICS, floors, outline_titles
@@ -198,11 +199,10 @@ def _calibration(header: Mapping[str, Any] | None, found: EvaluationReport | Non
         f"{header['temperature']:.3f}; fitted on {header.get('cases', 'some')} cases with {share} positives, and right "
         "for that share only: where pneumothorax is rarer, its probabilities are too high."
     )
-    rule = header.get("conformal")
+    rule = Calibration.of(header).conformal
     yield fill(
-        f"Below an image score of {rule['threshold']:.4f} a pneumothorax is ruled out: under "
-        f"{100 * rule['alpha']:g} % of patients missed, with {100 * rule['confidence']:g} % confidence, from "
-        f"{rule['patients']} positive patients."
+        f"Below an image score of {rule.score} a pneumothorax is ruled out: under {100 * rule.alpha:g} % of patients "
+        f"missed, with {100 * rule.confidence:g} % confidence, from {rule.patients} positive patients."
         if rule
         else "It has no threshold for ruling out: there were too few positive patients to set one."
     )
