@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from pleura.config.training import AveragingConfig
-from pleura.training.averaging import RunningAverages, greedy_soup, mean_weights, refresh_batchnorm
+from pleura.training.averaging import (
+    RunningAverages,
+    greedy_soup,
+    interpolated_weights,
+    mean_weights,
+    refresh_batchnorm,
+)
 
 
 def net_of(value: float) -> nn.Module:
@@ -65,6 +71,14 @@ def test_a_mean_of_weights_keeps_types_and_counts():
     two = {"weight": torch.tensor([2.0]), "half": torch.tensor([4.0]).half(), "count": torch.tensor(9)}
     mean = mean_weights([one, two])
     assert (mean["weight"].item(), mean["half"].item(), mean["count"].item()) == (1.5, 2.5, 3)
+    assert mean["half"].dtype == torch.half
+
+
+def test_interpolated_weights_keep_types_and_counts():
+    one = {"weight": torch.tensor([1.0]), "half": torch.tensor([1.0]).half(), "count": torch.tensor(3)}
+    two = {"weight": torch.tensor([2.0]), "half": torch.tensor([4.0]), "count": torch.tensor(9)}
+    mean = interpolated_weights(one, two, 0.25)
+    assert (mean["weight"].item(), mean["half"].item(), mean["count"].item()) == (1.25, 1.75, 3)
     assert mean["half"].dtype == torch.half
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from trainings import low_alone, rows_of, same, smoke, weights_of
 
 from pleura.data.dataset import Dataset
+from pleura.errors import ConfigError
 from pleura.models.checkpoint import load_checkpoint, load_state
 from pleura.training.averaging import refresh_batchnorm
 from pleura.training.devices import build_accelerator
@@ -71,6 +72,35 @@ def test_the_first_stage_has_nothing_to_fall_back_on_but_weights_that_were_given
     scored(monkeypatch, 0.9, 0.1)
     second = train(low_alone(), Dataset(dataset), tmp_path, weights=finished / "best.safetensors")
     assert same(weights_of(finished, "best"), weights_of(second, "low"))
+
+
+SHARE = "averaging={ema_decay: 0.5, hand_on: ema, refresh_cases: 0, incoming_share: 0.25}"
+
+
+def test_a_stage_can_end_with_a_mean_of_its_weights_and_those_that_it_started_from(dataset: Path, tmp_path: Path):
+    fold = train(smoke(f"stages.high.{SHARE}"), Dataset(dataset), tmp_path)
+    start, end, final = (weights_of(fold, f"high-{kind}") for kind in ("incoming", "ema", "interpolated"))
+    for key, value in final.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * start[key] + 0.75 * end[key])
+    assert not same(start, end)
+    rows = [row for row in rows_of(fold / "averages.csv") if row["stage"] == "high"]
+    assert {row["kind"] for row in rows} == {"best", "ema", "incoming", "interpolated"}
+    [chosen] = [row for row in rows if row["handed_on"] == "1"]
+    scores = {row["kind"]: float(row["siim_dice"]) for row in rows}
+    assert chosen["kind"] == ("incoming" if scores["incoming"] > scores["interpolated"] else "interpolated")
+
+
+def test_the_mean_with_incoming_weights_is_what_the_next_stage_starts_from(dataset: Path, tmp_path: Path, monkeypatch):
+    scored(monkeypatch, 0.5, 0.6, 0.6)
+    fold = train(smoke(f"stages.high.{SHARE}"), Dataset(dataset), tmp_path)
+    assert same(weights_of(fold, "high"), weights_of(fold, "high-interpolated"))
+    assert load_checkpoint(fold / "best.safetensors").provenance["weights"] == "interpolated"
+
+
+def test_a_stage_that_starts_from_no_weights_has_no_mean_with_them(dataset: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"stages\.low\.averaging\.incoming_share: .* give it --weights"):
+        train(smoke(f"training.{SHARE}"), Dataset(dataset), tmp_path)
 
 
 def test_a_run_that_goes_on_in_its_last_stage_remembers_what_the_stage_started_from(begun: Path, dataset: Path):

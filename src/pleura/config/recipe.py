@@ -51,7 +51,7 @@ class Recipe(_Experiment):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two stages are named {twice[0]!r}; give each its own name")
-        kinds = ("best", "incoming", "swa", "ema", "top_k", "soup")
+        kinds = ("best", "incoming", "swa", "ema", "top_k", "soup", "interpolated")
         taken = {"best", "last", *(f"{name}-{kind}" for name in names for kind in kinds)} & set(names)
         if taken:
             raise ValueError(f"no stage can be named {min(taken)!r}: the run has a file of that name; choose another")

@@ -92,6 +92,10 @@ class AveragingConfig(Strict):
     """Which weights the stage ends with. The next stage starts from them; those of the last are best.safetensors.
     `best`: the single best epoch; `best_on_val`: whichever scores best. Where the weights that the stage started from
     score higher at the stage's size than the ones named here, the stage ends with those."""
+    incoming_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the weights that the stage starts from in a mean with those that `hand_on` names, which the stage then
+    ends with: of two trainings of one net, the mean of the weights is often better than either (WiSE-FT, arXiv
+    2109.01903). 0: none. It needs a stage before, or `--weights`."""
 
     @model_validator(mode="after")
     def _final_weights_exist(self) -> AveragingConfig:

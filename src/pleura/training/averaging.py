@@ -76,6 +76,21 @@ def mean_weights(all_weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tenso
     }
 
 
+def interpolated_weights(
+    weights: Mapping[str, Tensor], other: Mapping[str, Tensor], other_share: float
+) -> dict[str, Tensor]:
+    """Return the mean of two state dicts of one net, of which `other` has a share in [0, 1]; integers are the first's.
+
+    Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1.
+    """
+    return {
+        key: tensor.double().lerp(other[key].to(tensor.device).double(), other_share).to(tensor.dtype)
+        if tensor.is_floating_point()
+        else tensor.clone()
+        for key, tensor in weights.items()
+    }
+
+
 def greedy_soup(
     best_first: Sequence[Mapping[str, Tensor]], measure: Callable[[Mapping[str, Tensor]], Measured]
 ) -> tuple[Measured, int]:

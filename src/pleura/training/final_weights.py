@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pleura.config.training import StageConfig
 from pleura.models.checkpoint import Checkpoint
-from pleura.training.averaging import greedy_soup, mean_weights, refresh_batchnorm
+from pleura.training.averaging import greedy_soup, interpolated_weights, mean_weights, refresh_batchnorm
 from pleura.training.learner import Learner
 from pleura.training.run import AVERAGES, Progress, Run
 from pleura.training.validation import Validator
@@ -42,6 +42,7 @@ class FinalWeights:
         candidates |= self._averages(progress)
         if progress.incoming is not None:
             candidates["incoming"] = _Candidate(self.run.candidate_of(stage.name, "incoming"), progress.incoming, 0)
+        candidates |= self._interpolated(candidates, progress)
         chosen = self._chosen(candidates)
         progress.averages = [row for row in progress.averages if row["stage"] != stage.name]
         for kind, candidate in candidates.items():
@@ -61,16 +62,28 @@ class FinalWeights:
         learner.load(self.run.last().weights, "the last epoch")
         learner.accelerator.wait_for_everyone()
 
+    def _interpolated(self, candidates: Mapping[str, _Candidate], progress: Progress) -> dict[str, _Candidate]:
+        """Return the mean of what the recipe names and the weights that the stage started from, if it asks for it."""
+        share, named = self.stage.averaging.incoming_share, self._named(candidates)
+        if not share or named == "incoming":
+            return {}
+        end, start = candidates[named], candidates["incoming"].checkpoint
+        mean = interpolated_weights(end.checkpoint.weights, start.weights, share)
+        return {"interpolated": self._scored(mean, "interpolated", end.epochs, progress)}
+
+    def _named(self, candidates: Mapping[str, _Candidate]) -> str:
+        """Return what `hand_on` names; the best epoch where the stage ended too early for it."""
+        named: str = self.stage.averaging.hand_on
+        if named == "best_on_val":
+            named = max(candidates, key=lambda kind: candidates[kind].score)
+        return named if named in candidates else "best"
+
     def _chosen(self, candidates: Mapping[str, _Candidate]) -> str:
         """Return what the recipe names, unless the weights that the stage started from score higher at its own size."""
         stage, writes = self.stage, self.learner.writes
-        chosen: str = stage.averaging.hand_on
-        if chosen == "best_on_val":
-            chosen = max(candidates, key=lambda kind: candidates[kind].score)
-        if chosen not in candidates:
-            if writes:
-                logger.warning("%s: ended too early for %s; its best epoch is chosen", stage.name, chosen)
-            chosen = "best"
+        chosen = "interpolated" if "interpolated" in candidates else self._named(candidates)
+        if stage.averaging.hand_on not in (*candidates, "best_on_val") and writes:
+            logger.warning("%s: ended too early for %s; its best epoch is chosen", stage.name, stage.averaging.hand_on)
         if "incoming" in candidates and candidates["incoming"].score > candidates[chosen].score:
             if writes:
                 logger.warning(
