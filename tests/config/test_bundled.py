@@ -19,7 +19,7 @@ from pleura.models.checkpoint import load_checkpoint
 from pleura.training.losses import total_loss
 from pleura.training.train import train
 
-OURS = {"2st_unet_taught", "default", "demo", "lite0_cpu", "smoke"}
+OURS = {"2st_unet_taught", "default", "demo", "densenet121_taught", "lite0_cpu", "lite0_gpu", "smoke"}
 EXPERIMENTS = {name: load_experiment(name) for name in recipe_names()}
 RECIPES = {name: recipe for name, recipe in EXPERIMENTS.items() if isinstance(recipe, Recipe)}
 
