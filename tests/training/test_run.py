@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pleura.config.parse import parse_recipe
+from pleura.config.training import AveragingConfig
 from pleura.errors import CheckpointError, ConfigError, OutputError
 from pleura.training.resuming import changed_settings, nothing_is_left, refuse_other_stages
 from pleura.training.run import METRICS, STATE_KEYS, Progress, Run
@@ -117,6 +118,24 @@ def test_a_change_that_comes_too_late_is_refused_with_the_way_out():
     with pytest.raises(OutputError, match=otherwise):
         resumed({"stage": 1, "incoming": 0.8}, high={"size_px": 64})
     assert resumed({"stage": 1}, high={"size_px": 64}) == ["stages.1.size_px was 512, is 64"]
+
+
+def test_a_setting_of_a_stage_that_an_older_run_lacks_had_its_default():
+    older = state_of(progress={"stage": 1, "epoch": 1, "closed": False}) | {
+        "recipe": TWO_STAGES.model_dump(mode="json")
+    }
+    for stage in older["recipe"]["stages"]:
+        del stage["averaging"]["incoming_share"], stage["labels"]["features"]
+    assert changed_settings(older, TWO_STAGES, "d", Path("data")) == []
+    low, high = (
+        stage.model_copy(update={"averaging": AveragingConfig(incoming_share=0.25)}) for stage in TWO_STAGES.stages
+    )
+    later = TWO_STAGES.model_copy(update={"stages": [TWO_STAGES.stages[0], high]})
+    said = ["stages.1.averaging.incoming_share was 0.0, is 0.25"]
+    assert changed_settings(older, later, "d", Path("data")) == said
+    too_late = TWO_STAGES.model_copy(update={"stages": [low, high]})
+    with pytest.raises(OutputError, match=r"stages\.0\.averaging\.incoming_share .* is finished"):
+        changed_settings(older, too_late, "d", Path("data"))
 
 
 def finished(**changes):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainings import low_alone, rows_of, same, smoke, weights_of
+from trainings import low_alone, rows_of, same, smoke, train_until, weights_of
 
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError
@@ -77,30 +77,65 @@ def test_the_first_stage_has_nothing_to_fall_back_on_but_weights_that_were_given
 SHARE = "averaging={ema_decay: 0.5, hand_on: ema, refresh_cases: 0, incoming_share: 0.25}"
 
 
-def test_a_stage_can_end_with_a_mean_of_its_weights_and_those_that_it_started_from(dataset: Path, tmp_path: Path):
+def chosen_in(fold: Path, stage: str = "high") -> str:
+    [row] = [row for row in rows_of(fold / "averages.csv") if row["stage"] == stage and row["handed_on"] == "1"]
+    return row["kind"]
+
+
+@pytest.mark.parametrize(
+    ("best", "ema", "mean", "chosen"),
+    [(0.6, 0.6, 0.6, "interpolated"), (0.6, 0.55, 0.4, "ema"), (0.4, 0.4, 0.45, "incoming")],
+)
+def test_a_mean_with_the_weights_that_a_stage_started_from_is_taken_unless_it_scores_lower(
+    dataset: Path, tmp_path: Path, monkeypatch, best: float, ema: float, mean: float, chosen: str
+):
+    scored(monkeypatch, 0.5, 0.5, best, ema, mean)  # low, what high starts from, its epoch and averages
     fold = train(smoke(f"stages.high.{SHARE}"), Dataset(dataset), tmp_path)
-    start, end, final = (weights_of(fold, f"high-{kind}") for kind in ("incoming", "ema", "interpolated"))
-    for key, value in final.items():
+    start, end, between = (weights_of(fold, f"high-{kind}") for kind in ("incoming", "ema", "interpolated"))
+    assert not same(start, end)
+    for key, value in between.items():
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.25 * start[key] + 0.75 * end[key])
-    assert not same(start, end)
-    rows = [row for row in rows_of(fold / "averages.csv") if row["stage"] == "high"]
-    assert {row["kind"] for row in rows} == {"best", "ema", "incoming", "interpolated"}
-    [chosen] = [row for row in rows if row["handed_on"] == "1"]
-    scores = {row["kind"]: float(row["siim_dice"]) for row in rows}
-    assert chosen["kind"] == ("incoming" if scores["incoming"] > scores["interpolated"] else "interpolated")
+    assert chosen_in(fold) == chosen
+    assert same(weights_of(fold, "best"), weights_of(fold, f"high-{chosen}"))
+    assert ("0.4000, ema alone 0.5500, which is taken" in (fold / "log.txt").read_text()) == (chosen == "ema")
 
 
-def test_the_mean_with_incoming_weights_is_what_the_next_stage_starts_from(dataset: Path, tmp_path: Path, monkeypatch):
-    scored(monkeypatch, 0.5, 0.6, 0.6)
-    fold = train(smoke(f"stages.high.{SHARE}"), Dataset(dataset), tmp_path)
-    assert same(weights_of(fold, "high"), weights_of(fold, "high-interpolated"))
-    assert load_checkpoint(fold / "best.safetensors").provenance["weights"] == "interpolated"
+def test_the_mean_with_incoming_weights_is_of_the_best_and_has_statistics_of_its_own(
+    finished: Path, dataset: Path, tmp_path: Path, monkeypatch
+):
+    scored(monkeypatch, 0.9, 0.2, 0.3, 0.95)  # what it starts from, its epoch, SWA, the mean
+    averaging = "averaging={swa_epochs: 1, hand_on: best_on_val, refresh_cases: 8, incoming_share: 0.5}"
+    fold = train(
+        low_alone(f"stages.low.{averaging}"), Dataset(dataset), tmp_path, weights=finished / "best.safetensors"
+    )
+    assert chosen_in(fold, "low") == "interpolated"
+    start, end, between = (weights_of(fold, f"low-{kind}") for kind in ("incoming", "swa", "interpolated"))
+    for key, value in between.items():
+        if value.is_floating_point():
+            mean = torch.equal(value, (0.5 * start[key].double() + 0.5 * end[key].double()).float())
+            assert mean != key.endswith(("running_mean", "running_var")), key
+
+
+def test_a_killed_stage_ends_with_the_same_mean(dataset: Path, tmp_path: Path, monkeypatch):
+    recipe, data = smoke(f"stages.high.{SHARE}"), Dataset(dataset)
+    whole = train(recipe, data, tmp_path / "whole")
+    train_until(4, recipe, data, tmp_path / "killed", monkeypatch)
+    killed = train(recipe, data, tmp_path / "killed", resume=True)
+    assert same(weights_of(whole, "high-interpolated"), weights_of(killed, "high-interpolated"))
 
 
 def test_a_stage_that_starts_from_no_weights_has_no_mean_with_them(dataset: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"stages\.low\.averaging\.incoming_share: .* give it --weights"):
         train(smoke(f"training.{SHARE}"), Dataset(dataset), tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_nor_has_a_run_that_started_from_none_and_is_made_longer(dataset: Path, tmp_path: Path):
+    train(low_alone(), Dataset(dataset), tmp_path)
+    longer = low_alone("stages.low.epochs=2", "stages.low.averaging.incoming_share=0.25")
+    with pytest.raises(ConfigError, match=r"incoming_share: .* begin it again with --stage low --weights"):
+        train(longer, Dataset(dataset), tmp_path, resume=True)
 
 
 def test_a_run_that_goes_on_in_its_last_stage_remembers_what_the_stage_started_from(begun: Path, dataset: Path):

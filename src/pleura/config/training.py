@@ -91,11 +91,12 @@ class AveragingConfig(Strict):
     hand_on: Literal["best", "swa", "ema", "top_k", "soup", "best_on_val"] = "best"
     """Which weights the stage ends with. The next stage starts from them; those of the last are best.safetensors.
     `best`: the single best epoch; `best_on_val`: whichever scores best. Where the weights that the stage started from
-    score higher at the stage's size than the ones named here, the stage ends with those."""
+    score higher at the stage's size than the ones named here, or than the mean by `incoming_share`, the stage ends with
+    those."""
     incoming_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the weights that the stage starts from in a mean with those that `hand_on` names, which the stage then
-    ends with: of two trainings of one net, the mean of the weights is often better than either (WiSE-FT, arXiv
-    2109.01903). 0: none. It needs a stage before, or `--weights`."""
+    """Share of the weights that the stage starts from in a mean with those that `hand_on` names (WiSE-FT, arXiv
+    2109.01903): often better than either. The stage ends with that mean unless those that `hand_on` names score higher.
+    0: none. It needs a stage before, or `--weights`."""
 
     @model_validator(mode="after")
     def _final_weights_exist(self) -> AveragingConfig:

@@ -81,10 +81,11 @@ def interpolated_weights(
 ) -> dict[str, Tensor]:
     """Return the mean of two state dicts of one net, of which `other` has a share in [0, 1]; integers are the first's.
 
+    On the CPU: not every device has the float64 that it is computed in.
     Source: Wortsman et al. 2022 (arXiv 2109.01903), equation 1.
     """
     return {
-        key: tensor.double().lerp(other[key].to(tensor.device).double(), other_share).to(tensor.dtype)
+        key: tensor.cpu().double().lerp(other[key].cpu().double(), other_share).to(tensor.dtype)
         if tensor.is_floating_point()
         else tensor.clone()
         for key, tensor in weights.items()

@@ -62,28 +62,44 @@ class FinalWeights:
         learner.load(self.run.last().weights, "the last epoch")
         learner.accelerator.wait_for_everyone()
 
-    def _interpolated(self, candidates: Mapping[str, _Candidate], progress: Progress) -> dict[str, _Candidate]:
-        """Return the mean of what the recipe names and the weights that the stage started from, if it asks for it."""
-        share, named = self.stage.averaging.incoming_share, self._named(candidates)
-        if not share or named == "incoming":
-            return {}
-        end, start = candidates[named], candidates["incoming"].checkpoint
-        mean = interpolated_weights(end.checkpoint.weights, start.weights, share)
-        return {"interpolated": self._scored(mean, "interpolated", end.epochs, progress)}
-
-    def _named(self, candidates: Mapping[str, _Candidate]) -> str:
-        """Return what `hand_on` names; the best epoch where the stage ended too early for it."""
+    def _end(self, candidates: Mapping[str, _Candidate]) -> str:
+        """Return the kind that `hand_on` names; the best epoch where the stage ended too early for it."""
+        trained = {kind: each.score for kind, each in candidates.items() if kind not in ("incoming", "interpolated")}
         named: str = self.stage.averaging.hand_on
         if named == "best_on_val":
-            named = max(candidates, key=lambda kind: candidates[kind].score)
-        return named if named in candidates else "best"
+            return max(trained, key=lambda kind: trained[kind])
+        return named if named in trained else "best"
+
+    def _interpolated(self, candidates: Mapping[str, _Candidate], progress: Progress) -> dict[str, _Candidate]:
+        """Return the mean of what the recipe names and the weights that the stage started from, if it asks for it."""
+        share = self.stage.averaging.incoming_share
+        if not share:
+            return {}
+        end = candidates[self._end(candidates)]
+        mean = interpolated_weights(end.checkpoint.weights, candidates["incoming"].checkpoint.weights, share)
+        return {"interpolated": self._scored(mean, "interpolated", end.epochs, progress)}
 
     def _chosen(self, candidates: Mapping[str, _Candidate]) -> str:
         """Return what the recipe names, unless the weights that the stage started from score higher at its own size."""
         stage, writes = self.stage, self.learner.writes
-        chosen = "interpolated" if "interpolated" in candidates else self._named(candidates)
-        if stage.averaging.hand_on not in (*candidates, "best_on_val") and writes:
-            logger.warning("%s: ended too early for %s; its best epoch is chosen", stage.name, stage.averaging.hand_on)
+        chosen = self._end(candidates)
+        if stage.averaging.hand_on not in (chosen, "best_on_val") and writes:
+            logger.warning(
+                "%s: ended too early for %s; its best epoch takes its place", stage.name, stage.averaging.hand_on
+            )
+        if "interpolated" in candidates:
+            mean, end = (candidates[kind].score for kind in ("interpolated", chosen))
+            if mean >= end:
+                chosen = "interpolated"
+            elif writes:
+                logger.warning(
+                    "%s: the mean with what the stage started from has %s %.4f, %s alone %.4f, which is taken",
+                    stage.name,
+                    stage.select,
+                    mean,
+                    chosen,
+                    end,
+                )
         if "incoming" in candidates and candidates["incoming"].score > candidates[chosen].score:
             if writes:
                 logger.warning(

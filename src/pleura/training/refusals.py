@@ -8,6 +8,7 @@ from pleura.config.recipe import Recipe
 from pleura.config.training import StageConfig
 from pleura.data.dataset import Dataset
 from pleura.errors import ConfigError, InputError
+from pleura.training.run import Progress
 
 
 def refuse_what_cannot_be_learned_or_scored(recipe: Recipe, dataset: Dataset, fold: int) -> None:
@@ -58,6 +59,28 @@ def refuse_what_cannot_run(recipe: Recipe, processes: int, begin_at: str | None,
                 f"stages.{stage.name}.batch_size: {stage.batch_size} images cannot be shared by {processes} processes; "
                 f"choose a multiple of {processes}"
             )
+
+
+def refuse_no_weights_to_start_from(
+    recipe: Recipe, progress: Progress | None, begin_at: str | None, weights: Path | None
+) -> None:
+    """Refuse a mean with the weights that a stage starts from where it starts from no trained ones.
+
+    progress: of a run that was begun before. Every stage but the first starts from the one before.
+    Raises: ConfigError.
+    """
+    goes_on = progress is not None and begin_at is None
+    stage = recipe.stages[progress.stage if progress is not None and goes_on else 0]
+    if not stage.averaging.incoming_share:
+        return
+    setting = f"stages.{stage.name}.averaging.incoming_share"
+    if progress is not None and goes_on and progress.incoming is None:
+        raise ConfigError(
+            f"{setting}: the stage started from no trained weights; set it to 0, or begin it again with --stage "
+            f"{stage.name} --weights"
+        )
+    if not goes_on and weights is None and begin_at in (None, stage.name):
+        raise ConfigError(f"{setting}: the stage starts from no trained weights; give it --weights, or set it to 0")
 
 
 def global_batch_size(stage: StageConfig, cases: int, processes: int) -> int:

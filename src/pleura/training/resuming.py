@@ -9,6 +9,7 @@ from typing import Any
 from pleura.config.document import leaves
 from pleura.config.model import ModelConfig
 from pleura.config.recipe import Recipe
+from pleura.config.training import StageConfig
 from pleura.errors import OutputError
 from pleura.training.run import Progress, state_at
 from pleura.urls.url import Place
@@ -50,10 +51,15 @@ def changed_settings(
     """
     if state["data_sha256"] != data_sha256:
         raise OutputError(f"{data}: is not the dataset that this run began with; choose another --out")
-    # A setting of the net that an older run lacks has the default, which is how nets were before it; so has precision.
+    # A setting that an older run lacks has the default, which is how it was before there was a choice.
     model = ModelConfig().model_dump(mode="json") | state["recipe"]["model"]
     earlier = {"precision": Recipe.model_fields["precision"].default} | state["recipe"] | {"model": model}
     before, now = (dict(leaves(document)) for document in (earlier, recipe.model_dump(mode="json")))
+    of_stages = dict(leaves(StageConfig(name="any").model_dump(mode="json")))
+    for key in now.keys() - before.keys():
+        section, number, *rest = [*key.split(".", 2), "", ""]
+        if section == "stages" and int(number) < len(state["recipe"]["stages"]) and rest[0] in of_stages:
+            before[key] = of_stages[rest[0]]
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     other_net = next((key for key in changed if key.startswith("model.") and key != "model.pretrained"), None)
     if other_net:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pleura.config.training import StageConfig
-from pleura.errors import ConfigError, NonFiniteLossError
+from pleura.errors import NonFiniteLossError
 from pleura.models.net import image_logits
 from pleura.progress import Waiting, track
 from pleura.training.batches import torch_seed
@@ -49,7 +49,7 @@ class Stage:
         """Train the epochs that are left, and choose the final weights.
 
         state: of a run that was stopped in this stage; None: the stage begins.
-        Raises: NonFiniteLossError, OutputError, CheckpointError; ConfigError if it needs weights to start from.
+        Raises: NonFiniteLossError, OutputError, CheckpointError.
         """
         config, learner, progress = self.config, self.learner, self.progress
         self._begin(state)
@@ -136,11 +136,6 @@ class Stage:
         config, learner, progress = self.config, self.learner, self.progress
         if state is None and not learner.is_fresh:
             self._measure_incoming()
-        if config.averaging.incoming_share and progress.incoming is None and not progress.closed:
-            raise ConfigError(
-                f"stages.{config.name}.averaging.incoming_share: the stage starts from no trained weights; give it "
-                "--weights, or set it to 0"
-            )
         labels = learner.batches.labels[config.name]
         if not progress.is_over(config):
             learner.provenance.add_stage(labels)

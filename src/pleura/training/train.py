@@ -18,7 +18,11 @@ from pleura.models.preprocessing import REDUCTION
 from pleura.training.devices import build_accelerator, changed_precision, training_precision
 from pleura.training.learner import Learner
 from pleura.training.monitor import Monitor
-from pleura.training.refusals import refuse_what_cannot_be_learned_or_scored, refuse_what_cannot_run
+from pleura.training.refusals import (
+    refuse_no_weights_to_start_from,
+    refuse_what_cannot_be_learned_or_scored,
+    refuse_what_cannot_run,
+)
 from pleura.training.resuming import changed_settings, nothing_is_left, refuse_other_stages
 from pleura.training.run import STATE, Progress, Run, run_at
 from pleura.training.stage import Stage
@@ -84,6 +88,7 @@ def _train(
             for change in changes:
                 logger.info("not used, as all stages are finished: %s", change)
         return
+    refuse_no_weights_to_start_from(recipe, Progress(**state["progress"]) if state else None, stage, weights)
     # --stage with the first stage begins anew, whatever the folder holds: from the recipe's own first weights.
     begins_anew = stage == recipe.stages[0].name or (stage is None and state is None)
     learner = Learner(recipe, dataset, accelerator, fold, fresh=begins_anew and weights is None)
