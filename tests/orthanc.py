@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -27,9 +29,16 @@ _PLUGINS = (Path("/usr/share/orthanc/plugins"), Path("/usr/lib/orthanc"))
 _STARTS_WITHIN_S = 60
 
 
+def of_dcmtk(program: str) -> str | None:
+    """Where a program of dcmtk is: pynetdicom puts others of these names beside Python, first on an activated PATH."""
+    beside_python = Path(sys.executable).parent
+    folders = [each for each in os.get_exec_path() if Path(each) != beside_python]
+    return shutil.which(program, path=os.pathsep.join(folders))
+
+
 def missing() -> str:
     """What of an archive and its clients is not installed; nothing where all of it is."""
-    programs = [name for name in ("dcmsend", "findscu", "getscu") if shutil.which(name) is None]
+    programs = [name for name in ("dcmsend", "findscu", "getscu") if of_dcmtk(name) is None]
     programs += ["orthanc"] if _program() is None else []
     return ", ".join(programs + (["orthanc-dicomweb"] if _dicomweb() is None else []))
 
@@ -100,7 +109,8 @@ class Archive:
         return "127.0.0.1", str(self.dicom_port)
 
     @staticmethod
-    def _run(*command: str) -> str:
+    def _run(program: str, *words: str) -> str:
+        command = [str(of_dcmtk(program)), *words]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S)
         said = done.stdout + done.stderr
         assert done.returncode == 0, said

@@ -458,7 +458,7 @@ def test_rule_finds_the_written_mask_in_the_probabilities_that_were_kept(tmp_pat
             dataset.PixelAspectRatio = [2, 1]
         dataset.save_as(path)
     predictor = Predictor.load(device="cpu")
-    for triplet, positive in ((Triplet(0.02, 10, 0.01), 3), (Triplet(0.02, 900_000, 0.01), 0)):
+    for triplet, positive in ((Triplet(0.02, 10, 0.01), 4), (Triplet(0.02, 900_000, 0.01), 0)):
         predictor.triplet, out = triplet, tmp_path / f"{positive}"
         done = run(out, tmp_path / "s" / "dicom", predictor=predictor, write=("mask", "probabilities"))
         assert (done.positive, done.problems) == (positive, [])
