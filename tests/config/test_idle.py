@@ -64,6 +64,7 @@ def split(words: str) -> list[str]:
         "training.loss.focal=1 training.loss.focal_gamma=3",
         "training.augment.blur_probability=0.1 training.augment.blur_sigma_px=[1,2]",
         "model.presence_head=true stages.low.loss.presence=0.1",
+        "stages.high.averaging.incoming_share=0.5 stages.high.averaging.refresh_cases=8",
     ],
 )
 def test_an_override_that_any_stage_uses_is_taken(tmp_path: Path, words: str):

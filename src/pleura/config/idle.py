@@ -136,8 +136,9 @@ def _of_loss(loss: LossConfig) -> Iterator[tuple[str, str]]:
 
 def _of_averages(stage: StageConfig) -> Iterator[tuple[str, str]]:
     averaging = stage.averaging
-    if not (averaging.swa_epochs or averaging.ema_decay or averaging.top_k):
-        yield "averaging.refresh_cases", "nothing is averaged; set averaging.swa_epochs, ema_decay or top_k"
+    if not (averaging.swa_epochs or averaging.ema_decay or averaging.top_k or averaging.incoming_share):
+        way_out = "set averaging.swa_epochs, ema_decay, top_k or incoming_share"
+        yield "averaging.refresh_cases", f"nothing is averaged; {way_out}"
 
 
 def _of_augmentation(augment: AugmentConfig) -> Iterator[tuple[str, str]]:
